@@ -1,0 +1,1 @@
+"""The payment buffer of a marketplace."""

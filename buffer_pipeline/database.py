@@ -1,0 +1,166 @@
+"""The way to PostgreSQL: engines, statements from `sql/`, the clock, migrations."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import dict_row
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.sql.elements import TextClause
+
+from buffer_pipeline.errors import PaymentBufferError, SettingError
+from buffer_pipeline.settings import Settings
+from buffer_pipeline.tables import SCHEMA
+
+AnyConnection = Connection | psycopg.Connection[Any]
+"""What a verb takes: SQLAlchemy's connection, or the psycopg one that the caller has open."""
+
+REVISION: Final = "0001"
+"""The migration that this code is written for; a test compares it with the newest file."""
+
+OLDEST_SERVER: Final = 150000
+
+
+@cache
+def _statement(name: str) -> TextClause:
+    path = resources.files("buffer_pipeline") / "sql" / f"{name}.sql"
+    return text(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _pyformat(name: str) -> str:
+    return str(_statement(name).compile(dialect=PGDialect_psycopg()))  # type: ignore[no-untyped-call]
+
+
+def fetch(
+    connection: AnyConnection, name: str, **parameters: object
+) -> Sequence[Mapping[str, Any]]:
+    """Run the statement `sql/<name>.sql` in the caller's transaction and return its rows.
+
+    Raises:
+        PaymentBufferError: the connection would commit each statement by itself.
+    """
+    if isinstance(connection, psycopg.Connection):
+        _require_transaction(connection)
+        with connection.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(_pyformat(name), parameters)  # type: ignore[arg-type]
+            return cursor.fetchall()
+    _require_transaction(connection.connection.driver_connection)
+    return connection.execute(_statement(name), parameters).mappings().all()
+
+
+def _require_transaction(connection: Any) -> None:
+    # A verb is a few statements that stand or fall together.
+    if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
+        raise PaymentBufferError(
+            "connection: in autocommit and outside a transaction; begin one first,"
+            " so that the verb commits or rolls back with your own rows"
+        )
+
+
+def database_clock(connection: AnyConnection) -> datetime:
+    """Return the database's clock, timezone-aware."""
+    now = fetch(connection, "clock")[0]["now"]
+    assert isinstance(now, datetime)
+    return now
+
+
+def psycopg_url(url: str) -> URL:
+    """Return `url` with the driver of the books, psycopg 3, spelled out."""
+    return make_url(url.replace("postgres://", "postgresql://", 1)).set(
+        drivername="postgresql+psycopg"
+    )
+
+
+def make_engine(url: URL | str) -> Engine:
+    """Return an engine whose sessions speak UTC."""
+    return create_engine(
+        psycopg_url(url) if isinstance(url, str) else url,
+        pool_pre_ping=True,
+        connect_args={"application_name": "buffer-pipeline", "options": "-c timezone=UTC"},
+    )
+
+
+@contextmanager
+def open_database(settings: Settings, *, migrated: bool = True) -> Iterator[Engine]:
+    """Yield an engine on the books: at BUFFER_DATABASE_URL, or on the embedded server.
+
+    The embedded server is started when none runs, joined when one does, and brought up to
+    date. A server of your own is only looked at: migrating it is a decision (`migrate`).
+
+    Raises:
+        SettingError: nobody answers at BUFFER_DATABASE_URL, or it is unset and the
+            `embedded` extra is not installed.
+        PaymentBufferError: the books there are not at this code's revision.
+    """
+    if settings.database_url is not None:
+        engine = make_engine(settings.database_url)
+        try:
+            _require_usable(engine, migrated=migrated)
+            yield engine
+        finally:
+            engine.dispose()
+        return
+
+    from buffer_pipeline.embedded import embedded_server  # noqa: PLC0415 - an optional extra
+
+    with embedded_server(settings.home) as server:
+        engine = make_engine(server.books_url)
+        try:
+            if books_revision(engine) != REVISION:
+                migrate(engine)
+            yield engine
+        finally:
+            engine.dispose()
+
+
+def _require_usable(engine: Engine, *, migrated: bool) -> None:
+    try:
+        with engine.connect() as connection:
+            version = connection.scalar(text("SELECT current_setting('server_version_num')::int"))
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise SettingError(f"BUFFER_DATABASE_URL: {reason}") from None
+    if version < OLDEST_SERVER:
+        raise SettingError(f"BUFFER_DATABASE_URL: needs PostgreSQL 15 or newer, found {version}")
+    found = books_revision(engine)
+    if migrated and found != REVISION:
+        raise PaymentBufferError(
+            f"books: at revision {found or 'none'}, this version needs {REVISION};"
+            " run `buffer-pipeline migrate`"
+        )
+
+
+def books_revision(engine: Engine) -> str | None:
+    """Return the migration that the books are at, None when there are none."""
+    try:
+        with engine.connect() as connection:
+            revision: str | None = connection.scalar(
+                text(f"SELECT version_num FROM {SCHEMA}.alembic_version")  # noqa: S608 - a constant
+            )
+            return revision
+    except ProgrammingError:
+        return None
+
+
+def migrate(engine: Engine, revision: str = "head") -> None:
+    """Bring the books to a revision; "base" takes everything down. Safe to run at the same time twice."""
+    from alembic import command  # noqa: PLC0415 - slow to import, seldom needed
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", "buffer_pipeline:migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        if revision == "base":
+            command.downgrade(config, revision)
+        else:
+            command.upgrade(config, revision)

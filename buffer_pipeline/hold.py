@@ -1,0 +1,60 @@
+"""A hold's states and the one table of what may happen in each. Pure: no database, no clock."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class HoldState(StrEnum):
+    """Where a hold is. RELEASED and REFUNDED are final."""
+
+    BUFFERED = "BUFFERED"
+    FROZEN = "FROZEN"
+    RELEASED = "RELEASED"
+    REFUNDED = "REFUNDED"
+
+
+class Verb(StrEnum):
+    """What can be asked of a hold."""
+
+    RELEASE = "release"
+    RELEASE_EARLY = "release early"
+    FREEZE = "freeze"
+    RESUME = "resume"
+    REFUND = "refund"
+    REFUND_PARTLY = "refund partly"
+
+
+class FreezeKind(StrEnum):
+    """Why a hold may not be released."""
+
+    BACKJOB = "BACKJOB"
+    ADMIN = "ADMIN"
+    RISK = "RISK"
+
+
+class BackjobState(StrEnum):
+    """How a backjob stands."""
+
+    OPEN = "OPEN"
+    REJECTED = "REJECTED"
+    APPROVED = "APPROVED"
+    WITHDRAWN = "WITHDRAWN"
+
+
+NEXT_STATE: Final = {
+    (HoldState.BUFFERED, Verb.RELEASE): HoldState.RELEASED,
+    (HoldState.BUFFERED, Verb.RELEASE_EARLY): HoldState.RELEASED,
+    (HoldState.BUFFERED, Verb.FREEZE): HoldState.FROZEN,
+    (HoldState.FROZEN, Verb.FREEZE): HoldState.FROZEN,  # Freezes stack.
+    (HoldState.FROZEN, Verb.RESUME): HoldState.BUFFERED,  # When the last freeze is closed.
+    (HoldState.FROZEN, Verb.REFUND): HoldState.REFUNDED,
+    (HoldState.FROZEN, Verb.REFUND_PARTLY): HoldState.BUFFERED,  # The rest waits on.
+}
+"""An absent pair is a refusal."""
+
+UNSETTLED: Final = (HoldState.BUFFERED, HoldState.FROZEN)
+
+
+def states_that_allow(verb: Verb) -> tuple[HoldState, ...]:
+    """Return the states from which `verb` is allowed."""
+    return tuple(state for state, allowed_verb in NEXT_STATE if allowed_verb is verb)

@@ -1,0 +1,1 @@
+"""The books' schema over time, by Alembic."""

@@ -1,0 +1,90 @@
+"""Money: integers in the currency's minor unit inside, `Decimal` and text at the edges."""
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import cache
+from typing import Final
+
+from iso4217 import Currency
+
+from buffer_pipeline.errors import InvalidInput
+
+AMOUNT_MINOR_MAX: Final = 10**15
+"""The largest amount of one transaction, so that sums stay far inside a bigint."""
+
+_PLAIN_DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
+
+
+@cache
+def currency_places(currency: str) -> int:
+    """Return how many decimal places a currency has by ISO 4217 (list one).
+
+    Raises:
+        InvalidInput: not a current ISO 4217 code, or one without a minor unit (gold, test codes).
+    """
+    try:
+        exponent = Currency(currency).exponent
+    except ValueError:
+        raise InvalidInput(
+            f"currency {currency!r}: not an ISO 4217 code, such as PHP or JPY"
+        ) from None
+    if exponent is None:
+        raise InvalidInput(f"currency {currency!r}: has no minor unit, so it cannot be held")
+    return int(exponent)
+
+
+def parse_amount(amount: Decimal | int | str, currency: str) -> int:
+    """Return a positive amount in minor units: ("10.50", "PHP") is 1050.
+
+    Raises:
+        InvalidInput: not a plain decimal number, not positive, more places than the
+            currency has, or above `AMOUNT_MINOR_MAX`. A float is refused: it has lost its cents.
+    """
+    places = currency_places(currency)
+    if isinstance(amount, bool | float) or not isinstance(amount, Decimal | int | str):
+        raise InvalidInput(f"amount {amount!r}: needs a Decimal, an int or text, never a float")
+    text = f"{amount:f}" if isinstance(amount, Decimal) else str(amount).strip()
+    if not _PLAIN_DECIMAL.fullmatch(text):
+        raise InvalidInput(
+            f"amount {str(amount)[:60]!r}: not a plain decimal number, such as 1250.50"
+        )
+    number = Decimal(text)
+    if number <= 0:
+        raise InvalidInput(f"amount {text}: must be above zero")
+    written_places = len(text.partition(".")[2])
+    if written_places > places:
+        raise InvalidInput(
+            f"amount {text}: {currency} has {places} places, this has {written_places}"
+        )
+    amount_minor = int(number.scaleb(places))
+    if amount_minor > AMOUNT_MINOR_MAX:
+        raise InvalidInput(
+            f"amount {text}: too large; at most {format_amount(AMOUNT_MINOR_MAX, currency)} {currency}"
+        )
+    return amount_minor
+
+
+def format_amount(amount_minor: int, currency: str) -> str:
+    """Return an amount as text with exactly the currency's places: (1050, "PHP") is "10.50"."""
+    return f"{Decimal(amount_minor).scaleb(-currency_places(currency)):f}"
+
+
+def split_in_proportion(total: int, weights: Sequence[int]) -> list[int]:
+    """Split `total` over `weights` in proportion, to the last unit.
+
+    The largest-remainder method (Hamilton, 1792): everyone gets the rounded-down share,
+    and the units left over go to the largest remainders, the earlier one on a tie.
+    No share exceeds its weight while `total` does not exceed their sum.
+    """
+    whole = sum(weights)
+    assert 0 <= total <= whole, "a split cannot exceed what there is"
+    if whole == 0:
+        return [0] * len(weights)
+    shares = [total * weight // whole for weight in weights]
+    by_remainder = sorted(
+        range(len(weights)), key=lambda place: (-(total * weights[place] % whole), place)
+    )
+    for place in by_remainder[: total - sum(shares)]:
+        shares[place] += 1
+    return shares

@@ -1,0 +1,334 @@
+"""The tables of the books, in a PostgreSQL schema of their own.
+
+The schema is named, so that the books can stand in a platform's own database
+beside its own tables, and no statement depends on a search path. Alembic's
+migrations create them; a test compares the two.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Computed,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+SCHEMA: Final = "buffer"
+
+metadata = MetaData(schema=SCHEMA)
+
+
+def _when(name: str, *, nullable: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+wallet = Table(
+    "wallet",
+    metadata,
+    Column("wallet_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("balance_minor", BigInteger, nullable=False, server_default=text("0")),
+    Column("pending_earnings_minor", BigInteger, nullable=False, server_default=text("0")),
+    UniqueConstraint("owner", "currency", name="wallet_owner_currency_key"),
+    # What the foreign keys below point at: a wallet's money is in its currency.
+    UniqueConstraint("wallet_id", "currency", name="wallet_id_currency_key"),
+    CheckConstraint("length(owner) BETWEEN 1 AND 200", name="wallet_owner_length"),
+    CheckConstraint("currency ~ '^[A-Z]{3}$'", name="wallet_currency_is_iso_4217"),
+    CheckConstraint("balance_minor >= 0", name="wallet_balance_not_negative"),
+    CheckConstraint("pending_earnings_minor >= 0", name="wallet_pending_earnings_not_negative"),
+    # Room on each page, so that a changed balance stays beside its old version.
+    postgresql_with={"fillfactor": 70},
+)
+
+hold = Table(
+    "hold",
+    metadata,
+    Column("hold_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("reference", Text, nullable=False),
+    Column("job", Text, nullable=False),
+    Column("title", Text, nullable=False, server_default=text("''")),
+    Column("payee_wallet_id", BigInteger, nullable=False),
+    Column("payer_wallet_id", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("refunded_minor", BigInteger, nullable=False, server_default=text("0")),
+    Column("state", Text, nullable=False, server_default=text("'BUFFERED'")),
+    _when("held_at"),
+    _when("original_release_date"),
+    _when("release_date"),
+    _when("settled_at", nullable=True),
+    Column(
+        "release_hour",
+        DateTime(timezone=True),
+        Computed(
+            "date_bin('1 hour', release_date, timestamptz '2000-01-01 00:00:00+00')", persisted=True
+        ),
+        nullable=False,
+    ),
+    UniqueConstraint("reference", name="hold_reference_key"),
+    ForeignKeyConstraint(
+        ["payee_wallet_id", "currency"],
+        [f"{SCHEMA}.wallet.wallet_id", f"{SCHEMA}.wallet.currency"],
+        name="hold_payee_wallet_fkey",
+    ),
+    ForeignKeyConstraint(
+        ["payer_wallet_id", "currency"],
+        [f"{SCHEMA}.wallet.wallet_id", f"{SCHEMA}.wallet.currency"],
+        name="hold_payer_wallet_fkey",
+    ),
+    CheckConstraint("length(reference) BETWEEN 1 AND 200", name="hold_reference_length"),
+    CheckConstraint("length(job) BETWEEN 1 AND 200", name="hold_job_length"),
+    CheckConstraint("length(title) <= 500", name="hold_title_length"),
+    CheckConstraint("amount_minor BETWEEN 1 AND 1000000000000000", name="hold_amount_in_range"),
+    CheckConstraint(
+        "state IN ('BUFFERED', 'FROZEN', 'RELEASED', 'REFUNDED')", name="hold_state_is_known"
+    ),
+    CheckConstraint(
+        "refunded_minor BETWEEN 0 AND amount_minor", name="hold_refunded_within_amount"
+    ),
+    CheckConstraint(
+        "(state = 'REFUNDED') = (refunded_minor = amount_minor)",
+        name="hold_refunded_iff_nothing_is_left",
+    ),
+    CheckConstraint(
+        "(state IN ('RELEASED', 'REFUNDED')) = (settled_at IS NOT NULL)",
+        name="hold_settled_at_iff_final",
+    ),
+    CheckConstraint(
+        "held_at <= original_release_date AND original_release_date <= release_date",
+        name="hold_dates_in_order",
+    ),
+)
+# What is due, the oldest release hour first; within an hour wallet by wallet,
+# so that a batch touches as few wallets as it can.
+Index(
+    "hold_due_idx",
+    hold.c.release_hour,
+    hold.c.payee_wallet_id,
+    hold.c.hold_id,
+    postgresql_where=text("state = 'BUFFERED'"),
+)
+Index("hold_job_idx", hold.c.job)
+
+backjob = Table(
+    "backjob",
+    metadata,
+    Column("backjob_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("reference", Text, nullable=True),
+    Column("job", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'OPEN'")),
+    Column("requested_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    _when("requested_at"),
+    Column("decided_by", Text, nullable=True),
+    Column("decision_reason", Text, nullable=True),
+    _when("decided_at", nullable=True),
+    Column("refunded_minor", BigInteger, nullable=True),
+    UniqueConstraint("reference", name="backjob_reference_key"),
+    CheckConstraint(
+        "state IN ('OPEN', 'REJECTED', 'APPROVED', 'WITHDRAWN')", name="backjob_state_is_known"
+    ),
+    CheckConstraint(
+        "(state = 'OPEN') = (decided_at IS NULL)"
+        " AND (decided_at IS NULL) = (decided_by IS NULL)"
+        " AND (decided_at IS NULL) = (decision_reason IS NULL)",
+        name="backjob_decided_iff_not_open",
+    ),
+    CheckConstraint(
+        "(state = 'APPROVED') = (refunded_minor IS NOT NULL)",
+        name="backjob_refunds_iff_approved",
+    ),
+    CheckConstraint("refunded_minor > 0", name="backjob_refund_is_positive"),
+)
+Index(
+    "backjob_one_open_per_job", backjob.c.job, unique=True, postgresql_where=text("state = 'OPEN'")
+)
+Index("backjob_job_idx", backjob.c.job)
+
+freeze = Table(
+    "freeze",
+    metadata,
+    Column("freeze_id", BigInteger, Identity(always=True), primary_key=True),
+    Column(
+        "hold_id", BigInteger, ForeignKey(hold.c.hold_id, name="freeze_hold_fkey"), nullable=False
+    ),
+    Column("kind", Text, nullable=False),
+    Column(
+        "backjob_id",
+        BigInteger,
+        ForeignKey(backjob.c.backjob_id, name="freeze_backjob_fkey"),
+        nullable=True,
+    ),
+    Column("opened_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    _when("opened_at"),
+    Column("closed_by", Text, nullable=True),
+    Column("closing_reason", Text, nullable=True),
+    _when("closed_at", nullable=True),
+    CheckConstraint("kind IN ('BACKJOB', 'ADMIN', 'RISK')", name="freeze_kind_is_known"),
+    CheckConstraint(
+        "(kind = 'BACKJOB') = (backjob_id IS NOT NULL)", name="freeze_has_backjob_iff_of_that_kind"
+    ),
+    CheckConstraint(
+        "(closed_at IS NULL) = (closed_by IS NULL)"
+        " AND (closed_at IS NULL) = (closing_reason IS NULL)",
+        name="freeze_closed_whole_or_not_at_all",
+    ),
+)
+Index("freeze_open_idx", freeze.c.hold_id, postgresql_where=text("closed_at IS NULL"))
+Index("freeze_hold_idx", freeze.c.hold_id)
+Index("freeze_backjob_hold_key", freeze.c.backjob_id, freeze.c.hold_id, unique=True)
+
+batch = Table(
+    "batch",
+    metadata,
+    Column("batch_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("reason", Text, nullable=True),
+    _when("due_by", nullable=True),
+    _when("recorded_at"),
+    CheckConstraint("kind IN ('DUE', 'EARLY')", name="batch_kind_is_known"),
+    CheckConstraint(
+        "(kind = 'EARLY') = (reason IS NOT NULL) AND (kind = 'DUE') = (due_by IS NOT NULL)",
+        name="batch_is_due_or_has_a_reason",
+    ),
+)
+
+# Its references to wallets, holds, backjobs and batches are checked once a statement
+# by a trigger (migration 0001), not row by row by foreign keys: see
+# docs/decisions/0003-references-checked-per-statement.md.
+transaction = Table(
+    "transaction",
+    metadata,
+    Column("transaction_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("from_account", Text, nullable=False),
+    Column("from_wallet_id", BigInteger, nullable=True),
+    Column("to_account", Text, nullable=False),
+    Column("to_wallet_id", BigInteger, nullable=True),
+    Column("currency", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("balance_after_minor", BigInteger, nullable=True),
+    Column("hold_id", BigInteger, nullable=True),
+    Column("backjob_id", BigInteger, nullable=True),
+    Column("batch_id", BigInteger, nullable=True),
+    Column("reference", Text, nullable=True),
+    _when("recorded_at"),
+    CheckConstraint(
+        "amount_minor BETWEEN 1 AND 1000000000000000", name="transaction_amount_in_range"
+    ),
+    # Which accounts a type moves money between, one line a type.
+    CheckConstraint(
+        "(type, from_account, to_account) IN ("
+        "('PENDING_EARNING', 'ESCROW', 'PENDING_EARNINGS'),"
+        " ('EARNING', 'PENDING_EARNINGS', 'BALANCE'),"
+        " ('REFUND', 'PENDING_EARNINGS', 'BALANCE'),"
+        " ('DEPOSIT', 'EXTERNAL', 'BALANCE'),"
+        " ('WITHDRAWAL', 'BALANCE', 'EXTERNAL'),"
+        " ('OPENING_BALANCE', 'OPENING', 'BALANCE'))",
+        name="transaction_type_names_its_accounts",
+    ),
+    CheckConstraint(
+        "(from_account IN ('BALANCE', 'PENDING_EARNINGS')) = (from_wallet_id IS NOT NULL)",
+        name="transaction_from_wallet_iff_its_account",
+    ),
+    CheckConstraint(
+        "(to_account IN ('BALANCE', 'PENDING_EARNINGS')) = (to_wallet_id IS NOT NULL)",
+        name="transaction_to_wallet_iff_its_account",
+    ),
+    CheckConstraint(
+        "type <> 'EARNING' OR from_wallet_id = to_wallet_id",
+        name="transaction_earning_stays_at_its_wallet",
+    ),
+    CheckConstraint(
+        "('BALANCE' IN (from_account, to_account)) = (balance_after_minor IS NOT NULL)"
+        " AND balance_after_minor >= 0",
+        name="transaction_balance_after_iff_balance_moves",
+    ),
+    CheckConstraint(
+        "(type IN ('PENDING_EARNING', 'EARNING', 'REFUND')) = (hold_id IS NOT NULL)",
+        name="transaction_hold_iff_of_a_hold",
+    ),
+    CheckConstraint(
+        "(type = 'EARNING') = (batch_id IS NOT NULL)", name="transaction_batch_iff_earning"
+    ),
+    CheckConstraint(
+        "(type = 'REFUND') = (backjob_id IS NOT NULL)", name="transaction_backjob_iff_refund"
+    ),
+    CheckConstraint(
+        "(type IN ('DEPOSIT', 'WITHDRAWAL', 'OPENING_BALANCE')) = (reference IS NOT NULL)",
+        name="transaction_reference_iff_without_hold",
+    ),
+)
+# A hold is settled once: one EARNING, and one REFUND for each backjob.
+Index(
+    "transaction_hold_type_key",
+    transaction.c.hold_id,
+    transaction.c.type,
+    transaction.c.backjob_id,
+    unique=True,
+    postgresql_nulls_not_distinct=True,
+    postgresql_where=text("hold_id IS NOT NULL"),
+)
+Index(
+    "transaction_reference_key",
+    transaction.c.reference,
+    unique=True,
+    postgresql_where=text("reference IS NOT NULL"),
+)
+Index("transaction_to_wallet_idx", transaction.c.to_wallet_id, transaction.c.transaction_id)
+Index(
+    "transaction_from_wallet_idx",
+    transaction.c.from_wallet_id,
+    transaction.c.transaction_id,
+    postgresql_where=text("from_wallet_id IS DISTINCT FROM to_wallet_id"),
+)
+
+# An outbox stands by itself: no foreign key, so that it can be pruned or moved.
+notification = Table(
+    "notification",
+    metadata,
+    Column("notification_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("hold_id", BigInteger, nullable=True),
+    Column("backjob_id", BigInteger, nullable=True),
+    Column("currency", Text, nullable=True),
+    Column("amount_minor", BigInteger, nullable=True),
+    _when("release_date", nullable=True),
+    _when("created_at"),
+    _when("delivered_at", nullable=True),
+    CheckConstraint(
+        "type IN ('PAYMENT_PENDING', 'PAYMENT_RELEASED', 'PAYMENT_FROZEN', 'PAYMENT_RESUMED',"
+        " 'PAYMENT_REFUNDED', 'BACKJOB_RECEIVED', 'BACKJOB_REJECTED', 'BACKJOB_APPROVED')",
+        name="notification_type_is_known",
+    ),
+    CheckConstraint(
+        "(type LIKE 'PAYMENT\\_%') = (hold_id IS NOT NULL)"
+        " AND (hold_id IS NULL) = (amount_minor IS NULL)"
+        " AND (amount_minor IS NULL) = (currency IS NULL)",
+        name="notification_of_a_payment_names_its_hold",
+    ),
+    CheckConstraint(
+        "type NOT LIKE 'BACKJOB\\_%' OR backjob_id IS NOT NULL",
+        name="notification_of_a_backjob_names_it",
+    ),
+)
+Index(
+    "notification_waiting_idx",
+    notification.c.notification_id,
+    postgresql_where=text("delivered_at IS NULL"),
+)
