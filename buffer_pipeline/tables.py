@@ -72,9 +72,7 @@ hold = Table(
     Column(
         "release_hour",
         DateTime(timezone=True),
-        Computed(
-            "date_bin('1 hour', release_date, timestamptz '2000-01-01 00:00:00+00')", persisted=True
-        ),
+        Computed("date_bin('1 hour', release_date, timestamptz '2000-01-01 00:00:00+00')", persisted=True),
         nullable=False,
     ),
     UniqueConstraint("reference", name="hold_reference_key"),
@@ -92,12 +90,8 @@ hold = Table(
     CheckConstraint("length(job) BETWEEN 1 AND 200", name="hold_job_length"),
     CheckConstraint("length(title) <= 500", name="hold_title_length"),
     CheckConstraint("amount_minor BETWEEN 1 AND 1000000000000000", name="hold_amount_in_range"),
-    CheckConstraint(
-        "state IN ('BUFFERED', 'FROZEN', 'RELEASED', 'REFUNDED')", name="hold_state_is_known"
-    ),
-    CheckConstraint(
-        "refunded_minor BETWEEN 0 AND amount_minor", name="hold_refunded_within_amount"
-    ),
+    CheckConstraint("state IN ('BUFFERED', 'FROZEN', 'RELEASED', 'REFUNDED')", name="hold_state_is_known"),
+    CheckConstraint("refunded_minor BETWEEN 0 AND amount_minor", name="hold_refunded_within_amount"),
     CheckConstraint(
         "(state = 'REFUNDED') = (refunded_minor = amount_minor)",
         name="hold_refunded_iff_nothing_is_left",
@@ -137,9 +131,7 @@ backjob = Table(
     _when("decided_at", nullable=True),
     Column("refunded_minor", BigInteger, nullable=True),
     UniqueConstraint("reference", name="backjob_reference_key"),
-    CheckConstraint(
-        "state IN ('OPEN', 'REJECTED', 'APPROVED', 'WITHDRAWN')", name="backjob_state_is_known"
-    ),
+    CheckConstraint("state IN ('OPEN', 'REJECTED', 'APPROVED', 'WITHDRAWN')", name="backjob_state_is_known"),
     CheckConstraint(
         "(state = 'OPEN') = (decided_at IS NULL)"
         " AND (decided_at IS NULL) = (decided_by IS NULL)"
@@ -152,23 +144,19 @@ backjob = Table(
     ),
     CheckConstraint("refunded_minor > 0", name="backjob_refund_is_positive"),
 )
-Index(
-    "backjob_one_open_per_job", backjob.c.job, unique=True, postgresql_where=text("state = 'OPEN'")
-)
+Index("backjob_one_open_per_job", backjob.c.job, unique=True, postgresql_where=text("state = 'OPEN'"))
 Index("backjob_job_idx", backjob.c.job)
 
-freeze = Table(
-    "freeze",
+hold_freeze = Table(
+    "hold_freeze",
     metadata,
     Column("freeze_id", BigInteger, Identity(always=True), primary_key=True),
-    Column(
-        "hold_id", BigInteger, ForeignKey(hold.c.hold_id, name="freeze_hold_fkey"), nullable=False
-    ),
+    Column("hold_id", BigInteger, ForeignKey(hold.c.hold_id, name="hold_freeze_hold_fkey"), nullable=False),
     Column("kind", Text, nullable=False),
     Column(
         "backjob_id",
         BigInteger,
-        ForeignKey(backjob.c.backjob_id, name="freeze_backjob_fkey"),
+        ForeignKey(backjob.c.backjob_id, name="hold_freeze_backjob_fkey"),
         nullable=True,
     ),
     Column("opened_by", Text, nullable=False),
@@ -177,19 +165,18 @@ freeze = Table(
     Column("closed_by", Text, nullable=True),
     Column("closing_reason", Text, nullable=True),
     _when("closed_at", nullable=True),
-    CheckConstraint("kind IN ('BACKJOB', 'ADMIN', 'RISK')", name="freeze_kind_is_known"),
+    CheckConstraint("kind IN ('BACKJOB', 'ADMIN', 'RISK')", name="hold_freeze_kind_is_known"),
     CheckConstraint(
-        "(kind = 'BACKJOB') = (backjob_id IS NOT NULL)", name="freeze_has_backjob_iff_of_that_kind"
+        "(kind = 'BACKJOB') = (backjob_id IS NOT NULL)", name="hold_freeze_has_backjob_iff_of_that_kind"
     ),
     CheckConstraint(
-        "(closed_at IS NULL) = (closed_by IS NULL)"
-        " AND (closed_at IS NULL) = (closing_reason IS NULL)",
-        name="freeze_closed_whole_or_not_at_all",
+        "(closed_at IS NULL) = (closed_by IS NULL) AND (closed_at IS NULL) = (closing_reason IS NULL)",
+        name="hold_freeze_closed_whole_or_not_at_all",
     ),
 )
-Index("freeze_open_idx", freeze.c.hold_id, postgresql_where=text("closed_at IS NULL"))
-Index("freeze_hold_idx", freeze.c.hold_id)
-Index("freeze_backjob_hold_key", freeze.c.backjob_id, freeze.c.hold_id, unique=True)
+Index("hold_freeze_open_idx", hold_freeze.c.hold_id, postgresql_where=text("closed_at IS NULL"))
+Index("hold_freeze_hold_idx", hold_freeze.c.hold_id)
+Index("hold_freeze_backjob_hold_key", hold_freeze.c.backjob_id, hold_freeze.c.hold_id, unique=True)
 
 batch = Table(
     "batch",
@@ -227,9 +214,7 @@ transaction = Table(
     Column("batch_id", BigInteger, nullable=True),
     Column("reference", Text, nullable=True),
     _when("recorded_at"),
-    CheckConstraint(
-        "amount_minor BETWEEN 1 AND 1000000000000000", name="transaction_amount_in_range"
-    ),
+    CheckConstraint("amount_minor BETWEEN 1 AND 1000000000000000", name="transaction_amount_in_range"),
     # Which accounts a type moves money between, one line a type.
     CheckConstraint(
         "(type, from_account, to_account) IN ("
@@ -262,12 +247,8 @@ transaction = Table(
         "(type IN ('PENDING_EARNING', 'EARNING', 'REFUND')) = (hold_id IS NOT NULL)",
         name="transaction_hold_iff_of_a_hold",
     ),
-    CheckConstraint(
-        "(type = 'EARNING') = (batch_id IS NOT NULL)", name="transaction_batch_iff_earning"
-    ),
-    CheckConstraint(
-        "(type = 'REFUND') = (backjob_id IS NOT NULL)", name="transaction_backjob_iff_refund"
-    ),
+    CheckConstraint("(type = 'EARNING') = (batch_id IS NOT NULL)", name="transaction_batch_iff_earning"),
+    CheckConstraint("(type = 'REFUND') = (backjob_id IS NOT NULL)", name="transaction_backjob_iff_refund"),
     CheckConstraint(
         "(type IN ('DEPOSIT', 'WITHDRAWAL', 'OPENING_BALANCE')) = (reference IS NOT NULL)",
         name="transaction_reference_iff_without_hold",

@@ -29,10 +29,8 @@ CREATE TRIGGER hold_is_kept BEFORE DELETE OR TRUNCATE ON buffer.hold
 FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
 CREATE TRIGGER backjob_is_kept BEFORE DELETE OR TRUNCATE ON buffer.backjob
 FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
-REVOKE ALL ON buffer.wallet, buffer.hold, buffer.transaction, buffer.batch, buffer.backjob
-FROM CURRENT_USER;
-GRANT SELECT, INSERT ON buffer.wallet, buffer.hold, buffer.transaction, buffer.batch,
-  buffer.backjob TO CURRENT_USER;
+REVOKE UPDATE, DELETE, TRUNCATE
+  ON buffer.wallet, buffer.hold, buffer.transaction, buffer.batch, buffer.backjob FROM CURRENT_USER;
 GRANT UPDATE (balance_minor, pending_earnings_minor) ON buffer.wallet TO CURRENT_USER;
 GRANT UPDATE (state, release_date, refunded_minor, settled_at) ON buffer.hold TO CURRENT_USER;
 GRANT UPDATE (state, decided_by, decision_reason, decided_at, refunded_minor)
@@ -219,9 +217,7 @@ def upgrade() -> None:
             "type <> 'EARNING' OR from_wallet_id = to_wallet_id",
             name="transaction_earning_stays_at_its_wallet",
         ),
-        sa.CheckConstraint(
-            "amount_minor BETWEEN 1 AND 1000000000000000", name="transaction_amount_in_range"
-        ),
+        sa.CheckConstraint("amount_minor BETWEEN 1 AND 1000000000000000", name="transaction_amount_in_range"),
         sa.PrimaryKeyConstraint("transaction_id"),
         schema="buffer",
     )
@@ -263,15 +259,11 @@ def upgrade() -> None:
         sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("balance_minor", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column(
-            "pending_earnings_minor", sa.BigInteger(), server_default=sa.text("0"), nullable=False
-        ),
+        sa.Column("pending_earnings_minor", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.CheckConstraint("currency ~ '^[A-Z]{3}$'", name="wallet_currency_is_iso_4217"),
         sa.CheckConstraint("balance_minor >= 0", name="wallet_balance_not_negative"),
         sa.CheckConstraint("length(owner) BETWEEN 1 AND 200", name="wallet_owner_length"),
-        sa.CheckConstraint(
-            "pending_earnings_minor >= 0", name="wallet_pending_earnings_not_negative"
-        ),
+        sa.CheckConstraint("pending_earnings_minor >= 0", name="wallet_pending_earnings_not_negative"),
         sa.PrimaryKeyConstraint("wallet_id"),
         sa.UniqueConstraint("owner", "currency", name="wallet_owner_currency_key"),
         sa.UniqueConstraint("wallet_id", "currency", name="wallet_id_currency_key"),
@@ -314,9 +306,7 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "state IN ('BUFFERED', 'FROZEN', 'RELEASED', 'REFUNDED')", name="hold_state_is_known"
         ),
-        sa.CheckConstraint(
-            "amount_minor BETWEEN 1 AND 1000000000000000", name="hold_amount_in_range"
-        ),
+        sa.CheckConstraint("amount_minor BETWEEN 1 AND 1000000000000000", name="hold_amount_in_range"),
         sa.CheckConstraint(
             "held_at <= original_release_date AND original_release_date <= release_date",
             name="hold_dates_in_order",
@@ -324,9 +314,7 @@ def upgrade() -> None:
         sa.CheckConstraint("length(job) BETWEEN 1 AND 200", name="hold_job_length"),
         sa.CheckConstraint("length(reference) BETWEEN 1 AND 200", name="hold_reference_length"),
         sa.CheckConstraint("length(title) <= 500", name="hold_title_length"),
-        sa.CheckConstraint(
-            "refunded_minor BETWEEN 0 AND amount_minor", name="hold_refunded_within_amount"
-        ),
+        sa.CheckConstraint("refunded_minor BETWEEN 0 AND amount_minor", name="hold_refunded_within_amount"),
         sa.ForeignKeyConstraint(
             ["payee_wallet_id", "currency"],
             ["buffer.wallet.wallet_id", "buffer.wallet.currency"],
@@ -351,7 +339,7 @@ def upgrade() -> None:
     )
     op.create_index("hold_job_idx", "hold", ["job"], unique=False, schema="buffer")
     op.create_table(
-        "freeze",
+        "hold_freeze",
         sa.Column("freeze_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("hold_id", sa.BigInteger(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
@@ -364,27 +352,27 @@ def upgrade() -> None:
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "(kind = 'BACKJOB') = (backjob_id IS NOT NULL)",
-            name="freeze_has_backjob_iff_of_that_kind",
+            name="hold_freeze_has_backjob_iff_of_that_kind",
         ),
-        sa.CheckConstraint("kind IN ('BACKJOB', 'ADMIN', 'RISK')", name="freeze_kind_is_known"),
+        sa.CheckConstraint("kind IN ('BACKJOB', 'ADMIN', 'RISK')", name="hold_freeze_kind_is_known"),
         sa.CheckConstraint(
             "(closed_at IS NULL) = (closed_by IS NULL) AND (closed_at IS NULL) = (closing_reason IS NULL)",
-            name="freeze_closed_whole_or_not_at_all",
+            name="hold_freeze_closed_whole_or_not_at_all",
         ),
         sa.ForeignKeyConstraint(
-            ["backjob_id"], ["buffer.backjob.backjob_id"], name="freeze_backjob_fkey"
+            ["backjob_id"], ["buffer.backjob.backjob_id"], name="hold_freeze_backjob_fkey"
         ),
-        sa.ForeignKeyConstraint(["hold_id"], ["buffer.hold.hold_id"], name="freeze_hold_fkey"),
+        sa.ForeignKeyConstraint(["hold_id"], ["buffer.hold.hold_id"], name="hold_freeze_hold_fkey"),
         sa.PrimaryKeyConstraint("freeze_id"),
         schema="buffer",
     )
     op.create_index(
-        "freeze_backjob_hold_key", "freeze", ["backjob_id", "hold_id"], unique=True, schema="buffer"
+        "hold_freeze_backjob_hold_key", "hold_freeze", ["backjob_id", "hold_id"], unique=True, schema="buffer"
     )
-    op.create_index("freeze_hold_idx", "freeze", ["hold_id"], unique=False, schema="buffer")
+    op.create_index("hold_freeze_hold_idx", "hold_freeze", ["hold_id"], unique=False, schema="buffer")
     op.create_index(
-        "freeze_open_idx",
-        "freeze",
+        "hold_freeze_open_idx",
+        "hold_freeze",
         ["hold_id"],
         unique=False,
         schema="buffer",
@@ -398,7 +386,7 @@ def downgrade() -> None:
     op.drop_table("notification", schema="buffer")
     op.drop_table("transaction", schema="buffer")
     op.drop_table("batch", schema="buffer")
-    op.drop_table("freeze", schema="buffer")
+    op.drop_table("hold_freeze", schema="buffer")
     op.drop_table("backjob", schema="buffer")
     op.drop_table("hold", schema="buffer")
     op.drop_table("wallet", schema="buffer")

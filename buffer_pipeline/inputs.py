@@ -1,0 +1,61 @@
+"""What may stand in a text or a time that comes from outside."""
+
+import unicodedata
+from datetime import UTC, datetime
+from typing import Final
+
+from buffer_pipeline.errors import InvalidInput
+
+NAME_LENGTH_MAX: Final = 200
+"""Of an owner, a job, a reference: the platform's own ids."""
+TITLE_LENGTH_MAX: Final = 500
+REASON_LENGTH_MAX: Final = 2000
+
+
+def require_text(name: str, value: str, *, length_max: int = NAME_LENGTH_MAX, optional: bool = False) -> str:
+    """Return `value` unchanged, if it can be stored and found again as it was written.
+
+    Raises:
+        InvalidInput: empty (unless `optional`), too long, with spaces around it, or with
+            control characters; the message starts with `name`.
+    """
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name}: needs text, got {type(value).__name__}")
+    if not value.strip():
+        if optional and not value:
+            return value
+        raise InvalidInput(f"{name}: must not be empty")
+    if len(value) > length_max:
+        raise InvalidInput(f"{name}: {len(value)} characters long; at most {length_max}")
+    if value != value.strip():
+        raise InvalidInput(f"{name} {value!r}: starts or ends with a space")
+    # Cc are control characters, Cs are halves of surrogate pairs: PostgreSQL stores neither well.
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+        raise InvalidInput(f"{name} {value!r}: contains a control character")
+    return value
+
+
+def require_time(name: str, value: datetime) -> datetime:
+    """Return `value` in UTC.
+
+    Raises:
+        InvalidInput: a naive time, which could be any of forty moments.
+    """
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise InvalidInput(
+            f"{name} {value.isoformat()}: has no time zone; write {value.isoformat()}Z for UTC"
+        )
+    return value.astimezone(UTC)
+
+
+def parse_time(name: str, text: str) -> datetime:
+    """Return an ISO 8601 time such as 2026-11-18T23:35Z, in UTC.
+
+    Raises:
+        InvalidInput: not ISO 8601, or without a time zone.
+    """
+    try:
+        value = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise InvalidInput(f"{name} {text!r}: not an ISO 8601 time such as 2026-11-18T23:35Z") from None
+    return require_time(name, value)

@@ -1,0 +1,237 @@
+"""Money enters the buffer: a worker's earning is held until its release date."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from buffer_pipeline.database import AnyConnection, fetch
+from buffer_pipeline.errors import InvalidInput, ReferenceConflict, Refused
+from buffer_pipeline.hold import HoldState
+from buffer_pipeline.inputs import TITLE_LENGTH_MAX, require_text, require_time
+from buffer_pipeline.money import format_amount, parse_amount
+from buffer_pipeline.policy import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earning:
+    """What a payee earned on a job, as the platform states it.
+
+    `reference` is the idempotency key. Without `held_at` the hold starts at `now`, without
+    `release_date` it lasts `buffer_days`.
+    """
+
+    reference: str
+    job: str
+    payee: str
+    payer: str
+    amount: Decimal | int | str
+    currency: str
+    title: str = ""
+    held_at: datetime | None = None
+    release_date: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddedHold:
+    """The hold that a reference stands for; `replayed` when it stood before this call."""
+
+    hold_id: int
+    reference: str
+    state: HoldState
+    release_date: datetime
+    replayed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Incoming:
+    earning: Earning
+    amount_minor: int
+    held_at: datetime
+    release_date: datetime
+
+
+def add_pending_earnings(
+    connection: AnyConnection,
+    *,
+    reference: str,
+    job: str,
+    payee: str,
+    payer: str,
+    amount: Decimal | int | str,
+    currency: str,
+    now: datetime,
+    title: str = "",
+    held_at: datetime | None = None,
+    release_date: datetime | None = None,
+    policy: Policy | None = None,
+) -> AddedHold:
+    """Hold one earning in the caller's transaction and owe its payee a PAYMENT_PENDING.
+
+    `amount` is in the currency's major unit. Safe to run again: the same reference with the
+    same content returns the first hold and writes nothing. Dates are compared only where
+    they are given, since the default follows the clock.
+
+    Raises:
+        InvalidInput: a value that can never be held; the message names it.
+        ReferenceConflict: the reference stands for another earning.
+    """
+    earning = Earning(
+        reference=reference,
+        job=job,
+        payee=payee,
+        payer=payer,
+        amount=amount,
+        currency=currency,
+        title=title,
+        held_at=held_at,
+        release_date=release_date,
+    )
+    outcome = add_many_pending_earnings(connection, [earning], now=now, policy=policy)[0]
+    if isinstance(outcome, Refused):
+        raise outcome
+    return outcome
+
+
+def add_many_pending_earnings(
+    connection: AnyConnection,
+    earnings: Sequence[Earning],
+    *,
+    now: datetime,
+    policy: Policy | None = None,
+    notify: bool = True,
+) -> list[AddedHold | Refused]:
+    """Hold many earnings in one statement; the outcome of each stands at its place.
+
+    A refused earning writes nothing and does not keep the others out. `notify=False` is for
+    holds that come over from another system, where the payee has been told already.
+    """
+    require_time("now", now)
+    policy = policy or Policy()
+    outcomes: dict[int, AddedHold | Refused] = {}
+    incoming: dict[int, _Incoming] = {}
+    for place, earning in enumerate(earnings):
+        try:
+            incoming[place] = _validate(earning, now=now, policy=policy)
+        except InvalidInput as refusal:
+            outcomes[place] = refusal
+
+    standing = _find(connection, [item.earning.reference for item in incoming.values()])
+    added = _add(
+        connection,
+        [item for item in incoming.values() if item.earning.reference not in standing],
+        now=now,
+        notify=notify,
+    )
+    if len(added) < len(incoming):
+        # A replay, twice the same reference in `earnings`, or somebody who committed first.
+        standing = _find(connection, [item.earning.reference for item in incoming.values()])
+    for place, item in incoming.items():
+        reference = item.earning.reference
+        # The first to name a new reference added it; whoever comes after repeats it.
+        hold_id = added.pop(reference, None)
+        if hold_id is not None:
+            outcomes[place] = AddedHold(
+                hold_id=hold_id,
+                reference=reference,
+                state=HoldState.BUFFERED,
+                release_date=item.release_date,
+                replayed=False,
+            )
+        else:
+            outcomes[place] = _replay(item, standing[reference])
+    return [outcomes[place] for place in range(len(earnings))]
+
+
+def _validate(earning: Earning, *, now: datetime, policy: Policy) -> _Incoming:
+    for name in ("reference", "job", "payee", "payer"):
+        require_text(name, getattr(earning, name))
+    require_text("title", earning.title, length_max=TITLE_LENGTH_MAX, optional=True)
+    amount_minor = parse_amount(earning.amount, earning.currency)
+    held_at = require_time("held_at", earning.held_at or now)
+    try:
+        release_date = require_time("release_date", earning.release_date or held_at + policy.buffer)
+    except OverflowError:
+        raise InvalidInput(f"held_at {held_at.isoformat()}: too late to add a buffer to") from None
+    if release_date < held_at:
+        raise InvalidInput(f"release_date {release_date.isoformat()}: before held_at {held_at.isoformat()}")
+    return _Incoming(earning=earning, amount_minor=amount_minor, held_at=held_at, release_date=release_date)
+
+
+def _find(connection: AnyConnection, references: list[str]) -> dict[str, dict[str, object]]:
+    rows = fetch(connection, "find_holds", references=references)
+    return {row["reference"]: dict(row) for row in rows}
+
+
+def _add(
+    connection: AnyConnection, incoming: list[_Incoming], *, now: datetime, notify: bool
+) -> dict[str, int]:
+    """Return reference -> hold_id of what was added."""
+    if not incoming:
+        return {}
+    earnings = [item.earning for item in incoming]
+    owners = [owner for earning in earnings for owner in (earning.payee, earning.payer)]
+    fetch(
+        connection,
+        "ensure_wallets",
+        owners=owners,
+        currencies=[earning.currency for earning in earnings for _ in range(2)],
+    )
+    rows = fetch(
+        connection,
+        "add_holds",
+        references=[earning.reference for earning in earnings],
+        jobs=[earning.job for earning in earnings],
+        titles=[earning.title for earning in earnings],
+        payees=[earning.payee for earning in earnings],
+        payers=[earning.payer for earning in earnings],
+        currencies=[earning.currency for earning in earnings],
+        amounts_minor=[item.amount_minor for item in incoming],
+        held_ats=[item.held_at for item in incoming],
+        release_dates=[item.release_date for item in incoming],
+        now=now,
+        notify=notify,
+    )
+    return {row["reference"]: row["hold_id"] for row in rows}
+
+
+def _replay(item: _Incoming, standing: dict[str, object]) -> AddedHold | Refused:
+    earning = item.earning
+    content: dict[str, object] = {
+        "job": earning.job,
+        "payee": earning.payee,
+        "payer": earning.payer,
+        "currency": earning.currency,
+        "amount_minor": item.amount_minor,
+        "title": earning.title,
+    }
+    if earning.held_at is not None:
+        content["held_at"] = item.held_at
+    if earning.release_date is not None:
+        content["original_release_date"] = item.release_date
+    for name, value in content.items():
+        if standing[name] != value:
+            return ReferenceConflict(
+                f"reference {earning.reference!r}: stands for hold {standing['hold_id']} with"
+                f" {_show(name, standing[name], str(standing['currency']))},"
+                f" not {_show(name, value, earning.currency)}"
+            )
+    hold_id, release_date = standing["hold_id"], standing["release_date"]
+    assert isinstance(hold_id, int)
+    assert isinstance(release_date, datetime)
+    return AddedHold(
+        hold_id=hold_id,
+        reference=earning.reference,
+        state=HoldState(str(standing["state"])),
+        release_date=release_date,
+        replayed=True,
+    )
+
+
+def _show(name: str, value: object, currency: str) -> str:
+    if name == "amount_minor":
+        assert isinstance(value, int)
+        return f"amount {format_amount(value, currency)} {currency}"
+    if isinstance(value, datetime):
+        return f"{name.removeprefix('original_')} {value.isoformat()}"
+    return f"{name} {value!r}"

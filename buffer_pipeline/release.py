@@ -1,0 +1,183 @@
+"""Money leaves the buffer for its payee: on the hour, or early when the payer gives up the window."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from buffer_pipeline.database import AnyConnection, fetch
+from buffer_pipeline.errors import (
+    BooksOutOfBalance,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    StateRefused,
+)
+from buffer_pipeline.hold import NEXT_STATE, HoldState, Verb, states_that_allow
+from buffer_pipeline.inputs import REASON_LENGTH_MAX, require_text, require_time
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasePosition:
+    """Where a run stands in the order of release: behind this hold."""
+
+    hour: datetime = datetime(1, 1, 2, tzinfo=UTC)
+    wallet_id: int = 0
+    hold_id: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseBatch:
+    """What one release settled. `amounts_minor` is minor units by currency."""
+
+    holds_released: int = 0
+    amounts_minor: dict[str, int] = field(default_factory=dict)
+    batch_id: int | None = None
+    position: ReleasePosition | None = None
+
+
+def release_matured(
+    connection: AnyConnection,
+    *,
+    now: datetime,
+    batch_limit: int,
+    due_by: datetime | None = None,
+    after: ReleasePosition | None = None,
+    source: str = "",
+) -> ReleaseBatch:
+    """Release matured holds in the caller's transaction, the oldest release hour first.
+
+    A hold is matured when its release date is at or before `due_by` (by default `now`, which
+    is also the time that the books record). At most `batch_limit` holds, behind the position
+    `after`; the batch's own `position` is where the next one goes on. Holds that another
+    transaction has locked are passed over. Safe to run again and at the same time: a released
+    hold no longer matches.
+
+    Raises:
+        BooksOutOfBalance: the credits differ from what was held; roll back.
+    """
+    require_time("now", now)
+    if batch_limit < 1:
+        raise InvalidInput(f"batch_limit {batch_limit}: must be at least 1")
+    due_by = require_time("due_by", due_by or now)
+    after = after or ReleasePosition()
+    rows = fetch(
+        connection,
+        "lock_matured_holds",
+        due_by=due_by,
+        batch_limit=batch_limit,
+        after_hour=after.hour,
+        after_wallet_id=after.wallet_id,
+        after_hold_id=after.hold_id,
+    )
+    if not rows:
+        return ReleaseBatch()
+    position = ReleasePosition(
+        hour=rows[0]["last_hour"],
+        wallet_id=rows[0]["last_wallet_id"],
+        hold_id=rows[0]["last_hold_id"],
+    )
+    return _release(
+        connection,
+        rows[0]["hold_ids"],
+        kind="DUE",
+        source=source or "unnamed",
+        due_by=due_by,
+        now=now,
+        position=position,
+    )
+
+
+def release_early(
+    connection: AnyConnection,
+    *,
+    by: str,
+    reason: str,
+    now: datetime,
+    hold_id: int | None = None,
+    job: str | None = None,
+    as_admin: bool = False,
+) -> ReleaseBatch:
+    """Release one hold, or all of a job's unsettled holds, before the release date.
+
+    Only the payer may, who gives up the right to a backjob by it, or an admin.
+    All or nothing: one hold that refuses keeps the others where they are.
+
+    Raises:
+        NotFound: no such hold, or no hold of such a job.
+        NotAllowed: `by` is not the payer, and not an admin.
+        StateRefused: a hold is frozen or settled.
+    """
+    require_time("now", now)
+    require_text("by", by)
+    require_text("reason", reason, length_max=REASON_LENGTH_MAX)
+    if (hold_id is None) == (job is None):
+        raise InvalidInput("release early: needs a hold or a job, one of them")
+    holds = fetch(connection, "lock_holds", hold_ids=[] if hold_id is None else [hold_id], job=job)
+    if not holds:
+        raise NotFound(f"hold {hold_id}: does not exist" if job is None else f"job {job!r}: has no hold")
+    if job is not None and any(hold["state"] == HoldState.BUFFERED for hold in holds):
+        # Of a job, what is settled already is no obstacle to the rest.
+        holds = [hold for hold in holds if hold["state"] in (HoldState.BUFFERED, HoldState.FROZEN)]
+    for hold in holds:
+        if (HoldState(hold["state"]), Verb.RELEASE_EARLY) not in NEXT_STATE:
+            raise StateRefused(
+                hold_id=hold["hold_id"],
+                state=hold["state"],
+                verb=Verb.RELEASE_EARLY,
+                allowed=states_that_allow(Verb.RELEASE_EARLY),
+            )
+        if not as_admin and hold["payer"] != by:
+            raise NotAllowed(
+                f"hold {hold['hold_id']}: {by!r} may not release it early;"
+                f" its payer {hold['payer']!r} or an admin may"
+            )
+    return _release(
+        connection,
+        [hold["hold_id"] for hold in holds],
+        kind="EARLY",
+        source=by,
+        reason=reason,
+        now=now,
+    )
+
+
+def _release(
+    connection: AnyConnection,
+    hold_ids: Sequence[int],
+    *,
+    kind: str,
+    source: str,
+    now: datetime,
+    reason: str | None = None,
+    due_by: datetime | None = None,
+    position: ReleasePosition | None = None,
+) -> ReleaseBatch:
+    rows = fetch(
+        connection,
+        "release_holds",
+        hold_ids=list(hold_ids),
+        kind=kind,
+        source=source,
+        reason=reason,
+        due_by=due_by,
+        now=now,
+    )
+    holds_released = sum(row["holds_released"] for row in rows)
+    for row in rows:
+        held = (row["holds_released"], row["released_minor"])
+        credited = (row["holds_credited"], row["credited_minor"])
+        if held != credited:
+            raise BooksOutOfBalance(
+                f"batch {row['batch_id']}, {row['currency']}: {held[0]} holds of {held[1]} minor"
+                f" units left the buffer, {credited[0]} of {credited[1]} were credited; roll back"
+            )
+    if holds_released != len(hold_ids):
+        raise BooksOutOfBalance(
+            f"release: {len(hold_ids)} holds were locked, {holds_released} released; roll back"
+        )
+    return ReleaseBatch(
+        holds_released=holds_released,
+        amounts_minor={row["currency"]: row["released_minor"] for row in rows},
+        batch_id=rows[0]["batch_id"],
+        position=position,
+    )

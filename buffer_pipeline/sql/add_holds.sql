@@ -1,0 +1,106 @@
+-- (nothing) -> BUFFERED for each incoming earning whose reference is new.
+-- A reference that stands already, or that another transaction commits first, is passed over.
+-- Locks the payees' wallets by id. Returns the holds that were added.
+WITH
+incoming AS MATERIALIZED (
+  SELECT *
+  FROM unnest(
+    CAST(:references AS text[]), CAST(:jobs AS text[]), CAST(:titles AS text[]),
+    CAST(:payees AS text[]), CAST(:payers AS text[]), CAST(:currencies AS text[]),
+    CAST(:amounts_minor AS bigint[]), CAST(:held_ats AS timestamptz[]),
+    CAST(:release_dates AS timestamptz[])
+  ) AS earning (reference, job, title, payee, payer, currency, amount_minor, held_at, release_date)
+),
+
+added AS (
+  INSERT INTO buffer.hold (
+    reference, job, title, payee_wallet_id, payer_wallet_id,
+    currency, amount_minor, held_at, original_release_date, release_date
+  )
+  SELECT
+    incoming.reference,
+    incoming.job,
+    incoming.title,
+    payee.wallet_id,
+    payer.wallet_id,
+    incoming.currency,
+    incoming.amount_minor,
+    incoming.held_at,
+    incoming.release_date,
+    incoming.release_date
+  FROM incoming
+  INNER JOIN buffer.wallet AS payee
+    ON incoming.payee = payee.owner AND incoming.currency = payee.currency
+  INNER JOIN buffer.wallet AS payer
+    ON incoming.payer = payer.owner AND incoming.currency = payer.currency
+  ORDER BY incoming.release_date, incoming.reference
+  ON CONFLICT (reference) DO NOTHING
+  RETURNING hold_id, reference, payee_wallet_id, currency, amount_minor, release_date
+),
+
+wallet_total AS MATERIALIZED (
+  SELECT
+    payee_wallet_id AS wallet_id,
+    CAST(sum(amount_minor) AS bigint) AS amount_minor
+  FROM added
+  GROUP BY payee_wallet_id
+),
+
+locked_wallet AS MATERIALIZED (
+  SELECT wallet_id
+  FROM buffer.wallet
+  WHERE wallet_id IN (SELECT wallet_id FROM wallet_total)
+  ORDER BY wallet_id
+  FOR NO KEY UPDATE
+),
+
+buffered_wallet AS (
+  UPDATE buffer.wallet
+  SET pending_earnings_minor = wallet.pending_earnings_minor + wallet_total.amount_minor
+  FROM wallet_total
+  INNER JOIN locked_wallet ON wallet_total.wallet_id = locked_wallet.wallet_id
+  WHERE wallet.wallet_id = wallet_total.wallet_id
+  RETURNING wallet.wallet_id, wallet.owner
+),
+
+pending AS (
+  INSERT INTO buffer.transaction (
+    type, from_account, to_account, to_wallet_id, currency, amount_minor, hold_id, recorded_at
+  )
+  SELECT
+    'PENDING_EARNING',
+    'ESCROW',
+    'PENDING_EARNINGS',
+    added.payee_wallet_id,
+    added.currency,
+    added.amount_minor,
+    added.hold_id,
+    CAST(:now AS timestamptz)
+  FROM added
+  INNER JOIN buffered_wallet ON added.payee_wallet_id = buffered_wallet.wallet_id
+  ORDER BY added.hold_id
+),
+
+told AS (
+  INSERT INTO buffer.notification (
+    type, owner, hold_id, currency, amount_minor, release_date, created_at
+  )
+  SELECT
+    'PAYMENT_PENDING',
+    buffered_wallet.owner,
+    added.hold_id,
+    added.currency,
+    added.amount_minor,
+    added.release_date,
+    CAST(:now AS timestamptz)
+  FROM added
+  INNER JOIN buffered_wallet ON added.payee_wallet_id = buffered_wallet.wallet_id
+  WHERE CAST(:notify AS boolean)
+  ORDER BY added.hold_id
+)
+
+SELECT
+  hold_id,
+  reference
+FROM added
+ORDER BY hold_id

@@ -1,0 +1,51 @@
+-- BUFFERED | FROZEN -> FROZEN with one more freeze, of kind ADMIN or RISK.
+-- No row comes back when the hold does not exist or is settled.
+WITH
+target AS MATERIALIZED (
+  SELECT
+    hold_id,
+    state
+  FROM buffer.hold
+  WHERE hold_id = CAST(:hold_id AS bigint) AND state IN ('BUFFERED', 'FROZEN')
+  FOR NO KEY UPDATE
+),
+
+newly_frozen AS (
+  UPDATE buffer.hold
+  SET state = 'FROZEN'
+  FROM target
+  WHERE hold.hold_id = target.hold_id AND target.state = 'BUFFERED'
+  RETURNING
+    hold.hold_id,
+    hold.payee_wallet_id,
+    hold.currency,
+    hold.amount_minor - hold.refunded_minor AS amount_minor
+),
+
+opened AS (
+  INSERT INTO buffer.hold_freeze (hold_id, kind, opened_by, reason, opened_at)
+  SELECT
+    hold_id,
+    :kind,
+    :opened_by,
+    :reason,
+    CAST(:now AS timestamptz)
+  FROM target
+  RETURNING freeze_id
+),
+
+told AS (
+  INSERT INTO buffer.notification (type, owner, hold_id, currency, amount_minor, created_at)
+  SELECT
+    'PAYMENT_FROZEN',
+    payee.owner,
+    newly_frozen.hold_id,
+    newly_frozen.currency,
+    newly_frozen.amount_minor,
+    CAST(:now AS timestamptz)
+  FROM newly_frozen
+  INNER JOIN buffer.wallet AS payee ON newly_frozen.payee_wallet_id = payee.wallet_id
+  WHERE CAST(:notify AS boolean)
+)
+
+SELECT freeze_id FROM opened

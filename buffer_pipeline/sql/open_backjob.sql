@@ -1,0 +1,68 @@
+-- BUFFERED | FROZEN -> FROZEN for :hold_ids, which this transaction has locked.
+-- Opens the backjob, one freeze a hold, and the notifications of both.
+WITH
+opened AS (
+  INSERT INTO buffer.backjob (reference, job, requested_by, reason, requested_at)
+  VALUES (CAST(:reference AS text), :job, :requested_by, :reason, CAST(:requested_at AS timestamptz))
+  RETURNING backjob_id
+),
+
+newly_frozen AS (
+  UPDATE buffer.hold
+  SET state = 'FROZEN'
+  WHERE hold_id = any(CAST(:hold_ids AS bigint[])) AND state = 'BUFFERED'
+  RETURNING
+    hold_id,
+    payee_wallet_id,
+    currency,
+    amount_minor - refunded_minor AS amount_minor
+),
+
+covered AS (
+  INSERT INTO buffer.hold_freeze (hold_id, kind, backjob_id, opened_by, reason, opened_at)
+  SELECT
+    covered_hold.hold_id,
+    'BACKJOB',
+    opened.backjob_id,
+    :requested_by,
+    :reason,
+    CAST(:requested_at AS timestamptz)
+  FROM unnest(CAST(:hold_ids AS bigint[])) AS covered_hold (hold_id)
+  CROSS JOIN opened
+  ORDER BY covered_hold.hold_id
+  RETURNING hold_id
+),
+
+told_of_freeze AS (
+  INSERT INTO buffer.notification (
+    type, owner, hold_id, backjob_id, currency, amount_minor, created_at
+  )
+  SELECT
+    'PAYMENT_FROZEN',
+    payee.owner,
+    newly_frozen.hold_id,
+    opened.backjob_id,
+    newly_frozen.currency,
+    newly_frozen.amount_minor,
+    CAST(:now AS timestamptz)
+  FROM newly_frozen
+  INNER JOIN buffer.wallet AS payee ON newly_frozen.payee_wallet_id = payee.wallet_id
+  CROSS JOIN opened
+  WHERE CAST(:notify AS boolean)
+  ORDER BY newly_frozen.hold_id
+),
+
+told_of_backjob AS (
+  INSERT INTO buffer.notification (type, owner, backjob_id, created_at)
+  SELECT DISTINCT
+    'BACKJOB_RECEIVED',
+    payee.owner,
+    opened.backjob_id,
+    CAST(:now AS timestamptz)
+  FROM buffer.hold
+  INNER JOIN buffer.wallet AS payee ON hold.payee_wallet_id = payee.wallet_id
+  CROSS JOIN opened
+  WHERE hold.hold_id = any(CAST(:hold_ids AS bigint[])) AND CAST(:notify AS boolean)
+)
+
+SELECT backjob_id FROM opened

@@ -1,0 +1,58 @@
+-- FROZEN -> BUFFERED when this was the last freeze, FROZEN -> FROZEN otherwise; the hold is locked.
+-- No row comes back when the freeze is closed already.
+WITH
+closed AS (
+  UPDATE buffer.hold_freeze
+  SET
+    closed_by = :closed_by,
+    closing_reason = :reason,
+    closed_at = CAST(:now AS timestamptz)
+  WHERE freeze_id = CAST(:freeze_id AS bigint) AND closed_at IS NULL AND kind <> 'BACKJOB'
+  RETURNING freeze_id, hold_id
+),
+
+resumed AS (
+  UPDATE buffer.hold
+  SET state = 'BUFFERED'
+  FROM closed
+  WHERE
+    hold.hold_id = closed.hold_id
+    AND hold.state = 'FROZEN'
+    AND NOT EXISTS (
+      SELECT FROM buffer.hold_freeze AS other
+      WHERE
+        other.hold_id = hold.hold_id
+        AND other.closed_at IS NULL
+        AND other.freeze_id <> closed.freeze_id
+    )
+  RETURNING
+    hold.hold_id,
+    hold.state,
+    hold.payee_wallet_id,
+    hold.currency,
+    hold.amount_minor - hold.refunded_minor AS amount_minor,
+    hold.release_date
+),
+
+told AS (
+  INSERT INTO buffer.notification (
+    type, owner, hold_id, currency, amount_minor, release_date, created_at
+  )
+  SELECT
+    'PAYMENT_RESUMED',
+    payee.owner,
+    resumed.hold_id,
+    resumed.currency,
+    resumed.amount_minor,
+    resumed.release_date,
+    CAST(:now AS timestamptz)
+  FROM resumed
+  INNER JOIN buffer.wallet AS payee ON resumed.payee_wallet_id = payee.wallet_id
+)
+
+SELECT
+  closed.freeze_id,
+  closed.hold_id,
+  coalesce(resumed.state, 'FROZEN') AS state
+FROM closed
+LEFT JOIN resumed ON closed.hold_id = resumed.hold_id

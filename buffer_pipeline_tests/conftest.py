@@ -1,0 +1,74 @@
+"""A real PostgreSQL for every test: one server a session, one migrated database a test."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from buffer_pipeline.database import make_engine, migrate
+from buffer_pipeline.embedded import EmbeddedServer, embedded_server
+
+NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+"""When the tests' first holds begin."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> None:
+    for name in [name for name in os.environ if name.startswith("BUFFER_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """The session's server, with a migrated database to copy from."""
+    with embedded_server(tmp_path_factory.mktemp("home")) as running:
+        engine = make_engine(running.books_url)
+        migrate(engine)
+        engine.dispose()
+        yield running
+
+
+@pytest.fixture
+def database_url(server: EmbeddedServer) -> Iterator[str]:
+    """The URL of fresh, migrated books."""
+    name = f"books_{os.urandom(6).hex()}"
+    admin = make_engine(server.url("postgres", user="postgres")).execution_options(
+        isolation_level="AUTOCOMMIT"
+    )
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE buffer OWNER buffer"))
+    yield server.url(name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def superuser_url(database_url: str) -> str:
+    """The same books, for a test that corrupts them."""
+    return database_url.replace("//buffer@", "//postgres@")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on fresh books."""
+    engine = make_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    """A connection in a transaction that is rolled back at the end."""
+    with engine.connect() as connection, connection.begin() as transaction:
+        yield connection
+        transaction.rollback()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A BUFFER_HOME of the test's own."""
+    return tmp_path / "home"
