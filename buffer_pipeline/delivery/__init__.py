@@ -1,0 +1,1 @@
+"""Delivery of notifications; the only room that touches the network."""

@@ -1,0 +1,291 @@
+"""What stands in the books, for people and reports. Reads only.
+
+Rows are plain dicts; amounts are minor units with their currency beside them, times UTC.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, literal, or_, select
+
+from buffer_pipeline.errors import NotFound
+from buffer_pipeline.hold import HoldState
+from buffer_pipeline.policy import Policy
+from buffer_pipeline.tables import backjob, batch, hold, hold_freeze, transaction, wallet
+
+Rows = list[dict[str, Any]]
+
+_payee = wallet.alias("payee")
+_payer = wallet.alias("payer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """What is due by a moment: holds, amounts by currency in minor units, the oldest date."""
+
+    holds: int
+    amounts_minor: dict[str, int]
+    oldest_release_date: datetime | None
+
+
+def due_holds(connection: Connection, *, due_by: datetime) -> Due:
+    """Count what a release run with this cut-off would release."""
+    rows = connection.execute(
+        select(
+            hold.c.currency,
+            func.count(),
+            func.sum(hold.c.amount_minor - hold.c.refunded_minor),
+            func.min(hold.c.release_date),
+        )
+        .where(
+            hold.c.state == HoldState.BUFFERED,
+            # As the release itself asks, so that the index of what is due answers.
+            hold.c.release_hour <= due_by,
+            hold.c.release_date <= due_by,
+        )
+        .group_by(hold.c.currency)
+        .order_by(hold.c.currency)
+    ).all()
+    return Due(
+        holds=sum(row[1] for row in rows),
+        amounts_minor={row[0]: int(row[2]) for row in rows},
+        oldest_release_date=min((row[3] for row in rows), default=None),
+    )
+
+
+def list_holds(
+    connection: Connection,
+    *,
+    state: HoldState | None = None,
+    payee: str | None = None,
+    job: str | None = None,
+    due_by: datetime | None = None,
+    limit: int | None = None,
+) -> Rows:
+    """Return holds by release date; each filter that is given narrows them."""
+    conditions: list[ColumnElement[bool]] = []
+    if state is not None:
+        conditions.append(hold.c.state == state)
+    if payee is not None:
+        conditions.append(_payee.c.owner == payee)
+    if job is not None:
+        conditions.append(hold.c.job == job)
+    if due_by is not None:
+        conditions += [
+            hold.c.state == HoldState.BUFFERED,
+            hold.c.release_hour <= due_by,
+            hold.c.release_date <= due_by,
+        ]
+    return _rows(
+        connection, _holds().where(*conditions).order_by(hold.c.release_date, hold.c.hold_id).limit(limit)
+    )
+
+
+def show_hold(
+    connection: Connection, *, hold_id: int | None = None, reference: str | None = None
+) -> dict[str, Any]:
+    """Return one hold with its `freezes` and its `transactions`, the oldest first.
+
+    Raises:
+        NotFound: no hold with this id or reference.
+    """
+    condition = hold.c.reference == reference if hold_id is None else hold.c.hold_id == hold_id
+    rows = _rows(connection, _holds().where(condition))
+    if not rows:
+        raise NotFound(
+            f"hold {hold_id}: does not exist"
+            if reference is None
+            else f"reference {reference!r}: no hold has it"
+        )
+    found = rows[0]
+    found["freezes"] = _rows(
+        connection,
+        select(
+            hold_freeze.c.freeze_id,
+            hold_freeze.c.kind,
+            hold_freeze.c.backjob_id,
+            hold_freeze.c.opened_by,
+            hold_freeze.c.reason,
+            hold_freeze.c.opened_at,
+            hold_freeze.c.closed_by,
+            hold_freeze.c.closing_reason,
+            hold_freeze.c.closed_at,
+        )
+        .where(hold_freeze.c.hold_id == found["hold_id"])
+        .order_by(hold_freeze.c.freeze_id),
+    )
+    found["transactions"] = _rows(
+        connection,
+        select(
+            transaction.c.transaction_id,
+            transaction.c.type,
+            transaction.c.amount_minor,
+            transaction.c.currency,
+            transaction.c.balance_after_minor,
+            transaction.c.backjob_id,
+            batch.c.batch_id,
+            batch.c.kind.label("batch_kind"),
+            batch.c.source.label("released_by"),
+            batch.c.reason.label("release_reason"),
+            transaction.c.recorded_at,
+        )
+        .outerjoin(batch, batch.c.batch_id == transaction.c.batch_id)
+        .where(transaction.c.hold_id == found["hold_id"])
+        .order_by(transaction.c.transaction_id),
+    )
+    return found
+
+
+def list_backjobs(connection: Connection, *, state: str | None = None) -> Rows:
+    """Return backjobs, the oldest first, each with the ids of its `holds`."""
+    query = (
+        select(
+            backjob.c.backjob_id,
+            backjob.c.job,
+            backjob.c.state,
+            backjob.c.requested_by,
+            backjob.c.reason,
+            backjob.c.requested_at,
+            backjob.c.decided_by,
+            backjob.c.decision_reason,
+            backjob.c.decided_at,
+            func.array_agg(hold_freeze.c.hold_id).label("holds"),
+        )
+        .join(hold_freeze, hold_freeze.c.backjob_id == backjob.c.backjob_id)
+        .group_by(backjob.c.backjob_id)
+        .order_by(backjob.c.backjob_id)
+    )
+    if state is not None:
+        query = query.where(backjob.c.state == state)
+    return _rows(connection, query)
+
+
+def list_wallets(connection: Connection, *, owner: str) -> Rows:
+    """Return an owner's wallets, one a currency.
+
+    Raises:
+        NotFound: the owner has none.
+    """
+    rows = _rows(
+        connection,
+        select(wallet.c.owner, wallet.c.currency, wallet.c.balance_minor, wallet.c.pending_earnings_minor)
+        .where(wallet.c.owner == owner)
+        .order_by(wallet.c.currency),
+    )
+    if not rows:
+        raise NotFound(f"wallet of {owner!r}: does not exist")
+    return rows
+
+
+def wallet_statement(connection: Connection, *, owner: str, as_of: datetime | None = None) -> Rows:
+    """Return the transactions of an owner's wallets up to and including `as_of`, the oldest first.
+
+    `balance_after_minor` and `pending_earnings_after_minor` are the wallet's, derived from the
+    transactions themselves; `change_minor` is what the line did to the balance.
+
+    Raises:
+        NotFound: the owner has no wallet.
+    """
+    list_wallets(connection, owner=owner)
+    to_balance = and_(transaction.c.to_wallet_id == wallet.c.wallet_id, transaction.c.to_account == "BALANCE")
+    from_balance = and_(
+        transaction.c.from_wallet_id == wallet.c.wallet_id, transaction.c.from_account == "BALANCE"
+    )
+    to_pending = and_(
+        transaction.c.to_wallet_id == wallet.c.wallet_id, transaction.c.to_account == "PENDING_EARNINGS"
+    )
+    from_pending = and_(
+        transaction.c.from_wallet_id == wallet.c.wallet_id, transaction.c.from_account == "PENDING_EARNINGS"
+    )
+    amount = transaction.c.amount_minor
+    balance_change = case((to_balance, amount), (from_balance, -amount), else_=literal(0))
+    # Within one wallet a release is both: out of the pending earnings and into the balance.
+    pending_change = case((to_pending, amount), (from_pending, -amount), else_=literal(0))
+
+    def running(change: ColumnElement[Any]) -> ColumnElement[Any]:
+        return func.sum(change).over(partition_by=wallet.c.wallet_id, order_by=transaction.c.transaction_id)
+
+    query = (
+        select(
+            transaction.c.transaction_id,
+            transaction.c.type,
+            transaction.c.amount_minor,
+            transaction.c.currency,
+            balance_change.label("change_minor"),
+            running(balance_change).label("balance_after_minor"),
+            running(pending_change).label("pending_earnings_after_minor"),
+            transaction.c.hold_id,
+            transaction.c.backjob_id,
+            transaction.c.reference,
+            hold.c.job,
+            hold.c.title,
+            transaction.c.recorded_at,
+        )
+        .select_from(wallet)
+        .join(
+            transaction,
+            or_(
+                transaction.c.to_wallet_id == wallet.c.wallet_id,
+                transaction.c.from_wallet_id == wallet.c.wallet_id,
+            ),
+        )
+        .outerjoin(hold, hold.c.hold_id == transaction.c.hold_id)
+        .where(wallet.c.owner == owner)
+        .order_by(transaction.c.transaction_id)
+    )
+    if as_of is not None:
+        query = query.where(transaction.c.recorded_at <= as_of)
+    return _rows(connection, query)
+
+
+def stuck_holds(connection: Connection, *, now: datetime, policy: Policy) -> Rows:
+    """Return holds frozen for longer than `stuck_after_hours`, the longest first.
+
+    `frozen_since` is when the oldest freeze that still stands was opened.
+    """
+    standing = (
+        select(
+            hold_freeze.c.hold_id,
+            func.min(hold_freeze.c.opened_at).label("frozen_since"),
+            func.array_agg(hold_freeze.c.kind.distinct()).label("kinds"),
+        )
+        .where(hold_freeze.c.closed_at.is_(None))
+        .group_by(hold_freeze.c.hold_id)
+        .subquery()
+    )
+    return _rows(
+        connection,
+        _holds()
+        .add_columns(standing.c.frozen_since, standing.c.kinds)
+        .join(standing, standing.c.hold_id == hold.c.hold_id)
+        .where(standing.c.frozen_since < now - policy.stuck_after)
+        .order_by(standing.c.frozen_since, hold.c.hold_id),
+    )
+
+
+def _holds() -> Select[Any]:
+    return (
+        select(
+            hold.c.hold_id,
+            hold.c.reference,
+            hold.c.job,
+            hold.c.title,
+            _payee.c.owner.label("payee"),
+            _payer.c.owner.label("payer"),
+            hold.c.amount_minor,
+            hold.c.refunded_minor,
+            hold.c.currency,
+            hold.c.state,
+            hold.c.held_at,
+            hold.c.release_date,
+            hold.c.settled_at,
+        )
+        .select_from(hold)
+        .join(_payee, _payee.c.wallet_id == hold.c.payee_wallet_id)
+        .join(_payer, _payer.c.wallet_id == hold.c.payer_wallet_id)
+    )
+
+
+def _rows(connection: Connection, query: Select[Any]) -> Rows:
+    return [dict(row) for row in connection.execute(query).mappings()]
