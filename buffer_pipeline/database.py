@@ -40,7 +40,7 @@ def _statement(name: str) -> TextClause:
 
 @cache
 def _pyformat(name: str) -> str:
-    return str(_statement(name).compile(dialect=PGDialect_psycopg()))
+    return str(_statement(name).compile(dialect=PGDialect_psycopg()))  # type: ignore[no-untyped-call]
 
 
 def fetch(connection: AnyConnection, name: str, **parameters: object) -> Sequence[Row]:
@@ -52,7 +52,7 @@ def fetch(connection: AnyConnection, name: str, **parameters: object) -> Sequenc
     if isinstance(connection, psycopg.Connection):
         _require_transaction(connection)
         with connection.cursor(row_factory=dict_row) as cursor:
-            cursor.execute(_pyformat(name), parameters)  # type: ignore[arg-type]
+            cursor.execute(_pyformat(name), parameters)
             return cursor.fetchall()
     _require_transaction(connection.connection.driver_connection)
     return connection.execute(_statement(name), parameters).mappings().all()

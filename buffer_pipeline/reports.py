@@ -4,14 +4,13 @@ Rows are plain dicts; amounts are minor units with their currency beside them, t
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, literal, or_, select
 
 from buffer_pipeline.errors import NotFound
 from buffer_pipeline.hold import HoldState
-from buffer_pipeline.policy import Policy
 from buffer_pipeline.tables import backjob, batch, hold, hold_freeze, transaction, wallet
 
 Rows = list[dict[str, Any]]
@@ -239,8 +238,28 @@ def wallet_statement(connection: Connection, *, owner: str, as_of: datetime | No
     return _rows(connection, query)
 
 
-def stuck_holds(connection: Connection, *, now: datetime, policy: Policy) -> Rows:
-    """Return holds frozen for longer than `stuck_after_hours`, the longest first.
+def holds_of_batch(connection: Connection, *, batch_id: int) -> Rows:
+    """Return what one batch released, by hold, with the `amount_minor` that was credited."""
+    return _rows(
+        connection,
+        select(
+            hold.c.hold_id,
+            hold.c.reference,
+            hold.c.job,
+            _payee.c.owner.label("payee"),
+            transaction.c.amount_minor,
+            transaction.c.currency,
+            hold.c.release_date,
+        )
+        .join(hold, hold.c.hold_id == transaction.c.hold_id)
+        .join(_payee, _payee.c.wallet_id == hold.c.payee_wallet_id)
+        .where(transaction.c.batch_id == batch_id)
+        .order_by(transaction.c.transaction_id),
+    )
+
+
+def stuck_holds(connection: Connection, *, now: datetime, older_than: timedelta) -> Rows:
+    """Return holds that have been frozen for longer than `older_than`, the longest first.
 
     `frozen_since` is when the oldest freeze that still stands was opened.
     """
@@ -259,7 +278,7 @@ def stuck_holds(connection: Connection, *, now: datetime, policy: Policy) -> Row
         _holds()
         .add_columns(standing.c.frozen_since, standing.c.kinds)
         .join(standing, standing.c.hold_id == hold.c.hold_id)
-        .where(standing.c.frozen_since < now - policy.stuck_after)
+        .where(standing.c.frozen_since < now - older_than)
         .order_by(standing.c.frozen_since, hold.c.hold_id),
     )
 

@@ -278,6 +278,14 @@ Index(
     postgresql_where=text("from_wallet_id IS DISTINCT FROM to_wallet_id"),
 )
 
+# Both grow with the table, so a block-range index finds them at next to no cost a row.
+Index(
+    "transaction_recorded_brin",
+    transaction.c.recorded_at,
+    transaction.c.batch_id,
+    postgresql_using="brin",
+)
+
 # An outbox stands by itself: no foreign key, so that it can be pruned or moved.
 notification = Table(
     "notification",

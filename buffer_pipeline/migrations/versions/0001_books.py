@@ -239,6 +239,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("hold_id IS NOT NULL"),
     )
     op.create_index(
+        "transaction_recorded_brin",
+        "transaction",
+        ["recorded_at", "batch_id"],
+        unique=False,
+        schema="buffer",
+        postgresql_using="brin",
+    )
+    op.create_index(
         "transaction_reference_key",
         "transaction",
         ["reference"],

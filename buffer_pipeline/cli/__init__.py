@@ -1,0 +1,5 @@
+"""The command line: each command reads the clock, opens the books and calls one verb."""
+
+from buffer_pipeline.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,129 @@
+"""`buffer-pipeline backjob …`: a client's requests and what became of them."""
+
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import Connection
+
+from buffer_pipeline.backjob import (
+    Backjob,
+    approve_backjob,
+    reject_backjob,
+    request_backjob,
+    withdraw_backjob,
+)
+from buffer_pipeline.cli.output import Output, present
+from buffer_pipeline.cli.session import one_transaction
+from buffer_pipeline.hold import BackjobState
+from buffer_pipeline.reports import list_backjobs, list_holds
+
+app = typer.Typer(help="Clients' requests to have work redone.", no_args_is_help=True)
+
+BackjobId = Annotated[int, typer.Argument(help="The backjob's id.")]
+By = Annotated[str, typer.Option(help="Who asks or decides; it stays in the books.")]
+Reason = Annotated[str, typer.Option(help="Why; it stays in the books.")]
+
+
+@app.command("request")
+def request(
+    context: typer.Context,
+    job: Annotated[str, typer.Option(help="The job to be redone.")],
+    by: By,
+    reason: Reason,
+) -> None:
+    """Ask for a backjob before the release date: it freezes the job's holds.
+
+    Example: `buffer-pipeline backjob request --job job-8 --by client-3 --reason "drips again"`
+    """
+    with one_transaction() as (connection, settings, now):
+        done = request_backjob(connection, job=job, by=by, reason=reason, now=now, policy=settings.policy)
+        document = _document(connection, done)
+    _answer(context.obj, document)
+
+
+@app.command("reject")
+def reject(context: typer.Context, backjob_id: BackjobId, by: By, reason: Reason) -> None:
+    """Reject: the holds go back into the buffer, BUFFER_COOLDOWN_HOURS longer.
+
+    Example: `buffer-pipeline backjob reject 5 --by admin-1 --reason "photos show finished work"`
+    """
+    with one_transaction() as (connection, settings, now):
+        done = reject_backjob(
+            connection, backjob_id=backjob_id, by=by, reason=reason, now=now, policy=settings.policy
+        )
+        document = _document(connection, done)
+    _answer(context.obj, document)
+
+
+@app.command("approve")
+def approve(
+    context: typer.Context,
+    backjob_id: BackjobId,
+    by: By,
+    reason: Reason,
+    amount: Annotated[
+        str | None, typer.Option(help="Refund only so much; the rest stays in the buffer.")
+    ] = None,
+) -> None:
+    """Approve: the held money goes back to the payer.
+
+    Example: `buffer-pipeline backjob approve 5 --by admin-1 --reason "agreed" --amount 400.00`
+    """
+    with one_transaction() as (connection, _, now):
+        done = approve_backjob(
+            connection, backjob_id=backjob_id, by=by, reason=reason, amount=amount, now=now
+        )
+        document = _document(connection, done)
+    _answer(context.obj, document)
+
+
+@app.command("withdraw")
+def withdraw(context: typer.Context, backjob_id: BackjobId, by: By, reason: Reason) -> None:
+    """Withdraw: the holds go back into the buffer, their dates unchanged.
+
+    Example: `buffer-pipeline backjob withdraw 5 --by client-3 --reason "settled between us"`
+    """
+    with one_transaction() as (connection, _, now):
+        done = withdraw_backjob(connection, backjob_id=backjob_id, by=by, reason=reason, now=now)
+        document = _document(connection, done)
+    _answer(context.obj, document)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    state: Annotated[BackjobState | None, typer.Option(help="Only in this state.")] = None,
+) -> None:
+    """List backjobs, the oldest first.
+
+    Example: `buffer-pipeline backjob list --state OPEN`
+    """
+    output: Output = context.obj
+    with one_transaction() as (connection, _, _now):
+        rows = list_backjobs(connection, state=state)
+    output.table(
+        present(rows),
+        columns=("backjob_id", "job", "state", "requested_by", "reason", "requested_at", "holds"),
+        empty="No such backjob.",
+    )
+
+
+def _document(connection: Connection, done: Backjob) -> dict[str, Any]:
+    holds = [row for row in list_holds(connection, job=done.job) if row["hold_id"] in done.hold_ids]
+    shown = ("hold_id", "state", "amount_minor", "refunded_minor", "currency", "release_date")
+    return {
+        "backjob_id": done.backjob_id,
+        "job": done.job,
+        "state": done.state,
+        "holds": present([{key: row[key] for key in shown} for row in holds]),
+    }
+
+
+def _answer(output: Output, document: dict[str, Any]) -> None:
+    lines = [f"Backjob {document['backjob_id']} of {document['job']}: {document['state']}."]
+    lines += [
+        f"hold {row['hold_id']}: {row['state']}, {row['amount']} {row['currency']}"
+        f" ({row['refunded']} refunded), release date {row['release_date']}"
+        for row in document["holds"]
+    ]
+    output.answer(document, text="\n".join(lines))

@@ -1,0 +1,105 @@
+"""`buffer-pipeline migrate`, `reconcile`, `import-legacy` and `dev`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from buffer_pipeline.cli.output import Output, present
+from buffer_pipeline.cli.session import books
+from buffer_pipeline.database import REVISION, database_clock
+from buffer_pipeline.database import migrate as migrate_books
+from buffer_pipeline.reconcile import INVARIANTS, reconcile
+from buffer_pipeline.settings import load_settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the root."""
+    app.command("reconcile")(reconcile_command)
+    app.command("migrate")(migrate)
+    app.command("import-legacy")(import_legacy_command)
+    app.command("dev")(dev)
+
+
+def reconcile_command(context: typer.Context) -> None:
+    """Prove the books: derive every figure from the transactions. Exit 1 when one differs.
+
+    Example: `buffer-pipeline reconcile --json`
+    """
+    output: Output = context.obj
+    with books() as (engine, _):
+        # One moment of books that are in use.
+        snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
+        with snapshot.connect() as connection:
+            violations = reconcile(connection)
+    document = {
+        "ok": not violations,
+        "violations": [
+            {"invariant": violation.invariant, "rows": present(violation.rows)} for violation in violations
+        ],
+    }
+    lines = [f"{len(INVARIANTS)} invariants hold."] if not violations else []
+    for violation in document["violations"]:  # type: ignore[attr-defined]
+        lines.append(f"{violation['invariant']}: {len(violation['rows'])} rows")
+        lines += [
+            "  " + ", ".join(f"{key} {value}" for key, value in row.items()) for row in violation["rows"]
+        ]
+    output.answer(document, text="\n".join(lines))
+    if violations:
+        raise typer.Exit(1)
+
+
+def migrate(context: typer.Context) -> None:
+    """Bring the books to this version's schema. Safe to run again.
+
+    Example: `BUFFER_DATABASE_URL=postgresql://app@db/platform buffer-pipeline migrate`
+    """
+    output: Output = context.obj
+    with books(migrated=False) as (engine, _):
+        migrate_books(engine)
+    output.answer({"revision": REVISION}, text=f"The books are at revision {REVISION}.")
+
+
+def import_legacy_command(
+    context: typer.Context,
+    directory: Annotated[Path, typer.Argument(help="The folder with the export's CSV files.")],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="One inconsistent row refuses the whole import.")
+    ] = False,
+) -> None:
+    """Bring over the Django application's waiting payments, open backjobs and balances.
+
+    What is inconsistent is listed and left out. Nobody is notified. Safe to run again.
+
+    Example: `buffer-pipeline import-legacy export/ --strict`
+    """
+    from buffer_pipeline.legacy import import_legacy
+
+    output: Output = context.obj
+    with books() as (engine, _), engine.begin() as connection:
+        done = import_legacy(connection, directory, now=database_clock(connection), strict=strict)
+    quarantined = [{"row": item.row, "reason": item.reason} for item in done.quarantined]
+    text = f"{done.wallets} wallets, {done.holds} holds, {done.frozen} of them frozen."
+    text += "".join(f"\nquarantined {item['row']}: {item['reason']}" for item in quarantined)
+    output.answer(
+        {
+            "wallets": done.wallets,
+            "holds": done.holds,
+            "frozen": done.frozen,
+            "quarantined": quarantined,
+        },
+        text=text,
+    )
+
+
+def dev(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the Dagster UI.")] = 3000,
+    sample: Annotated[bool, typer.Option(help="Load a sample when the books are empty.")] = True,
+) -> None:
+    """Start everything on this machine: PostgreSQL, the books, Dagster's UI, schedule and sensors.
+
+    Example: `buffer-pipeline dev --port 3001 --no-sample`
+    """
+    from buffer_pipeline.cli.dev import serve
+
+    serve(load_settings(), port=port, sample=sample)

@@ -1,0 +1,103 @@
+"""`buffer-pipeline wallet …`: what an owner has, and money in and out."""
+
+from typing import Annotated
+
+import typer
+
+from buffer_pipeline.cli.output import Output, present
+from buffer_pipeline.cli.session import one_transaction
+from buffer_pipeline.inputs import parse_time
+from buffer_pipeline.money import format_amount
+from buffer_pipeline.reports import list_wallets, wallet_statement
+from buffer_pipeline.wallet import Movement
+from buffer_pipeline.wallet import deposit as deposit_verb
+from buffer_pipeline.wallet import withdraw as withdraw_verb
+
+app = typer.Typer(help="Owners' money.", no_args_is_help=True)
+
+Owner = Annotated[str, typer.Argument(help="The platform's id of the owner.")]
+Amount = Annotated[str, typer.Option(help="In the currency's major unit, such as 1250.50.")]
+Currency = Annotated[str, typer.Option(help="ISO 4217, such as PHP.")]
+Reference = Annotated[str, typer.Option(help="Idempotency key of the movement.")]
+
+
+@app.command("show")
+def show(context: typer.Context, owner: Owner) -> None:
+    """Show an owner's balance and pending earnings, a line a currency.
+
+    Example: `buffer-pipeline wallet show worker-17`
+    """
+    output: Output = context.obj
+    with one_transaction() as (connection, _, _now):
+        rows = list_wallets(connection, owner=owner)
+    output.table(present(rows), columns=("owner", "currency", "balance", "pending_earnings"), empty="")
+
+
+@app.command("statement")
+def statement(
+    context: typer.Context,
+    owner: Owner,
+    as_of: Annotated[str | None, typer.Option(help="Up to this time (ISO 8601).")] = None,
+) -> None:
+    """List an owner's transactions, the oldest first, with the balance after each.
+
+    Example: `buffer-pipeline wallet statement worker-17 --as-of 2026-11-01T00:00Z`
+    """
+    output: Output = context.obj
+    until = None if as_of is None else parse_time("as_of", as_of)
+    with one_transaction() as (connection, _, _now):
+        rows = wallet_statement(connection, owner=owner, as_of=until)
+    output.table(
+        present(rows),
+        columns=(
+            "transaction_id",
+            "recorded_at",
+            "type",
+            "amount",
+            "currency",
+            "balance_after",
+            "pending_earnings_after",
+            "job",
+            "title",
+        ),
+        empty="No transactions.",
+    )
+
+
+@app.command("deposit")
+def deposit(
+    context: typer.Context, owner: Owner, amount: Amount, currency: Currency, reference: Reference
+) -> None:
+    """Add money from outside to a balance. The same reference again changes nothing.
+
+    Example: `buffer-pipeline wallet deposit client-3 --amount 5000 --currency PHP --reference top-up-9`
+    """
+    with one_transaction() as (connection, _, now):
+        done = deposit_verb(
+            connection, owner=owner, amount=amount, currency=currency, reference=reference, now=now
+        )
+    _answer(context.obj, done, currency)
+
+
+@app.command("withdraw")
+def withdraw(
+    context: typer.Context, owner: Owner, amount: Amount, currency: Currency, reference: Reference
+) -> None:
+    """Take money out of a balance; pending earnings are out of reach.
+
+    Example: `buffer-pipeline wallet withdraw worker-17 --amount 800 --currency PHP --reference payday-4`
+    """
+    with one_transaction() as (connection, _, now):
+        done = withdraw_verb(
+            connection, owner=owner, amount=amount, currency=currency, reference=reference, now=now
+        )
+    _answer(context.obj, done, currency)
+
+
+def _answer(output: Output, done: Movement, currency: str) -> None:
+    balance = format_amount(done.balance_minor, currency)
+    word = "stood already" if done.replayed else "is written"
+    output.answer(
+        {"transaction_id": done.transaction_id, "replayed": done.replayed, "balance": balance},
+        text=f"Transaction {done.transaction_id} {word}; the balance is {balance} {currency}.",
+    )
