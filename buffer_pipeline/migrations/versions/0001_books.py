@@ -45,27 +45,44 @@ LANGUAGE plpgsql SET random_page_cost = 1.1 AS $$
 DECLARE
   stray bigint;
 BEGIN
-  SELECT inserted.transaction_id INTO stray
-  FROM inserted
-  LEFT JOIN buffer.hold
-    ON hold.hold_id = inserted.hold_id
-    AND hold.currency = inserted.currency
-    AND hold.payee_wallet_id
-    = CASE inserted.type WHEN 'PENDING_EARNING' THEN inserted.to_wallet_id ELSE inserted.from_wallet_id END
-    AND (inserted.type <> 'REFUND' OR hold.payer_wallet_id = inserted.to_wallet_id)
-  LEFT JOIN buffer.wallet
-    ON wallet.wallet_id = coalesce(inserted.from_wallet_id, inserted.to_wallet_id)
-    AND wallet.currency = inserted.currency
-  LEFT JOIN buffer.batch ON batch.batch_id = inserted.batch_id
-  LEFT JOIN buffer.backjob ON backjob.backjob_id = inserted.backjob_id
-  WHERE
-    (inserted.hold_id IS NOT NULL AND hold.hold_id IS NULL)
-    OR wallet.wallet_id IS NULL
-    OR (inserted.batch_id IS NOT NULL AND batch.batch_id IS NULL)
-    OR (inserted.backjob_id IS NOT NULL AND backjob.backjob_id IS NULL)
-  LIMIT 1;
-  IF FOUND THEN
-    RAISE EXCEPTION 'transaction %: its hold, wallet, batch or backjob does not exist or does not match it', stray
+  SELECT min(line.transaction_id) INTO stray
+  FROM (
+    -- Of a hold: its payee's wallet, its currency, and its payer's wallet where it is refunded.
+    -- Foreign keys of the hold vouch for the wallets.
+    SELECT inserted.transaction_id
+    FROM inserted
+    LEFT JOIN buffer.hold
+      ON hold.hold_id = inserted.hold_id
+      AND hold.currency = inserted.currency
+      AND hold.payee_wallet_id = CASE inserted.type
+        WHEN 'PENDING_EARNING' THEN inserted.to_wallet_id ELSE inserted.from_wallet_id
+      END
+      AND (inserted.type <> 'REFUND' OR hold.payer_wallet_id = inserted.to_wallet_id)
+    WHERE inserted.hold_id IS NOT NULL AND hold.hold_id IS NULL
+    UNION ALL
+    SELECT inserted.transaction_id
+    FROM inserted
+    WHERE inserted.hold_id IS NULL AND NOT EXISTS (
+      SELECT FROM buffer.wallet
+      WHERE wallet.wallet_id = coalesce(inserted.from_wallet_id, inserted.to_wallet_id)
+        AND wallet.currency = inserted.currency
+    )
+    UNION ALL
+    SELECT stray_batch.transaction_id
+    FROM (SELECT batch_id, min(transaction_id) AS transaction_id FROM inserted GROUP BY batch_id)
+      AS stray_batch
+    WHERE stray_batch.batch_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM buffer.batch WHERE batch.batch_id = stray_batch.batch_id)
+    UNION ALL
+    SELECT stray_backjob.transaction_id
+    FROM (SELECT backjob_id, min(transaction_id) AS transaction_id FROM inserted GROUP BY backjob_id)
+      AS stray_backjob
+    WHERE stray_backjob.backjob_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM buffer.backjob WHERE backjob.backjob_id = stray_backjob.backjob_id)
+  ) AS line;
+  IF stray IS NOT NULL THEN
+    RAISE EXCEPTION
+      'transaction %: its hold, wallet, batch or backjob does not exist or does not match it', stray
       USING ERRCODE = 'foreign_key_violation', CONSTRAINT = 'transaction_references_what_is_there';
   END IF;
   RETURN NULL;
