@@ -1,1 +1,70 @@
-"""The payment buffer of a marketplace."""
+"""The payment buffer of a marketplace: hold earnings, release them on the hour, refund on a backjob.
+
+Each verb takes a connection in a transaction that the caller owns, and never commits.
+"""
+
+from buffer_pipeline.backjob import (
+    Backjob,
+    approve_backjob,
+    reject_backjob,
+    request_backjob,
+    withdraw_backjob,
+)
+from buffer_pipeline.errors import (
+    BackjobRefused,
+    BooksOutOfBalance,
+    FreezeRefused,
+    InsufficientFunds,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    PaymentBufferError,
+    ReferenceConflict,
+    Refused,
+    StateRefused,
+    WindowClosed,
+)
+from buffer_pipeline.freeze import Freeze, freeze_hold, unfreeze_hold
+from buffer_pipeline.hold import BackjobState, FreezeKind, HoldState
+from buffer_pipeline.intake import AddedHold, Earning, add_many_pending_earnings, add_pending_earnings
+from buffer_pipeline.policy import Policy
+from buffer_pipeline.release import ReleaseBatch, ReleasePosition, release_early, release_matured
+from buffer_pipeline.wallet import Movement, deposit, withdraw
+
+__all__ = [
+    "AddedHold",
+    "Backjob",
+    "BackjobRefused",
+    "BackjobState",
+    "BooksOutOfBalance",
+    "Earning",
+    "Freeze",
+    "FreezeKind",
+    "FreezeRefused",
+    "HoldState",
+    "InsufficientFunds",
+    "InvalidInput",
+    "Movement",
+    "NotAllowed",
+    "NotFound",
+    "PaymentBufferError",
+    "Policy",
+    "ReferenceConflict",
+    "Refused",
+    "ReleaseBatch",
+    "ReleasePosition",
+    "StateRefused",
+    "WindowClosed",
+    "add_many_pending_earnings",
+    "add_pending_earnings",
+    "approve_backjob",
+    "deposit",
+    "freeze_hold",
+    "reject_backjob",
+    "release_early",
+    "release_matured",
+    "request_backjob",
+    "unfreeze_hold",
+    "withdraw",
+    "withdraw_backjob",
+]

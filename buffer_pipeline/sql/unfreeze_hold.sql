@@ -23,7 +23,7 @@ resumed AS (
       WHERE
         other.hold_id = hold.hold_id
         AND other.closed_at IS NULL
-        AND other.freeze_id <> closed.freeze_id
+        AND other.freeze_id <> CAST(:freeze_id AS bigint)
     )
   RETURNING
     hold.hold_id,
