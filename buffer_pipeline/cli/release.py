@@ -65,7 +65,7 @@ def release(
         verb = "Would release" if dry_run else "Released"
         money = ", ".join(f"{amount} {code}" for code, amount in amounts.items())
         text = (
-            f"{verb} {run.holds_released} payments, {money}, in {run.batches} batches"
+            f"{verb} {_count(run.holds_released, 'payment')}, {money}, in {_count(run.batches, 'batch')}"
             f" ({seconds:.1f} s, {run.holds_released / seconds:,.0f} a second)."
         )
     else:
@@ -96,8 +96,13 @@ def release_now(
     money = ", ".join(f"{amount} {code}" for code, amount in amounts.items())
     output.answer(
         _document(iso(now), False, batch.holds_released, amounts, 1),
-        text=f"Released {batch.holds_released} payments, {money}.",
+        text=f"Released {_count(batch.holds_released, 'payment')}, {money}.",
     )
+
+
+def _count(number: int, what: str) -> str:
+    plural = "es" if what.endswith("ch") else "s"
+    return f"{number:,} {what}" + ("" if number == 1 else plural)
 
 
 def _document(

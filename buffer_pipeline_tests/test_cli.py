@@ -1,0 +1,538 @@
+"""The command line: its JSON, its exit codes and its one-line refusals, command by command."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from buffer_pipeline.cli import main
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one document on stdout."""
+        return json.loads(self.out)
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Run the command line on fresh books, in this process."""
+    monkeypatch.setenv("BUFFER_DATABASE_URL", database_url)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: str) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        assert isinstance(stopped.value.code, int)
+        return Result(code=stopped.value.code, out=captured.out, err=captured.err)
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+
+
+EARNING = {
+    "reference": "job-8-done",
+    "job": "job-8",
+    "payee": "worker-17",
+    "payer": "client-3",
+    "amount": "1250.50",
+    "currency": "PHP",
+}
+LONG_AGO = "2026-01-05T00:00:00Z"
+
+
+def hold_add(run: Run, **changes: str) -> Result:
+    """Run `hold add` with the example's options, changed."""
+    options = {**EARNING, **changes}
+    arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+    return run("hold", "add", *arguments, "--json")
+
+
+def row_counts(engine: Engine) -> dict[str, int]:
+    """Return how many rows each table has."""
+    tables = ("wallet", "hold", "transaction", "notification", "hold_freeze", "backjob", "batch")
+    with engine.connect() as connection:
+        return {
+            table: connection.execute(text(f"SELECT count(*) FROM buffer.{table}")).scalar_one()
+            for table in tables
+        }
+
+
+def test_hold_add_answers_with_the_hold_and_repeats_itself(run: Run) -> None:
+    """The same earning twice is one hold, and the second answer says so."""
+    first = hold_add(run, held_at=LONG_AGO)
+    second = hold_add(run, held_at=LONG_AGO)
+
+    assert first.code == second.code == 0
+    assert first.json == {
+        "hold_id": 1,
+        "reference": "job-8-done",
+        "state": "BUFFERED",
+        "release_date": "2026-01-12T00:00:00Z",
+        "replayed": False,
+    }
+    assert second.json == {**first.json, "replayed": True}
+
+
+def test_json_may_stand_before_or_behind_the_command(run: Run) -> None:
+    """`--json` means the same wherever it stands, and stdout is one document."""
+    hold_add(run)
+
+    before = run("--json", "hold", "list")
+    behind = run("hold", "list", "--json")
+
+    assert before.json == behind.json
+    assert len(before.json) == 1
+
+
+def test_buffer_days_zero_means_zero(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BUFFER_DAYS=0 releases an earning at once: 0 is not "unset"."""
+    monkeypatch.setenv("BUFFER_DAYS", "0")
+    added = hold_add(run, held_at=LONG_AGO)
+
+    released = run("release", "--json")
+
+    assert added.json["release_date"] == LONG_AGO
+    assert released.json["holds_released"] == 1
+
+
+def test_release_for_programs_and_for_people(run: Run) -> None:
+    """JSON has the five keys; people read what began and what came of it."""
+    hold_add(run, held_at=LONG_AGO)
+
+    people = run("release", "--verbose")
+    again = run("release")
+    programs = run("release", "--json")
+
+    assert people.code == again.code == programs.code == 0
+    assert people.out.startswith("Starting payment release job at 20")
+    assert "hold 1: 1250.50 PHP to worker-17, job job-8" in people.out
+    assert "Released 1 payment, 1250.50 PHP, in 1 batch" in people.out
+    assert "No payments ready for release." in again.out
+    as_of = programs.json.pop("as_of") if isinstance(programs.json, dict) else ""
+    assert as_of.endswith("Z")
+    assert {**programs.json, "as_of": ""} == {
+        "as_of": "",
+        "dry_run": False,
+        "holds_released": 0,
+        "amounts": {},
+        "batches": 0,
+    }
+    assert "Starting payment release job" in programs.err
+
+
+def test_release_dry_run_limit_and_as_of(run: Run, engine: Engine) -> None:
+    """A dry run says what would be released and changes nothing; a limit and a time narrow it."""
+    for day in (5, 6, 7):
+        hold_add(run, reference=f"r-{day}", held_at=f"2026-01-0{day}T00:00:00Z")
+    before = row_counts(engine)
+
+    dry = run("release", "--dry-run", "--json")
+    unchanged = row_counts(engine)
+    early = run("release", "--as-of", "2026-01-12T00:00:00Z", "--json")
+    limited = run("release", "--limit", "1", "--json")
+    rest = run("release", "--json")
+
+    assert dry.json["holds_released"] == 3
+    assert dry.json["amounts"] == {"PHP": "3751.50"}
+    assert dry.json["dry_run"] is True
+    assert unchanged == before
+    assert [early.json["holds_released"], early.json["as_of"]] == [1, "2026-01-12T00:00:00Z"]
+    assert [limited.json["holds_released"], rest.json["holds_released"]] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("release", "--as-of", "2026-01-12T00:00:00"), "as_of"),
+        (("release", "--as-of", "2999-01-12T00:00:00Z"), "as_of"),
+        (("release", "--as-of", "yesterday"), "as_of"),
+        (("release", "--limit", "0"), "limit"),
+        (("hold", "show", "99"), "hold 99"),
+        (("hold", "show", "--reference", "nothing"), "nothing"),
+        (("wallet", "show", "worker-99"), "worker-99"),
+        (("wallet", "statement", "worker-99"), "worker-99"),
+        (("wallet", "statement", "worker-17", "--as-of", "2026-01-12"), "as_of"),
+        (("backjob", "approve", "99", "--by", "admin-1", "--reason", "x"), "backjob 99"),
+        (("backjob", "request", "--job", "job-99", "--by", "client-3", "--reason", "x"), "job-99"),
+        (("freeze", "99", "--kind", "risk", "--by", "risk-2", "--reason", "x"), "hold 99"),
+        (("unfreeze", "99", "--by", "risk-2", "--reason", "x"), "freeze 99"),
+        (("release-now", "--hold", "99", "--by", "client-3", "--reason", "x"), "hold 99"),
+        (("release-now", "--hold", "1", "--by", "client-4", "--reason", "x"), "client-4"),
+        (("wallet", "deposit", "c", "--amount", "x", "--currency", "PHP", "--reference", "r"), "amount"),
+        (
+            ("wallet", "withdraw", "worker-17", "--amount", "1", "--currency", "PHP", "--reference", "r"),
+            "1.00",
+        ),
+        (("stuck", "--older-than", "3 days"), "older_than"),
+        (("hold", "import", "no-such-file.csv"), "no-such-file.csv"),
+    ],
+)
+def test_a_refusal_is_one_line_and_writes_nothing(
+    run: Run, engine: Engine, arguments: tuple[str, ...], named: str
+) -> None:
+    """Bad input exits 1 with one line that names the thing; with --json stdout still parses."""
+    hold_add(run)
+    before = row_counts(engine)
+
+    refused = run(*arguments)
+    as_json = run(*arguments, "--json")
+
+    assert refused.code == as_json.code == 1
+    assert len(refused.err.splitlines()) == 1, refused.err
+    assert named in refused.err
+    assert named in as_json.json["error"]["message"]
+    assert row_counts(engine) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"amount": "-5"}, "amount -5"),
+        ({"amount": "0"}, "amount 0"),
+        ({"amount": "1.234"}, "amount 1.234"),
+        ({"amount": "1" + "0" * 20}, "too large"),
+        ({"amount": "NaN"}, "NaN"),
+        ({"amount": "ten"}, "ten"),
+        ({"amount": "1.5", "currency": "JPY"}, "JPY"),
+        ({"currency": "XYZ"}, "XYZ"),
+        ({"payee": ""}, "payee"),
+        ({"payee": "w" * 201}, "payee"),
+        ({"reference": ""}, "reference"),
+        ({"reference": "r" * 201}, "reference"),
+        ({"held_at": LONG_AGO, "release_date": "2026-01-04T00:00:00Z"}, "release_date"),
+        ({"held_at": "2026-01-05"}, "held_at"),
+    ],
+)
+def test_a_bad_earning_is_refused(run: Run, engine: Engine, changes: dict[str, str], named: str) -> None:
+    """Each value that cannot be held is named, and no table gains a row."""
+    before = row_counts(engine)
+
+    refused = hold_add(run, **changes)
+
+    assert refused.code == 1
+    assert named in refused.err
+    assert len(refused.err.splitlines()) == 1
+    assert row_counts(engine) == before
+
+
+def test_other_content_under_a_reference_is_refused(run: Run) -> None:
+    """A reference stands for one earning; the refusal says what differs."""
+    hold_add(run)
+
+    refused = hold_add(run, amount="99.00")
+
+    assert refused.code == 1
+    assert "job-8-done" in refused.err
+    assert "1250.50" in refused.err
+
+
+def test_wrong_usage_exits_2(run: Run) -> None:
+    """What the command line cannot parse is usage, not a refusal."""
+    missing_option = run("hold", "add", "--job", "job-8")
+    both = run("hold", "show", "1", "--reference", "r")
+    unknown = run("release", "--unknown")
+
+    assert [missing_option.code, both.code, unknown.code] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BUFFER_DAYS", "soon"),
+        ("BUFFER_DAYS", "-1"),
+        ("BUFFER_COOLDOWN_HOURS", "1.5"),
+        ("BUFFER_MAX_BACKJOBS_PER_JOB", "many"),
+        ("BUFFER_STUCK_AFTER_HOURS", "x"),
+        ("BUFFER_DATABASE_URL", "mysql://somewhere/else"),
+        ("BUFFER_DATABASE_URL", "not a url"),
+        ("BUFFER_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """A setting that cannot be used exits 2 and is named."""
+    monkeypatch.setenv(name, value)
+
+    wrong = run("stuck")
+
+    assert wrong.code == 2
+    assert wrong.err.startswith(f"{name}: ")
+    assert len(wrong.err.splitlines()) == 1
+
+
+def test_a_backjob_from_request_to_partial_approval(run: Run) -> None:
+    """Request freezes, approval of a part refunds it and puts the rest back."""
+    hold_add(run)
+
+    asked = run("backjob", "request", "--job", "job-8", "--by", "client-3", "--reason", "drips", "--json")
+    listed = run("backjob", "list", "--state", "OPEN", "--json")
+    approved = run(
+        "backjob", "approve", "1", "--by", "admin-1", "--reason", "ok", "--amount", "250.50", "--json"
+    )
+    payer = run("wallet", "show", "client-3", "--json")
+    shown = run("hold", "show", "1", "--json")
+
+    assert {**asked.json, "holds": []} == {"backjob_id": 1, "job": "job-8", "state": "OPEN", "holds": []}
+    assert asked.json["holds"][0]["state"] == "FROZEN"
+    assert [row["backjob_id"] for row in listed.json] == [1]
+    assert approved.json["state"] == "APPROVED"
+    assert approved.json["holds"][0]["refunded"] == "250.50"
+    assert payer.json == [
+        {"owner": "client-3", "currency": "PHP", "balance": "250.50", "pending_earnings": "0.00"}
+    ]
+    assert shown.json["state"] == "BUFFERED"
+    assert [row["type"] for row in shown.json["transactions"]] == ["PENDING_EARNING", "REFUND"]
+    assert [row["kind"] for row in shown.json["freezes"]] == ["BACKJOB"]
+
+
+def test_backjob_reject_and_withdraw(run: Run) -> None:
+    """Both put the hold back; a rejection adds the cooldown, a withdrawal nothing."""
+    date = hold_add(run).json["release_date"]
+
+    run("backjob", "request", "--job", "job-8", "--by", "client-3", "--reason", "drips")
+    withdrawn = run("backjob", "withdraw", "1", "--by", "client-3", "--reason", "fine", "--json")
+    run("backjob", "request", "--job", "job-8", "--by", "client-3", "--reason", "drips")
+    rejected = run("backjob", "reject", "2", "--by", "admin-1", "--reason", "done well", "--json")
+
+    assert withdrawn.json["state"] == "WITHDRAWN"
+    assert withdrawn.json["holds"][0]["release_date"] == date
+    assert rejected.json["state"] == "REJECTED"
+    assert rejected.json["holds"][0]["release_date"] > date
+
+
+def test_freeze_unfreeze_and_stuck(run: Run) -> None:
+    """A frozen hold is listed once it is older than asked for, and not after the unfreeze."""
+    hold_add(run)
+
+    frozen = run("freeze", "1", "--kind", "risk", "--by", "risk-2", "--reason", "card stolen", "--json")
+    stuck = run("stuck", "--older-than", "0m", "--json")
+    not_yet = run("stuck", "--json")
+    unfrozen = run("unfreeze", "1", "--by", "risk-2", "--reason", "cleared", "--json")
+    after = run("stuck", "--older-than", "0m")
+
+    assert frozen.json == {"freeze_id": 1, "hold_id": 1, "state": "FROZEN"}
+    assert [row["hold_id"] for row in stuck.json] == [1]
+    assert not_yet.json == []
+    assert unfrozen.json == {"freeze_id": 1, "hold_id": 1, "state": "BUFFERED"}
+    assert after.out == "Nothing is stuck.\n"
+
+
+def test_release_now_by_the_payer(run: Run) -> None:
+    """The payer may release before the date; the answer is a release's."""
+    hold_add(run)
+
+    released = run("release-now", "--job", "job-8", "--by", "client-3", "--reason", "well done", "--json")
+
+    assert released.code == 0
+    assert released.json["holds_released"] == 1
+    assert released.json["amounts"] == {"PHP": "1250.50"}
+
+
+def test_wallet_movements_and_statement(run: Run) -> None:
+    """Deposits and withdrawals answer with the balance, replays say so, the statement adds up."""
+    movement = ("--amount", "500", "--currency", "PHP", "--reference", "top-up-9", "--json")
+
+    first = run("wallet", "deposit", "client-3", *movement)
+    again = run("wallet", "deposit", "client-3", *movement)
+    out = run(
+        "wallet",
+        "withdraw",
+        "client-3",
+        "--amount",
+        "120.25",
+        "--currency",
+        "PHP",
+        "--reference",
+        "w",
+        "--json",
+    )
+    statement = run("wallet", "statement", "client-3", "--json")
+    long_ago = run("wallet", "statement", "client-3", "--as-of", LONG_AGO, "--json")
+
+    assert first.json == {"transaction_id": 1, "replayed": False, "balance": "500.00"}
+    assert again.json == {"transaction_id": 1, "replayed": True, "balance": "500.00"}
+    assert out.json == {"transaction_id": 2, "replayed": False, "balance": "379.75"}
+    assert [(row["type"], row["balance_after"]) for row in statement.json] == [
+        ("DEPOSIT", "500.00"),
+        ("WITHDRAWAL", "379.75"),
+    ]
+    assert long_ago.json == []
+
+
+def test_statement_of_a_worker_carries_both_sums(run: Run) -> None:
+    """A release moves pending earnings into the balance, in one line."""
+    hold_add(run, held_at=LONG_AGO)
+    run("release")
+
+    statement = run("wallet", "statement", "worker-17", "--json")
+
+    assert [(row["type"], row["balance_after"], row["pending_earnings_after"]) for row in statement.json] == [
+        ("PENDING_EARNING", "0.00", "1250.50"),
+        ("EARNING", "1250.50", "0.00"),
+    ]
+
+
+def test_reconcile_names_the_rows_that_break_an_invariant(run: Run, superuser_url: str) -> None:
+    """Sound books are ok; a balance that was changed behind their back is found and exits 1."""
+    from buffer_pipeline.database import make_engine
+
+    hold_add(run, held_at=LONG_AGO)
+    run("release")
+    sound = run("reconcile", "--json")
+    superuser = make_engine(superuser_url)
+    with superuser.begin() as connection:
+        connection.execute(
+            text("UPDATE buffer.wallet SET balance_minor = balance_minor + 1 WHERE owner = 'worker-17'")
+        )
+    superuser.dispose()
+
+    broken = run("reconcile", "--json")
+
+    assert (sound.code, sound.json) == (0, {"ok": True, "violations": []})
+    assert broken.code == 1
+    assert broken.json["ok"] is False
+    names = [violation["invariant"] for violation in broken.json["violations"]]
+    assert names == ["books_balance", "wallet_equals_its_transactions"]
+    assert broken.json["violations"][1]["rows"][0]["owner"] == "worker-17"
+    assert broken.json["violations"][1]["rows"][0]["balance"] == "1250.51"
+
+
+def test_hold_list_filters(run: Run) -> None:
+    """Each filter narrows the list."""
+    hold_add(run, reference="a", held_at=LONG_AGO)
+    hold_add(run, reference="b", job="job-9", payee="worker-18")
+
+    def references(*arguments: str) -> list[str]:
+        return [row["reference"] for row in run("hold", "list", *arguments, "--json").json]
+
+    assert references() == ["a", "b"]
+    assert references("--payee", "worker-18") == ["b"]
+    assert references("--job", "job-8") == ["a"]
+    assert references("--due") == ["a"]
+    assert references("--state", "FROZEN") == []
+    assert references("--limit", "1") == ["a"]
+
+
+CSV_HEADER = "reference,job,payee,payer,amount,currency,title,held_at,release_date\n"
+
+
+def test_import_takes_the_good_lines_and_reports_the_bad(run: Run, tmp_path: Path) -> None:
+    """Bad lines are reported with line and reason, good ones go in, and again they are replays."""
+    file = tmp_path / "earnings.csv"
+    file.write_text(
+        CSV_HEADER
+        + "a,job-1,worker-1,client-1,10.00,PHP,Fix,,\n"
+        + "b,job-1,worker-2,client-1,-1,PHP,Fix,,\n"
+        + "c,job-1,worker-2,client-1\n"
+        + 'd,job-2,worker-2,client-1,5,PHP,"Two\nlines? no",,\n'
+        + "e,job-2,worker-2,client-1,5,PHP,Ünïcode 🚰,2026-01-05T00:00:00Z,2026-01-06T00:00:00Z\n"
+        + "f,job-2,worker-2,client-1,5,PHP,Fix,2026-01-05,\n",
+        encoding="utf-8",
+    )
+
+    first = run("hold", "import", str(file), "--json")
+    second = run("hold", "import", str(file), "--json")
+
+    assert first.code == 1
+    assert (first.json["read"], first.json["added"], first.json["replayed"]) == (6, 2, 0)
+    assert [row["line"] for row in first.json["refused"]] == [3, 4, 6, 8]
+    assert "amount -1" in first.json["refused"][0]["reason"]
+    assert "4 fields" in first.json["refused"][1]["reason"]
+    assert "title" in first.json["refused"][2]["reason"]
+    assert "held_at" in first.json["refused"][3]["reason"]
+    assert (second.json["added"], second.json["replayed"]) == (0, 2)
+
+
+def test_import_all_or_nothing(run: Run, engine: Engine, tmp_path: Path) -> None:
+    """One bad line refuses the file; a good file goes in with exit 0."""
+    bad, good = tmp_path / "bad.csv", tmp_path / "good.csv"
+    good.write_text(CSV_HEADER + "a,job-1,worker-1,client-1,10.00,PHP,Fix,,\n")
+    bad.write_text(good.read_text() + "b,job-1,worker-2,client-1,x,PHP,Fix,,\n")
+    before = row_counts(engine)
+
+    refused = run("hold", "import", str(bad), "--all-or-nothing", "--json")
+    unchanged = row_counts(engine)
+    taken = run("hold", "import", str(good), "--all-or-nothing", "--json")
+
+    assert refused.code == 1
+    assert refused.json["added"] == 0
+    assert [row["line"] for row in refused.json["refused"]] == [3]
+    assert unchanged == before
+    assert (taken.code, taken.json["added"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"reference,job,payee,payer,amount\nr,j,w,c,1\n", "currency"),
+        (CSV_HEADER.replace("title", "tittle").encode(), "tittle"),
+        (CSV_HEADER.encode() + "a,job-1,worker-1,client-1,1,PHP,Fün,,\n".encode("latin-1"), "UTF-8"),
+        (b"", "reference"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused(
+    run: Run, engine: Engine, tmp_path: Path, content: bytes, named: str
+) -> None:
+    """A missing or unknown column or a wrong encoding refuses the file before anything is written."""
+    file = tmp_path / "earnings.csv"
+    file.write_bytes(content)
+    before = row_counts(engine)
+
+    refused = run("hold", "import", str(file))
+
+    assert refused.code == 1
+    assert named in refused.err
+    assert len(refused.err.splitlines()) == 1
+    assert row_counts(engine) == before
+
+
+def test_books_that_are_not_migrated_say_what_to_type(
+    run: Run, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a database of one's own a command does not migrate; it says how to."""
+    monkeypatch.setenv("BUFFER_DATABASE_URL", server.url("postgres").render_as_string())
+
+    refused = run("hold", "list")
+
+    assert refused.code == 1
+    assert "buffer-pipeline migrate" in refused.err
+
+
+def test_help_of_every_command_has_an_example(run: Run) -> None:
+    """Each command explains itself with an example."""
+    groups = {
+        "hold": ("add", "import", "show", "list"),
+        "wallet": ("show", "statement", "deposit", "withdraw"),
+    }
+    groups["backjob"] = ("request", "reject", "approve", "withdraw", "list")
+    commands = [(group, name) for group, names in groups.items() for name in names]
+    single = "release release-now freeze unfreeze stuck reconcile migrate import-legacy dev"
+    commands += [(name,) for name in single.split()]  # type: ignore[misc]
+
+    for command in commands:
+        explained = run(*command, "--help")
+
+        assert explained.code == 0
+        assert "Example: " in explained.out, command
