@@ -39,13 +39,16 @@ def require_time(name: str, value: datetime) -> datetime:
     """Return `value` in UTC.
 
     Raises:
-        InvalidInput: a naive time, which could be any of forty moments.
+        InvalidInput: a naive time, which could be any of forty moments, or one out of range.
     """
     if value.tzinfo is None or value.utcoffset() is None:
         raise InvalidInput(
             f"{name} {value.isoformat()}: has no time zone; write {value.isoformat()}Z for UTC"
         )
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInput(f"{name} {value.isoformat()}: lies outside the years 1 to 9999 in UTC") from None
 
 
 def parse_time(name: str, text: str) -> datetime:

@@ -65,7 +65,8 @@ def connection(engine: Engine) -> Iterator[Connection]:
     """A connection in a transaction that is rolled back at the end."""
     with engine.connect() as connection, connection.begin() as transaction:
         yield connection
-        transaction.rollback()
+        if transaction.is_active:
+            transaction.rollback()
 
 
 @pytest.fixture

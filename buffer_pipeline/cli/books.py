@@ -79,7 +79,10 @@ def import_legacy_command(
     with books() as (engine, _), engine.begin() as connection:
         done = import_legacy(connection, directory, now=database_clock(connection), strict=strict)
     quarantined = [{"row": item.row, "reason": item.reason} for item in done.quarantined]
-    text = f"{done.wallets} wallets, {done.holds} holds, {done.frozen} of them frozen."
+    text = (
+        f"{done.wallets} wallets, {done.holds} holds, {done.frozen} of them frozen"
+        f" ({done.wallets_added}, {done.holds_added} and {done.frozen_added} of these are new)."
+    )
     text += "".join(f"\nquarantined {item['row']}: {item['reason']}" for item in quarantined)
     output.answer(
         {

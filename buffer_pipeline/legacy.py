@@ -1,0 +1,261 @@
+"""What waits in the Django app comes over: its payments, its open backjobs and its balances."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection
+
+from buffer_pipeline.database import Row, fetch
+from buffer_pipeline.errors import Refused
+from buffer_pipeline.freeze import freeze_hold
+from buffer_pipeline.hold import UNSETTLED, BackjobState, FreezeKind, HoldState
+from buffer_pipeline.inputs import require_time
+from buffer_pipeline.intake import AddedHold, add_many_pending_earnings
+from buffer_pipeline.legacy_export import (
+    LegacyExport,
+    OpenDispute,
+    Quarantined,
+    WaitingPayment,
+    read_export,
+)
+from buffer_pipeline.money import format_amount
+from buffer_pipeline.wallet import open_balance
+
+IMPORTER: Final = "legacy-import"
+"""By whom an import's ADMIN freezes are opened."""
+_CHUNK: Final = 1000
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegacyImport:
+    """How an export stands in the books after an import, and what of that the import added.
+
+    `wallets`, `holds` and `frozen` say the same after the first import and after the second:
+    wallets whose balance came over, waiting payments that stand as holds (whatever became of
+    them since), and how many of these are frozen now. `quarantined` is in the order of the
+    files: wallets, transactions, disputes.
+    """
+
+    wallets: int
+    holds: int
+    frozen: int
+    wallets_added: int
+    holds_added: int
+    frozen_added: int
+    quarantined: tuple[Quarantined, ...]
+
+
+def import_legacy(
+    connection: Connection,
+    directory: Path,
+    *,
+    now: datetime,
+    currency: str = "PHP",
+    strict: bool = False,
+) -> LegacyImport:
+    """Bring an export over in the caller's transaction, telling nobody.
+
+    Waiting payments become holds under their referenceNumber, open disputes become backjobs
+    (`legacy-dispute-<disputeID>`) that freeze their job's holds whatever the release date,
+    balances come as opening transactions (`legacy-wallet-<walletID>`). What is inconsistent
+    is left out and listed. Safe to run again: what came over before is left as it stands by
+    now. The legacy command must have stopped: what it moves after the export is not seen.
+
+    Raises:
+        InvalidInput: the directory, a file, a column or the currency is wrong.
+        Refused: `strict`, and something is inconsistent; nothing was written.
+    """
+    require_time("now", now)
+    export = read_export(directory, currency=currency)
+    with connection.begin_nested():
+        fetch(connection, "lock_import")
+        result = _Import(connection, export, now=now, currency=currency).run()
+        if strict and result.quarantined:
+            first, count = result.quarantined[0], len(result.quarantined)
+            raise Refused(
+                f"{directory}: {count} inconsistent row{'s' if count > 1 else ''}, nothing was imported;"
+                f" the first is {first.row}: {first.reason}"
+            )
+    return result
+
+
+class _Import:
+    """One import under way."""
+
+    def __init__(self, connection: Connection, export: LegacyExport, *, now: datetime, currency: str) -> None:
+        self.connection = connection
+        self.export = export
+        self.now = now
+        self.currency = currency
+        self.quarantined = list(export.quarantined)
+        self.holds: dict[WaitingPayment, AddedHold] = {}
+        self.frozen_ids: set[int] = set()
+
+    def run(self) -> LegacyImport:
+        standing = self._standing(payment.earning.reference for payment in self.export.payments)
+        disputes, payments = self._that_can_join(standing)
+        # Before the holds, which open their owners' wallets on the way.
+        wallets_added = self._open_empty_wallets()
+        self._add_holds(payments)
+        self._freeze_admin_holds()
+        self._open_backjobs(disputes)
+        opened, replayed = self._open_balances()
+        stand_now = self._standing(hold.reference for hold in self.holds.values())
+        empty = sum(balance.balance_minor == 0 for balance in self.export.balances)
+        place = {name: place for place, name in reversed(list(enumerate(self.export.rows)))}
+        return LegacyImport(
+            wallets=empty + opened + replayed,
+            holds=len(self.holds),
+            frozen=sum(row["state"] == HoldState.FROZEN for row in stand_now.values()),
+            wallets_added=wallets_added + opened,
+            holds_added=sum(not hold.replayed for hold in self.holds.values()),
+            frozen_added=len(self.frozen_ids),
+            quarantined=tuple(sorted(self.quarantined, key=lambda entry: place[entry.row])),
+        )
+
+    def _quarantine(self, row: str, reason: object) -> None:
+        self.quarantined.append(Quarantined(row=row, reason=str(reason)))
+
+    def _standing(self, references: Iterable[str]) -> dict[str, Row]:
+        """Return the holds that stand in the books, by reference."""
+        return {
+            row["reference"]: row
+            for chunk in _chunks(references)
+            for row in fetch(self.connection, "find_holds", references=chunk)
+        }
+
+    def _that_can_join(self, standing: dict[str, Row]) -> tuple[list[OpenDispute], list[WaitingPayment]]:
+        """Return the disputes that are new to the books and the payments that may be added.
+
+        A backjob freezes what its job holds when it is opened. A payment that comes later
+        would be released under an open dispute, so it stays out.
+        """
+        disputed = {dispute.job for dispute in self.export.disputes}
+        # Holds before wallets, and against a backjob that is requested meanwhile.
+        hold_ids = [row["hold_id"] for row in standing.values() if row["job"] in disputed]
+        fetch(self.connection, "lock_holds", hold_ids=hold_ids, job=None)
+        disputes = []
+        backjob_of_job: dict[str, int] = {}
+        for dispute in self.export.disputes:
+            came_over = fetch(
+                self.connection, "find_backjob", backjob_id=None, reference=_backjob_reference(dispute)
+            )
+            still_open = [
+                row
+                for row in fetch(self.connection, "backjobs_of_job", job=dispute.job)
+                if row["state"] == BackjobState.OPEN
+            ]
+            if came_over:
+                backjob_of_job[dispute.job] = came_over[0]["backjob_id"]
+            elif still_open:
+                backjob_of_job[dispute.job] = still_open[0]["backjob_id"]
+                self._quarantine(
+                    dispute.row, f"backjob {still_open[0]['backjob_id']} of job {dispute.job} is open already"
+                )
+            else:
+                disputes.append(dispute)
+        payments = []
+        for payment in self.export.payments:
+            backjob_id = backjob_of_job.get(payment.earning.job)
+            if backjob_id is not None and payment.earning.reference not in standing:
+                self._quarantine(
+                    payment.row,
+                    f"backjob {backjob_id} of job {payment.earning.job} stands and does not cover it",
+                )
+            else:
+                payments.append(payment)
+        return disputes, payments
+
+    def _add_holds(self, payments: list[WaitingPayment]) -> None:
+        for chunk in _chunks(payments):
+            outcomes = add_many_pending_earnings(
+                self.connection, [payment.earning for payment in chunk], now=self.now, notify=False
+            )
+            for payment, outcome in zip(chunk, outcomes, strict=True):
+                if isinstance(outcome, Refused):
+                    self._quarantine(payment.row, outcome)
+                else:
+                    self.holds[payment] = outcome
+
+    def _freeze_admin_holds(self) -> None:
+        for payment, hold in self.holds.items():
+            if payment.admin_hold and not hold.replayed:
+                freeze_hold(
+                    self.connection,
+                    hold_id=hold.hold_id,
+                    kind=FreezeKind.ADMIN,
+                    by=IMPORTER,
+                    reason="ADMIN_HOLD in the legacy app",
+                    now=self.now,
+                    notify=False,
+                )
+                self.frozen_ids.add(hold.hold_id)
+
+    def _open_backjobs(self, disputes: list[OpenDispute]) -> None:
+        jobs = {payment.earning.job for payment in self.holds}
+        for dispute in disputes:
+            if dispute.job not in jobs:
+                self._quarantine(dispute.row, f"job {dispute.job} has no waiting payment that came over")
+                continue
+            holds = fetch(self.connection, "lock_holds", hold_ids=[], job=dispute.job)
+            unsettled = [hold for hold in holds if hold["state"] in UNSETTLED]
+            if not unsettled:
+                self._quarantine(dispute.row, f"the payments of job {dispute.job} are settled by now")
+                continue
+            fetch(
+                self.connection,
+                "open_backjob",
+                reference=_backjob_reference(dispute),
+                job=dispute.job,
+                requested_by=dispute.requested_by,
+                reason=dispute.reason,
+                requested_at=dispute.requested_at,
+                hold_ids=[hold["hold_id"] for hold in unsettled],
+                now=self.now,
+                notify=False,
+            )
+            self.frozen_ids.update(
+                hold["hold_id"] for hold in unsettled if hold["state"] == HoldState.BUFFERED
+            )
+
+    def _open_empty_wallets(self) -> int:
+        owners = [balance.owner for balance in self.export.balances if balance.balance_minor == 0]
+        currencies = [self.currency] * len(owners)
+        return len(fetch(self.connection, "ensure_wallets", owners=owners, currencies=currencies))
+
+    def _open_balances(self) -> tuple[int, int]:
+        """Return how many balances came over now, and how many before."""
+        opened = replayed = 0
+        for balance in self.export.balances:
+            if balance.balance_minor == 0:
+                continue
+            try:
+                movement = open_balance(
+                    self.connection,
+                    owner=balance.owner,
+                    amount=format_amount(balance.balance_minor, self.currency),
+                    currency=self.currency,
+                    reference=f"legacy-wallet-{balance.wallet_id}",
+                    now=self.now,
+                )
+            except Refused as refusal:
+                self._quarantine(balance.row, refusal)
+                continue
+            replayed += movement.replayed
+            opened += not movement.replayed
+        return opened, replayed
+
+
+def _backjob_reference(dispute: OpenDispute) -> str:
+    return f"legacy-dispute-{dispute.dispute_id}"
+
+
+def _chunks(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    remaining = iter(items)
+    while chunk := list(islice(remaining, _CHUNK)):
+        yield chunk

@@ -1,0 +1,2 @@
+-- One import at a time, until the transaction ends: whoever comes second finds what the first added.
+SELECT pg_advisory_xact_lock(hashtextextended('buffer.import_legacy', 0))
