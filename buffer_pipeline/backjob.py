@@ -15,7 +15,7 @@ from buffer_pipeline.errors import (
     WindowClosed,
 )
 from buffer_pipeline.hold import UNSETTLED, BackjobState
-from buffer_pipeline.inputs import REASON_LENGTH_MAX, require_text, require_time
+from buffer_pipeline.inputs import REASON_LENGTH_MAX, require_id, require_text, require_time
 from buffer_pipeline.money import format_amount, parse_amount, split_in_proportion
 from buffer_pipeline.policy import Policy
 
@@ -167,13 +167,14 @@ def approve_backjob(
     """
     job = _require_open(connection, backjob_id=backjob_id, by=by, reason=reason, now=now)
     holds = fetch(connection, "lock_frozen_holds", backjob_id=backjob_id)
+    # Once more, now that whoever held the locks has committed.
+    _find_open(connection, backjob_id)
     others = fetch(connection, "other_freezes", backjob_id=backjob_id)
     if others:
         named = ", ".join(
             f"{row['kind']} freeze {row['freeze_id']} on hold {row['hold_id']}" for row in others
         )
         raise FreezeRefused(f"backjob {backjob_id}: cannot be approved while {named} stands")
-    assert holds or not others, "an open backjob freezes at least one hold"
     held = [hold["amount_minor"] for hold in holds]
     refunds = held
     if amount is not None:
@@ -252,6 +253,11 @@ def _require_open(connection: AnyConnection, *, backjob_id: int, by: str, reason
     require_time("now", now)
     require_text("by", by)
     require_text("reason", reason, length_max=REASON_LENGTH_MAX)
+    require_id("backjob", backjob_id)
+    return _find_open(connection, backjob_id)
+
+
+def _find_open(connection: AnyConnection, backjob_id: int) -> str:
     rows = fetch(connection, "find_backjob", backjob_id=backjob_id, reference=None)
     if not rows:
         raise NotFound(f"backjob {backjob_id}: does not exist")
@@ -263,8 +269,7 @@ def _require_open(connection: AnyConnection, *, backjob_id: int, by: str, reason
 def _require_decided(connection: AnyConnection, rows: object, *, backjob_id: int) -> None:
     if not rows:
         # Somebody decided it while this transaction waited for the holds.
-        row = fetch(connection, "find_backjob", backjob_id=backjob_id, reference=None)[0]
-        raise _decided_already(backjob_id, row["state"], row["decided_at"])
+        _find_open(connection, backjob_id)
 
 
 def _decided_already(backjob_id: int, state: str, decided_at: datetime) -> BackjobRefused:

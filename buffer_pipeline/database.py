@@ -10,6 +10,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
+from psycopg.types.datetime import TimestamptzLoader
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL, make_url
@@ -52,6 +53,8 @@ def fetch(connection: AnyConnection, name: str, **parameters: object) -> Sequenc
     if isinstance(connection, psycopg.Connection):
         _require_transaction(connection)
         with connection.cursor(row_factory=dict_row) as cursor:
+            # Whatever the caller has its own times loaded as (Django with USE_TZ off: naive).
+            cursor.adapters.register_loader("timestamptz", TimestamptzLoader)
             cursor.execute(_pyformat(name), parameters)
             return cursor.fetchall()
     _require_transaction(connection.connection.driver_connection)
@@ -151,7 +154,7 @@ def books_revision(engine: Engine) -> str | None:
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
-    """Bring the books to a revision; "base" takes everything down. Safe to run at the same time twice."""
+    """Bring the books to a revision; "base" takes everything down. Two processes may."""
     from alembic import command  # noqa: PLC0415 - slow to import, seldom needed
     from alembic.config import Config  # noqa: PLC0415
 

@@ -74,7 +74,7 @@ def drain_matured(
                 room = batch_limit if limit is None else min(batch_limit, limit - run.holds_released)
                 if room == 0:
                     return run
-                for attempt in _retrying():
+                for attempt in _retrying(attempts=1 if dry_run else 5):
                     with attempt, begin() as connection:
                         batch = release_matured(
                             connection,
@@ -108,9 +108,10 @@ def _transactions(
             transaction.rollback()
 
 
-def _retrying() -> Retrying:
+def _retrying(*, attempts: int) -> Retrying:
     # A platform's transaction may hold wallets in another order than ours; the database then
     # ends one of the two. A batch that was ended wrote nothing.
+    # A dry run is one transaction, so there is nothing to try again in.
     return Retrying(
         retry=retry_if_exception(
             lambda error: (
@@ -118,7 +119,7 @@ def _retrying() -> Retrying:
                 and getattr(error.orig, "sqlstate", None) in _DEADLOCK_OR_CONFLICT
             )
         ),
-        stop=stop_after_attempt(5),
+        stop=stop_after_attempt(attempts),
         wait=wait_random_exponential(multiplier=0.05, max=1),
         reraise=True,
     )

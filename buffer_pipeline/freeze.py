@@ -6,7 +6,7 @@ from datetime import datetime
 from buffer_pipeline.database import AnyConnection, fetch
 from buffer_pipeline.errors import FreezeRefused, InvalidInput, NotFound, StateRefused
 from buffer_pipeline.hold import FreezeKind, HoldState, Verb, states_that_allow
-from buffer_pipeline.inputs import REASON_LENGTH_MAX, require_text, require_time
+from buffer_pipeline.inputs import REASON_LENGTH_MAX, require_id, require_text, require_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,11 @@ def freeze_hold(
     require_time("now", now)
     require_text("by", by)
     require_text("reason", reason, length_max=REASON_LENGTH_MAX)
+    require_id("hold", hold_id)
+    try:
+        kind = FreezeKind(kind)
+    except ValueError:
+        raise InvalidInput(f"freeze on hold {hold_id}: kind {kind!r} is not ADMIN or RISK") from None
     if kind is FreezeKind.BACKJOB:
         raise InvalidInput(f"freeze on hold {hold_id}: a BACKJOB freeze comes with a backjob request")
     rows = fetch(
@@ -74,6 +79,7 @@ def unfreeze_hold(
     require_time("now", now)
     require_text("by", by)
     require_text("reason", reason, length_max=REASON_LENGTH_MAX)
+    require_id("freeze", freeze_id)
     freezes = fetch(connection, "find_freeze", freeze_id=freeze_id)
     if not freezes:
         raise NotFound(f"freeze {freeze_id}: does not exist")

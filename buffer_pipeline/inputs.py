@@ -4,8 +4,9 @@ import unicodedata
 from datetime import UTC, datetime
 from typing import Final
 
-from buffer_pipeline.errors import InvalidInput
+from buffer_pipeline.errors import InvalidInput, NotFound
 
+ID_MAX: Final = 2**63 - 1
 NAME_LENGTH_MAX: Final = 200
 """Of an owner, a job, a reference: the platform's own ids."""
 TITLE_LENGTH_MAX: Final = 500
@@ -32,6 +33,17 @@ def require_text(name: str, value: str, *, length_max: int = NAME_LENGTH_MAX, op
     # Cc are control characters, Cs are halves of surrogate pairs: PostgreSQL stores neither well.
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
         raise InvalidInput(f"{name} {value!r}: contains a control character")
+    return value
+
+
+def require_id(what: str, value: int) -> int:
+    """Return `value`, if a row of this kind could have it.
+
+    Raises:
+        NotFound: it is no id, or one that PostgreSQL's bigint cannot hold.
+    """
+    if not 0 < value <= ID_MAX:
+        raise NotFound(f"{what} {value}: does not exist")
     return value
 
 

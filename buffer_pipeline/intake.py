@@ -117,12 +117,12 @@ def add_many_pending_earnings(
             outcomes[place] = refusal
 
     standing = _find(connection, [item.earning.reference for item in incoming.values()])
-    added = _add(
-        connection,
-        [item for item in incoming.values() if item.earning.reference not in standing],
-        now=now,
-        notify=notify,
-    )
+    # Where a reference stands twice in `earnings`, the first is held and the second repeats it.
+    fresh: dict[str, _Incoming] = {}
+    for item in incoming.values():
+        if item.earning.reference not in standing:
+            fresh.setdefault(item.earning.reference, item)
+    added = _add(connection, list(fresh.values()), now=now, notify=notify)
     if len(added) < len(incoming):
         # A replay, twice the same reference in `earnings`, or somebody who committed first.
         standing = _find(connection, [item.earning.reference for item in incoming.values()])
@@ -149,10 +149,13 @@ def _validate(earning: Earning, *, now: datetime, policy: Policy) -> _Incoming:
     require_text("title", earning.title, length_max=TITLE_LENGTH_MAX, optional=True)
     amount_minor = parse_amount(earning.amount, earning.currency)
     held_at = require_time("held_at", earning.held_at or now)
-    try:
-        release_date = require_time("release_date", earning.release_date or held_at + policy.buffer)
-    except OverflowError:
-        raise InvalidInput(f"held_at {held_at.isoformat()}: too late to add a buffer to") from None
+    if earning.release_date is not None:
+        release_date = require_time("release_date", earning.release_date)
+    else:
+        try:
+            release_date = held_at + policy.buffer
+        except OverflowError:
+            raise InvalidInput(f"held_at {held_at.isoformat()}: too late to add a buffer to") from None
     if release_date < held_at:
         raise InvalidInput(f"release_date {release_date.isoformat()}: before held_at {held_at.isoformat()}")
     return _Incoming(earning=earning, amount_minor=amount_minor, held_at=held_at, release_date=release_date)

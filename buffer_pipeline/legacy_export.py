@@ -265,8 +265,8 @@ class _Export:
                 currency=self.currency,
                 # A title is only shown; spaces around it are no reason to keep money back.
                 title=" ".join(job["title"].split()),
-                held_at=_time("createdAt", row["createdAt"]),
-                release_date=_time("paymentReleaseDate", job["paymentReleaseDate"]),
+                held_at=parse_time("createdAt", row["createdAt"]),
+                release_date=parse_time("paymentReleaseDate", job["paymentReleaseDate"]),
             ),
             admin_hold=job["paymentHeldReason"] == "ADMIN_HOLD",
         )
@@ -316,7 +316,7 @@ class _Export:
             job=require_text("job", job["jobID"]),
             requested_by=self._payer(job),
             reason=require_text("reason", row["reason"].strip(), length_max=REASON_LENGTH_MAX),
-            requested_at=_time("openedDate", row["openedDate"]),
+            requested_at=parse_time("openedDate", row["openedDate"]),
         )
 
     def _balance(self, row: _Row) -> WalletBalance:
@@ -364,18 +364,11 @@ class _Export:
 
 def _completed(row: _Row) -> tuple[datetime, int]:
     """Return when a row was completed, as the legacy app orders them."""
-    completed_at = _time(f"completedAt of {row.name}", row["completedAt"])
+    completed_at = parse_time(f"completedAt of {row.name}", row["completedAt"])
     try:
         return completed_at, int(row["transactionID"])
     except ValueError:
         raise InvalidInput(f"transactionID {row['transactionID']!r}: is not a whole number") from None
-
-
-def _time(name: str, text: str) -> datetime:
-    try:
-        return parse_time(name, text)
-    except OverflowError:
-        raise InvalidInput(f"{name} {text!r}: out of range") from None
 
 
 def _figure(name: str, text: str, currency: str) -> int:

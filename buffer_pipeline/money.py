@@ -13,7 +13,8 @@ from buffer_pipeline.errors import InvalidInput
 AMOUNT_MINOR_MAX: Final = 10**15
 """The largest amount of one transaction, so that sums stay far inside a bigint."""
 
-_PLAIN_DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
+_DIGITS_MAX: Final = 30
+_PLAIN_DECIMAL: Final = re.compile(rf"[+-]?[0-9]{{1,{_DIGITS_MAX}}}(\.[0-9]{{1,{_DIGITS_MAX}}})?")
 
 
 @cache
@@ -42,16 +43,19 @@ def parse_amount(amount: Decimal | int | str, currency: str) -> int:
     places = currency_places(currency)
     if isinstance(amount, bool | float) or not isinstance(amount, Decimal | int | str):
         raise InvalidInput(f"amount {amount!r}: needs a Decimal, an int or text, never a float")
-    text = f"{amount:f}" if isinstance(amount, Decimal) else str(amount).strip()
+    if isinstance(amount, Decimal) and amount.is_finite() and abs(amount.adjusted()) <= _DIGITS_MAX:
+        text = f"{amount:f}"
+    else:
+        text = str(amount).strip()
     if not _PLAIN_DECIMAL.fullmatch(text):
         raise InvalidInput(f"amount {str(amount)[:60]!r}: not a plain decimal number, such as 1250.50")
-    number = Decimal(text)
-    if number <= 0:
+    whole, _, fraction = text.partition(".")
+    if whole.startswith("-") or not (whole + fraction).strip("+0"):
         raise InvalidInput(f"amount {text}: must be above zero")
-    written_places = len(text.partition(".")[2])
-    if written_places > places:
-        raise InvalidInput(f"amount {text}: {currency} has {places} places, this has {written_places}")
-    amount_minor = int(number.scaleb(places))
+    if len(fraction) > places:
+        raise InvalidInput(f"amount {text}: {currency} has {places} places, this has {len(fraction)}")
+    # From the digits, since Decimal's arithmetic rounds to whatever context the caller has set.
+    amount_minor = int(whole + fraction.ljust(places, "0"))
     if amount_minor > AMOUNT_MINOR_MAX:
         raise InvalidInput(
             f"amount {text}: too large; at most {format_amount(AMOUNT_MINOR_MAX, currency)} {currency}"
@@ -61,7 +65,11 @@ def parse_amount(amount: Decimal | int | str, currency: str) -> int:
 
 def format_amount(amount_minor: int, currency: str) -> str:
     """Return an amount as text with exactly the currency's places: (1050, "PHP") is "10.50"."""
-    return f"{Decimal(amount_minor).scaleb(-currency_places(currency)):f}"
+    places = currency_places(currency)
+    digits = str(abs(amount_minor)).rjust(places + 1, "0")
+    point = len(digits) - places
+    sign = "-" if amount_minor < 0 else ""
+    return f"{sign}{digits[:point]}" + (f".{digits[point:]}" if places else "")
 
 
 def split_in_proportion(total: int, weights: Sequence[int]) -> list[int]:

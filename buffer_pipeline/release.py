@@ -13,7 +13,7 @@ from buffer_pipeline.errors import (
     StateRefused,
 )
 from buffer_pipeline.hold import NEXT_STATE, HoldState, Verb, states_that_allow
-from buffer_pipeline.inputs import REASON_LENGTH_MAX, require_text, require_time
+from buffer_pipeline.inputs import REASON_LENGTH_MAX, require_id, require_text, require_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +112,8 @@ def release_early(
     require_text("reason", reason, length_max=REASON_LENGTH_MAX)
     if (hold_id is None) == (job is None):
         raise InvalidInput("release early: needs a hold or a job, one of them")
+    if hold_id is not None:
+        require_id("hold", hold_id)
     holds = fetch(connection, "lock_holds", hold_ids=[] if hold_id is None else [hold_id], job=job)
     if not holds:
         raise NotFound(f"hold {hold_id}: does not exist" if job is None else f"job {job!r}: has no hold")

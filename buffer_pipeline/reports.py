@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, lite
 
 from buffer_pipeline.errors import NotFound
 from buffer_pipeline.hold import HoldState
+from buffer_pipeline.inputs import require_id
 from buffer_pipeline.tables import backjob, batch, hold, hold_freeze, transaction, wallet
 
 Rows = list[dict[str, Any]]
@@ -89,6 +90,8 @@ def show_hold(
     Raises:
         NotFound: no hold with this id or reference.
     """
+    if hold_id is not None:
+        require_id("hold", hold_id)
     condition = hold.c.reference == reference if hold_id is None else hold.c.hold_id == hold_id
     rows = _rows(connection, _holds().where(condition))
     if not rows:

@@ -1,6 +1,7 @@
 """A real PostgreSQL for every test: one server a session, one migrated database a test."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +23,17 @@ def _no_settings_from_outside() -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+def server() -> Iterator[EmbeddedServer]:
     """The session's server, with a migrated database to copy from."""
-    with embedded_server(tmp_path_factory.mktemp("home")) as running:
+    # Not in pytest's own folder: another run of pytest would lock the server, which is another
+    # user's where root runs the tests, out of it.
+    with tempfile.TemporaryDirectory() as folder, embedded_server(Path(folder) / "home") as running:
+        admin = make_engine(running.url("postgres", user="postgres"))
+        with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            # Processes are killed here, never the machine; and dropping a database is a checkpoint.
+            connection.execute(text("ALTER SYSTEM SET fsync = off"))
+            connection.execute(text("SELECT pg_reload_conf()"))
+        admin.dispose()
         engine = make_engine(running.books_url)
         migrate(engine)
         engine.dispose()
@@ -60,10 +69,23 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
+@pytest.fixture(scope="session")
+def _shared_engine(server: EmbeddedServer) -> Iterator[Engine]:
+    admin = make_engine(server.url("postgres", user="postgres")).execution_options(
+        isolation_level="AUTOCOMMIT"
+    )
+    with admin.connect() as connection:
+        connection.execute(text("CREATE DATABASE shared TEMPLATE buffer OWNER buffer"))
+    admin.dispose()
+    engine = make_engine(server.url("shared"))
+    yield engine
+    engine.dispose()
+
+
 @pytest.fixture
-def connection(engine: Engine) -> Iterator[Connection]:
-    """A connection in a transaction that is rolled back at the end."""
-    with engine.connect() as connection, connection.begin() as transaction:
+def connection(_shared_engine: Engine) -> Iterator[Connection]:
+    """A connection to empty books, in a transaction that is rolled back at the end."""
+    with _shared_engine.connect() as connection, connection.begin() as transaction:
         yield connection
         if transaction.is_active:
             transaction.rollback()

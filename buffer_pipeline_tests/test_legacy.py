@@ -341,7 +341,10 @@ ONE_ROW: Final[dict[str, tuple[Edit, dict[str, str]]]] = {
     ),
     "release date out of range": (
         changes("jobs 209", paymentReleaseDate="9999-12-31T23:59:59-01:00"),
-        {f"{WAITING} 447": "paymentReleaseDate '9999-12-31T23:59:59-01:00': out of range"},
+        {
+            f"{WAITING} 447": "paymentReleaseDate 9999-12-31T23:59:59-01:00: lies outside the years 1"
+            " to 9999 in UTC"
+        },
     ),
     "release date before it was held": (
         changes("jobs 209", paymentReleaseDate="2026-11-10T00:00:00+00:00"),

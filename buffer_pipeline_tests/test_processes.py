@@ -135,11 +135,10 @@ def postmaster(home: Path) -> Path:
 
 def test_commands_start_join_and_stop_the_embedded_server(home: Path, postmaster: Path) -> None:
     """Without a database of one's own each command brings the server up, shares it, and finds the data."""
-    add = ("hold", "add", "--job", "job-8", "--payee", "worker-17", "--payer", "client-3")
-    add += ("--amount", "10", "--currency", "PHP", "--json", "--reference")
+    add = "hold add --job job-8 --payee worker-17 --payer client-3 --amount 10 --currency PHP --reference"
     settings = {"BUFFER_HOME": str(home)}
 
-    together = [start(*add, f"earning-{number}", **settings) for number in range(3)]
+    together = [start(*add.split(), f"earning-{number}", **settings) for number in range(3)]
     for process in together:
         finish(process)
     stopped_after_last = not postmaster.exists()

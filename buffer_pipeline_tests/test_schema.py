@@ -1,0 +1,426 @@
+"""The tables: migrations and metadata agree, and the database itself refuses to rewrite history."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, insert, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.schema import CreateSchema
+
+from buffer_pipeline.backjob import request_backjob
+from buffer_pipeline.database import REVISION, books_revision, make_engine, migrate
+from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline.hold import HoldState
+from buffer_pipeline.release import release_matured
+from buffer_pipeline.tables import SCHEMA, metadata, transaction, wallet
+from buffer_pipeline.wallet import deposit
+from buffer_pipeline_tests.builders import (
+    DAY_7,
+    JOB,
+    PAYEE,
+    PAYER,
+    WAIT_SECONDS_MAX,
+    books,
+    hold_row,
+    place_hold,
+)
+from buffer_pipeline_tests.conftest import NOON
+
+# What makes up the tables, a row a thing; Alembic's own table is none of the books.
+CATALOGS: Final = {
+    "columns": """
+        SELECT relname, attnum, attname, format_type(atttypid, atttypmod), attnotnull, attidentity,
+          attgenerated, pg_get_expr(adbin, adrelid)
+        FROM pg_attribute
+        JOIN pg_class ON pg_class.oid = attrelid
+        LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+        WHERE relnamespace = 'buffer'::regnamespace AND relkind = 'r' AND attnum > 0
+          AND NOT attisdropped AND relname <> 'alembic_version'
+        ORDER BY relname, attnum""",
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, contype, pg_get_constraintdef(oid)
+        FROM pg_constraint
+        WHERE connamespace = 'buffer'::regnamespace
+          AND conrelid <> coalesce(to_regclass('buffer.alembic_version'), 0)
+        ORDER BY 1, 2""",
+    "indexes": """
+        SELECT tablename, indexname, indexdef FROM pg_indexes
+        WHERE schemaname = 'buffer' AND tablename <> 'alembic_version' ORDER BY 1, 2""",
+    "storage": """
+        SELECT relname, reloptions FROM pg_class
+        WHERE relnamespace = 'buffer'::regnamespace AND relkind = 'r' AND relname <> 'alembic_version'
+        ORDER BY 1""",
+}
+
+
+def catalogs(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
+    """Return CATALOGS' answers."""
+    with engine.connect() as connection:
+        return {
+            name: [tuple(row) for row in connection.execute(text(query))] for name, query in CATALOGS.items()
+        }
+
+
+@pytest.fixture
+def empty_engine(server: EmbeddedServer) -> Iterator[Engine]:
+    """An engine on a database with nothing in it."""
+    name = f"empty_{os.urandom(6).hex()}"
+    admin = make_engine(server.url("postgres", user="postgres")).execution_options(
+        isolation_level="AUTOCOMMIT"
+    )
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} OWNER buffer"))
+    engine = make_engine(server.url(name))
+    yield engine
+    engine.dispose()
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+def what_stands(engine: Engine) -> list[str]:
+    """Return the names of the schema's tables, functions, sequences and types."""
+    with engine.connect() as connection:
+        return list(
+            connection.scalars(
+                text(
+                    "SELECT relname::text FROM pg_class"
+                    " WHERE relnamespace = 'buffer'::regnamespace AND relkind <> 'i'"
+                    " UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'buffer'::regnamespace"
+                    " UNION ALL SELECT typname FROM pg_type"
+                    " WHERE typnamespace = 'buffer'::regnamespace AND typtype IN ('e', 'd')"
+                    " ORDER BY 1"
+                )
+            )
+        )
+
+
+def refusal_of(connection: Connection, statement: str) -> tuple[str, str]:
+    """Return the SQLSTATE and the message with which the database refuses a statement."""
+    with pytest.raises(DBAPIError) as refusal, connection.begin_nested():
+        connection.execute(text(statement))
+    error: Any = refusal.value.orig
+    return str(error.sqlstate), str(error)
+
+
+def test_migrations_build_what_the_tables_say(engine: Engine, empty_engine: Engine) -> None:
+    """Migrated from empty and created from the metadata, the catalogs are the same."""
+    with empty_engine.begin() as connection:
+        connection.execute(CreateSchema(SCHEMA))
+        metadata.create_all(connection)
+
+    migrated, created = catalogs(engine), catalogs(empty_engine)
+
+    assert {row[0] for row in migrated["storage"]} == {table.name for table in metadata.sorted_tables}
+    for name in CATALOGS:
+        assert migrated[name] == created[name]
+
+
+def test_books_go_down_and_up_again(empty_engine: Engine) -> None:
+    """Down to base leaves nothing but Alembic's own table, and from there up is the same again."""
+    migrate(empty_engine)
+    first = catalogs(empty_engine)
+    stood = what_stands(empty_engine)
+
+    migrate(empty_engine, "base")
+
+    assert what_stands(empty_engine) == ["alembic_version"]
+    assert books_revision(empty_engine) is None
+    migrate(empty_engine)
+    assert catalogs(empty_engine) == first
+    assert what_stands(empty_engine) == stood
+
+
+def test_migrating_again_changes_nothing(engine: Engine) -> None:
+    """Books that are up to date stay as they are, with what is in them."""
+    with engine.begin() as connection:
+        place_hold(connection)
+        before = books(connection)
+
+    migrate(engine)
+
+    with engine.connect() as connection:
+        assert books(connection) == before
+    assert books_revision(engine) == REVISION
+
+
+def test_two_who_migrate_at_once_both_get_there(empty_engine: Engine) -> None:
+    """Of two processes that start together the second finds the work done."""
+    start = (
+        "import sys; from buffer_pipeline.database import make_engine, migrate;"
+        " migrate(make_engine(sys.argv[1]))"
+    )
+    url = empty_engine.url.render_as_string(hide_password=False)
+
+    processes = [subprocess.Popen([sys.executable, "-c", start, url]) for _ in range(2)]
+
+    assert [process.wait(timeout=WAIT_SECONDS_MAX) for process in processes] == [0, 0]
+    assert books_revision(empty_engine) == REVISION
+
+
+def test_code_names_the_newest_migration() -> None:
+    """The revision that the code asks for is the one head of the migrations."""
+    config = Config()
+    config.set_main_option("script_location", "buffer_pipeline:migrations")
+
+    assert ScriptDirectory.from_config(config).get_heads() == [REVISION]
+
+
+def test_empty_database_has_no_revision(empty_engine: Engine) -> None:
+    """A database without books says so instead of failing."""
+    assert books_revision(empty_engine) is None
+
+
+REWRITINGS: Final = [
+    "UPDATE buffer.transaction SET amount_minor = 1",
+    "UPDATE buffer.transaction SET recorded_at = now()",
+    "DELETE FROM buffer.transaction",
+    "TRUNCATE buffer.transaction",
+    "UPDATE buffer.batch SET source = 'x'",
+    "DELETE FROM buffer.batch",
+    "TRUNCATE buffer.batch",
+    "DELETE FROM buffer.hold",
+    "TRUNCATE buffer.hold CASCADE",
+    "DELETE FROM buffer.wallet",
+    "TRUNCATE buffer.wallet CASCADE",
+    "DELETE FROM buffer.backjob",
+    "TRUNCATE buffer.backjob CASCADE",
+]
+
+
+def write_history(engine: Engine) -> None:
+    """Commit a released hold, and one in an open backjob."""
+    with engine.begin() as connection:
+        place_hold(connection, job="job-1")
+        release_matured(connection, now=DAY_7, batch_limit=10)
+        place_hold(connection)
+        request_backjob(connection, job=JOB, by=PAYER, reason="hm", now=NOON)
+
+
+def test_owner_has_no_privilege_to_rewrite_history(engine: Engine) -> None:
+    """The role that owns the tables may add to the books, not change or delete what was written."""
+    write_history(engine)
+
+    with engine.begin() as connection:
+        before = books(connection)
+        refusals = [refusal_of(connection, statement) for statement in REWRITINGS]
+
+    assert {code for code, _ in refusals} == {"42501"}
+    assert all("permission denied" in message for _, message in refusals)
+    with engine.connect() as connection:
+        assert books(connection) == before
+
+
+def test_trigger_refuses_whoever_has_the_privilege(engine: Engine, superuser_url: str) -> None:
+    """A superuser passes every privilege; the trigger stands behind."""
+    write_history(engine)
+    superuser_engine = make_engine(superuser_url)
+
+    with superuser_engine.begin() as connection:
+        before = books(connection)
+        refusals = [refusal_of(connection, statement) for statement in REWRITINGS]
+    superuser_engine.dispose()
+
+    assert {code for code, _ in refusals} == {"42501"}
+    assert all("its rows are kept as they were written" in message for _, message in refusals)
+    with engine.connect() as connection:
+        assert books(connection) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "hold SET amount_minor = 1",
+        "hold SET payee_wallet_id = payer_wallet_id",
+        "hold SET payer_wallet_id = payee_wallet_id",
+        "hold SET reference = 'x'",
+        "hold SET job = 'x'",
+        "hold SET held_at = now()",
+        "hold SET original_release_date = now()",
+        "wallet SET owner = 'x'",
+        "wallet SET currency = 'USD'",
+        "backjob SET reason = 'x'",
+        "backjob SET job = 'x'",
+    ],
+)
+def test_owner_may_not_change_what_was_agreed(connection: Connection, change: str) -> None:
+    """How much, from whom, to whom and for what is written once; only the state may move on."""
+    place_hold(connection)
+    request_backjob(connection, job=JOB, by=PAYER, reason="hm", now=NOON)
+
+    code, message = refusal_of(connection, f"UPDATE buffer.{change}")
+
+    assert code == "42501"
+    assert "permission denied" in message
+
+
+def line(**changes: Any) -> dict[str, Any]:
+    """Return the EARNING of a hold of 100 pesos, with some of it changed."""
+    return {
+        "type": "EARNING",
+        "from_account": "PENDING_EARNINGS",
+        "to_account": "BALANCE",
+        "currency": "PHP",
+        "amount_minor": 10_000,
+        "balance_after_minor": 10_000,
+        "recorded_at": NOON,
+        **changes,
+    }
+
+
+@pytest.fixture
+def ids(connection: Connection) -> dict[str, int]:
+    """A hold and what stands around it: its wallets, a batch, a backjob and a stranger's wallet."""
+    other = place_hold(connection, job="job-9", payee="worker-99", payer="client-99")
+    release_matured(connection, now=DAY_7, batch_limit=1)
+    hold_id = place_hold(connection)
+    backjob = request_backjob(connection, job=JOB, by=PAYER, reason="hm", now=NOON)
+    deposit(connection, owner=PAYEE, amount="1.00", currency="USD", reference="transfer-1", now=NOON)
+    row = hold_row(connection, hold_id)
+    return {
+        "hold": hold_id,
+        "payee": row["payee_wallet_id"],
+        "payer": row["payer_wallet_id"],
+        "stranger": hold_row(connection, other)["payee_wallet_id"],
+        "dollars": connection.execute(
+            wallet.select().with_only_columns(wallet.c.wallet_id).where(wallet.c.currency == "USD")
+        ).scalar_one(),
+        "batch": connection.execute(text("SELECT batch_id FROM buffer.batch")).scalar_one(),
+        "backjob": backjob.backjob_id,
+        "nothing": 404_404,
+    }
+
+
+def earning(ids: dict[str, int], **changes: str) -> dict[str, Any]:
+    """Return a right EARNING, with some ids replaced by what their names stand for."""
+    names = {"hold_id": "hold", "from_wallet_id": "payee", "to_wallet_id": "payee", "batch_id": "batch"}
+    return line(**{column: ids[name] for column, name in {**names, **changes}.items()})
+
+
+def refund(ids: dict[str, int], **changes: str) -> dict[str, Any]:
+    """Return a right REFUND, with some ids replaced by what their names stand for."""
+    names = {"hold_id": "hold", "from_wallet_id": "payee", "to_wallet_id": "payer", "backjob_id": "backjob"}
+    return line(type="REFUND", **{column: ids[name] for column, name in {**names, **changes}.items()})
+
+
+def test_transaction_of_what_is_there_is_accepted(connection: Connection, ids: dict[str, int]) -> None:
+    """The lines that the next test bends are right ones."""
+    for values in (earning(ids), refund(ids)):
+        with connection.begin_nested() as savepoint:
+            connection.execute(insert(transaction), values)
+            savepoint.rollback()
+
+
+def test_stray_transaction_is_refused(connection: Connection, ids: dict[str, int]) -> None:
+    """A line whose hold, wallet, batch or backjob is not there, or not its own, does not get in."""
+    movement = {
+        "type": "DEPOSIT",
+        "from_account": "EXTERNAL",
+        "reference": "transfer-2",
+    }
+    strays = {
+        "no such hold": earning(ids, hold_id="nothing"),
+        "no such batch": earning(ids, batch_id="nothing"),
+        "no such backjob": refund(ids, backjob_id="nothing"),
+        "a stranger's earning": earning(ids, from_wallet_id="stranger", to_wallet_id="stranger"),
+        "a refund to a stranger": refund(ids, to_wallet_id="stranger"),
+        "a refund from a stranger": refund(ids, from_wallet_id="stranger"),
+        "a refund to the payee": refund(ids, to_wallet_id="payee"),
+        "an earning in another currency": {**earning(ids), "currency": "USD"},
+        "an earning in a dollar wallet": earning(ids, from_wallet_id="dollars", to_wallet_id="dollars"),
+        "a deposit to no wallet": line(**movement, to_wallet_id=ids["nothing"]),
+        "a deposit of pesos to a dollar wallet": line(**movement, to_wallet_id=ids["dollars"]),
+    }
+
+    for what, values in strays.items():
+        with pytest.raises(IntegrityError) as refusal, connection.begin_nested():
+            connection.execute(insert(transaction), values)
+        error: Any = refusal.value.orig
+        assert (what, error.sqlstate) == (what, "23503")
+        assert error.diag.constraint_name == "transaction_references_what_is_there"
+
+
+def test_one_stray_among_many_keeps_all_out(connection: Connection, ids: dict[str, int]) -> None:
+    """The references of a statement are checked for each of its rows."""
+    before = books(connection)
+
+    with pytest.raises(IntegrityError), connection.begin_nested():
+        connection.execute(
+            insert(transaction).values(
+                [
+                    {"batch_id": None, "backjob_id": None, **values}
+                    for values in (refund(ids), earning(ids, batch_id="nothing"), earning(ids))
+                ]
+            )
+        )
+
+    assert books(connection) == before
+
+
+def test_second_earning_of_a_hold_is_refused(connection: Connection) -> None:
+    """Whatever the code does, the index keeps a hold from being paid twice."""
+    place_hold(connection, state=HoldState.RELEASED)
+
+    code, message = refusal_of(
+        connection,
+        "INSERT INTO buffer.transaction (type, from_account, from_wallet_id, to_account, to_wallet_id,"
+        " currency, amount_minor, balance_after_minor, hold_id, batch_id, recorded_at)"
+        " SELECT type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor,"
+        " balance_after_minor, hold_id, batch_id, recorded_at FROM buffer.transaction WHERE type = 'EARNING'",
+    )
+
+    assert code == "23505"
+    assert "transaction_hold_type_key" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("wallet SET balance_minor = -1", "wallet_balance_not_negative"),
+        ("wallet SET pending_earnings_minor = -1", "wallet_pending_earnings_not_negative"),
+        ("hold SET state = 'PAID'", "hold_state_is_known"),
+        ("hold SET state = 'RELEASED'", "hold_settled_at_iff_final"),
+        ("hold SET settled_at = now()", "hold_settled_at_iff_final"),
+        ("hold SET refunded_minor = amount_minor", "hold_refunded_iff_nothing_is_left"),
+        ("hold SET state = 'REFUNDED', settled_at = now()", "hold_refunded_iff_nothing_is_left"),
+        ("hold SET refunded_minor = amount_minor + 1", "hold_refunded_within_amount"),
+        ("hold SET release_date = original_release_date - interval '1 s'", "hold_dates_in_order"),
+        ("backjob SET state = 'REJECTED'", "backjob_decided_iff_not_open"),
+        (
+            "backjob SET state = 'APPROVED', decided_at = now(), decided_by = 'x', decision_reason = 'x'",
+            "backjob_refunds_iff_approved",
+        ),
+    ],
+)
+def test_check_refuses_what_cannot_be(connection: Connection, change: str, constraint: str) -> None:
+    """What no verb writes, the table's named CHECK refuses."""
+    place_hold(connection)
+    request_backjob(connection, job=JOB, by=PAYER, reason="hm", now=NOON)
+
+    code, message = refusal_of(connection, f"UPDATE buffer.{change}")
+
+    assert code == "23514"
+    assert constraint in message
+
+
+def test_release_hour_follows_the_release_date(connection: Connection) -> None:
+    """The hour that orders releases is the date's own, in UTC, also after the date has moved."""
+    hold_id = place_hold(connection, release_date=DAY_7.replace(minute=59, second=59))
+
+    assert hold_row(connection, hold_id)["release_hour"] == DAY_7
+    connection.execute(text("UPDATE buffer.hold SET release_date = release_date + interval '1 s'"))
+    assert hold_row(connection, hold_id)["release_hour"] == DAY_7.replace(hour=13)
+
+
+def test_release_hour_cannot_be_written(connection: Connection) -> None:
+    """The hour is derived, never set."""
+    place_hold(connection)
+
+    with pytest.raises(ProgrammingError), connection.begin_nested():
+        connection.execute(text("UPDATE buffer.hold SET release_hour = release_date"))

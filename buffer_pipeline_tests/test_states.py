@@ -1,0 +1,260 @@
+"""The one table of states and verbs, held against what the statements and the verbs really do."""
+
+import re
+from typing import Final
+
+import pytest
+from sqlalchemy import CheckConstraint, Connection, Table, insert, text
+
+from buffer_pipeline.backjob import approve_backjob, request_backjob
+from buffer_pipeline.database import fetch
+from buffer_pipeline.errors import Refused
+from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
+from buffer_pipeline.hold import (
+    NEXT_STATE,
+    UNSETTLED,
+    BackjobState,
+    FreezeKind,
+    HoldState,
+    Verb,
+    states_that_allow,
+)
+from buffer_pipeline.release import release_early, release_matured
+from buffer_pipeline.tables import backjob, hold, hold_freeze
+from buffer_pipeline_tests.builders import (
+    ADMIN,
+    DAY_7,
+    JOB,
+    PAYER,
+    books,
+    place_hold,
+    state_of,
+    transactions_of,
+)
+from buffer_pipeline_tests.conftest import NOON
+
+HELD: Final = 100_000
+
+
+def stray_freeze(connection: Connection, hold_id: int, *, with_backjob: bool) -> tuple[int, int | None]:
+    """Write an open freeze on a hold of any state, as no verb would; return its and its backjob's id."""
+    backjob_id = None
+    if with_backjob:
+        backjob_id = connection.execute(
+            insert(backjob)
+            .values(job=JOB, requested_by=PAYER, reason="hm", requested_at=NOON)
+            .returning(backjob.c.backjob_id)
+        ).scalar_one()
+    freeze_id = connection.execute(
+        insert(hold_freeze)
+        .values(
+            hold_id=hold_id,
+            kind="BACKJOB" if with_backjob else "RISK",
+            backjob_id=backjob_id,
+            opened_by=ADMIN,
+            reason="hm",
+            opened_at=NOON,
+        )
+        .returning(hold_freeze.c.freeze_id)
+    ).scalar_one()
+    return freeze_id, backjob_id
+
+
+def place_bare(connection: Connection, state: HoldState) -> int:
+    """Place a hold of `state` on which no freeze is open, also where it is FROZEN."""
+    hold_id = place_hold(connection, state=state)
+    connection.execute(
+        text(
+            "UPDATE buffer.hold_freeze SET closed_at = :now, closed_by = 'x', closing_reason = 'x'"
+            " WHERE closed_at IS NULL"
+        ),
+        {"now": NOON},
+    )
+    return hold_id
+
+
+def run_statement(connection: Connection, hold_id: int, verb: Verb) -> None:
+    """Run the verb's statement on a hold, with none of the questions that the verb asks before."""
+    decided = {"decided_by": ADMIN, "reason": "so it is", "now": DAY_7}
+    match verb:
+        case Verb.RELEASE | Verb.RELEASE_EARLY:
+            early = verb is Verb.RELEASE_EARLY
+            fetch(
+                connection,
+                "release_holds",
+                hold_ids=[hold_id],
+                kind="EARLY" if early else "DUE",
+                source=ADMIN,
+                reason="well done" if early else None,
+                due_by=None if early else DAY_7,
+                now=DAY_7,
+            )
+        case Verb.FREEZE:
+            fetch(
+                connection,
+                "freeze_hold",
+                hold_id=hold_id,
+                kind="RISK",
+                opened_by=ADMIN,
+                reason="hm",
+                now=DAY_7,
+                notify=True,
+            )
+        case Verb.RESUME:
+            freeze_id, _ = stray_freeze(connection, hold_id, with_backjob=False)
+            fetch(connection, "unfreeze_hold", freeze_id=freeze_id, closed_by=ADMIN, reason="ok", now=DAY_7)
+        case Verb.REFUND | Verb.REFUND_PARTLY:
+            _, backjob_id = stray_freeze(connection, hold_id, with_backjob=True)
+            fetch(
+                connection,
+                "refund_backjob",
+                backjob_id=backjob_id,
+                hold_ids=[hold_id],
+                refunds_minor=[HELD if verb is Verb.REFUND else 1],
+                **decided,
+            )
+
+
+def run_verb(connection: Connection, hold_id: int, verb: Verb) -> None:
+    """Ask for the verb on a hold, as a caller would.
+
+    Raises:
+        Refused: the hold's state does not allow it.
+    """
+    match verb:
+        case Verb.RELEASE:
+            if not release_matured(connection, now=DAY_7, batch_limit=10).holds_released:
+                raise Refused("nothing due")
+        case Verb.RELEASE_EARLY:
+            release_early(connection, hold_id=hold_id, by=ADMIN, as_admin=True, reason="well done", now=NOON)
+        case Verb.FREEZE:
+            freeze_hold(connection, hold_id=hold_id, kind=FreezeKind.RISK, by=ADMIN, reason="hm", now=NOON)
+        case Verb.RESUME:
+            rows = connection.execute(hold_freeze.select().where(hold_freeze.c.hold_id == hold_id)).all()
+            freeze_id = rows[-1].freeze_id if rows else 404
+            unfreeze_hold(connection, freeze_id=freeze_id, by=ADMIN, reason="fine", now=NOON)
+        case Verb.REFUND | Verb.REFUND_PARTLY:
+            for row in connection.execute(hold_freeze.select().where(hold_freeze.c.kind == "ADMIN")):
+                unfreeze_hold(connection, freeze_id=row.freeze_id, by=ADMIN, reason="fine", now=NOON)
+            opened = connection.execute(backjob.select()).one_or_none()
+            approve_backjob(
+                connection,
+                backjob_id=opened.backjob_id if opened else 404,
+                by=ADMIN,
+                reason="so it is",
+                now=NOON,
+                amount="0.01" if verb is Verb.REFUND_PARTLY else None,
+            )
+
+
+def standing(connection: Connection) -> tuple[object, int]:
+    """Return the rows of the holds, and how many freezes are open."""
+    tables = books(connection)
+    return tables["hold"], sum(row[-1] is None for row in tables["hold_freeze"])
+
+
+def test_statements_follow_the_table(connection: Connection) -> None:
+    """Every state and verb against the bare SQL: what the table allows happens, and nothing else."""
+    found = {}
+    for state in HoldState:
+        for verb in Verb:
+            with connection.begin_nested() as savepoint:
+                hold_id = place_bare(connection, state)
+                holds, freezes = standing(connection)
+                run_statement(connection, hold_id, verb)
+                holds_after, freezes_after = standing(connection)
+                # One more freeze on a frozen hold leaves its row as it was.
+                if holds_after != holds or (verb is Verb.FREEZE and freezes_after > freezes):
+                    found[state, verb] = state_of(connection, hold_id)
+                savepoint.rollback()
+
+    assert found == NEXT_STATE
+
+
+def test_statement_on_a_state_that_does_not_allow_it_moves_no_money(connection: Connection) -> None:
+    """Where the table has no pair, neither the hold, nor a wallet, nor the transactions change."""
+    for state in HoldState:
+        for verb in Verb:
+            if (state, verb) in NEXT_STATE:
+                continue
+            with connection.begin_nested() as savepoint:
+                hold_id = place_bare(connection, state)
+                before = books(connection)
+                run_statement(connection, hold_id, verb)
+                after = books(connection)
+                for table in ("hold", "wallet", "transaction", "notification"):
+                    changed = [row for row in after[table] if row not in before[table]]
+                    told_of_no_money = table == "notification" and verb in (Verb.REFUND, Verb.REFUND_PARTLY)
+                    assert not changed or told_of_no_money, f"{verb} from {state} wrote {table} {changed}"
+                savepoint.rollback()
+
+
+def test_verbs_follow_the_table(connection: Connection) -> None:
+    """Every state and verb as a caller asks: allowed by the table, or refused with nothing written."""
+    found = {}
+    for state in HoldState:
+        for verb in Verb:
+            with connection.begin_nested() as savepoint:
+                hold_id = place_hold(connection, state=state)
+                if state is HoldState.FROZEN and verb in (Verb.REFUND, Verb.REFUND_PARTLY):
+                    request_backjob(connection, job=JOB, by=PAYER, reason="hm", now=NOON)
+                before = books(connection)
+                try:
+                    run_verb(connection, hold_id, verb)
+                except Refused:
+                    assert books(connection) == before
+                else:
+                    found[state, verb] = state_of(connection, hold_id)
+                savepoint.rollback()
+
+    assert found == NEXT_STATE
+
+
+@pytest.mark.parametrize("state", list(HoldState))
+def test_builder_places_every_state(connection: Connection, state: HoldState) -> None:
+    """What the tests call a hold of a state is one, with the transactions that lead there."""
+    hold_id = place_hold(connection, state=state)
+
+    settled_by = {HoldState.RELEASED: [("EARNING", HELD)], HoldState.REFUNDED: [("REFUND", HELD)]}
+    assert state_of(connection, hold_id) is state
+    assert transactions_of(connection, hold_id) == [("PENDING_EARNING", HELD), *settled_by.get(state, [])]
+
+
+def test_final_states_have_no_way_out() -> None:
+    """RELEASED and REFUNDED are final, and the others are unsettled."""
+    with_a_way_out = {state for state, _ in NEXT_STATE}
+
+    assert with_a_way_out == set(UNSETTLED)
+    assert set(HoldState) - with_a_way_out == {HoldState.RELEASED, HoldState.REFUNDED}
+
+
+@pytest.mark.parametrize("verb", list(Verb))
+def test_states_that_allow_a_verb_are_those_of_the_table(verb: Verb) -> None:
+    """What a refusal names as allowed is what the table allows."""
+    assert set(states_that_allow(verb)) == {state for state in HoldState if (state, verb) in NEXT_STATE}
+
+
+@pytest.mark.parametrize(
+    ("table", "constraint", "words"),
+    [
+        (hold, "hold_state_is_known", set(HoldState)),
+        (hold_freeze, "hold_freeze_kind_is_known", set(FreezeKind)),
+        (backjob, "backjob_state_is_known", set(BackjobState)),
+    ],
+)
+def test_python_and_the_database_know_the_same_words(
+    connection: Connection, table: Table, constraint: str, words: set[str]
+) -> None:
+    """A state is spelled once in Python, in the tables and in the database, and alike."""
+    in_tables = next(
+        str(check.sqltext)
+        for check in table.constraints
+        if isinstance(check, CheckConstraint) and check.name == constraint
+    )
+    in_database = connection.execute(
+        text("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = :name"),
+        {"name": constraint},
+    ).scalar_one()
+
+    assert set(re.findall(r"'(\w+)'", in_tables)) == words
+    assert set(re.findall(r"'(\w+)'", in_database)) == words
