@@ -14,8 +14,8 @@ from buffer_pipeline.database import database_clock
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.release import ReleaseBatch, ReleasePosition, release_matured
 
-BATCH_LIMIT: Final = 10_000
-"""Holds in one transaction: half a second of locks, and few enough commits."""
+BATCH_LIMIT: Final = 20_000
+"""Holds in one transaction: about a second of locks, and wallets that are changed once for many."""
 
 _DEADLOCK_OR_CONFLICT: Final = {"40P01", "40001"}
 

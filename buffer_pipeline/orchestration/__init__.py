@@ -1,0 +1,1 @@
+"""Dagster on top of the verbs: assets, checks, the hourly job, sensors."""

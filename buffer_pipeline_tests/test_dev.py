@@ -1,0 +1,270 @@
+"""`dev` as people use it: real processes, a real UI, Ctrl-C."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, func, select
+from sqlalchemy.engine import make_url
+
+from buffer_pipeline.cli.dev import serve
+from buffer_pipeline.database import make_engine
+from buffer_pipeline.embedded import EmbeddedServer, embedded_server
+from buffer_pipeline.errors import PaymentBufferError, SettingError
+from buffer_pipeline.settings import Settings
+from buffer_pipeline.tables import hold
+
+WAIT_SECONDS_MAX: Final = 120
+_SERVE: Final = (
+    "import sys; from buffer_pipeline.settings import load_settings;"
+    " from buffer_pipeline.cli.dev import serve;"
+    " serve(load_settings(), port=int(sys.argv[1]), sample=True)"
+)
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
+
+
+@contextmanager
+def serving(home: Path, port: int, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `serve` in a process group of its own, as a terminal does; kill all that is left of it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVE, str(port)],
+        env={**os.environ, "BUFFER_HOME": str(home), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        for pid in (process.pid, *processes_of(home)):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.wait()
+
+
+def processes_of(home: Path) -> list[int]:
+    """Return the processes whose environment names this BUFFER_HOME: all that `serve` has started."""
+    named = f"BUFFER_HOME={home}".encode()
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if named in environment.read_bytes().split(b"\0"):
+                found.append(int(environment.parent.name))
+        except OSError:
+            continue  # It ended meanwhile, or is somebody else's.
+    return found
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    """Return what it prints first, which is when it is ready."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def ask(port: int, query: str) -> Any:
+    """Ask the UI's GraphQL."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/graphql",
+        data=json.dumps({"query": query}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)["data"]
+
+
+def repository(port: int) -> Any:
+    """Return the schedules and sensors of the loaded code, once it is loaded."""
+    query = """{repositoriesOrError {... on RepositoryConnection {nodes {
+        schedules {name scheduleState {status}} sensors {name sensorState {status}}}}}}"""
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while not (nodes := ask(port, query)["repositoriesOrError"].get("nodes")):
+        assert time.monotonic() < deadline, "the code location does not load"
+        time.sleep(0.2)
+    return nodes[0]
+
+
+def held(engine: Engine) -> int:
+    """Return how many holds there are."""
+    with engine.connect() as connection:
+        return connection.execute(select(func.count()).select_from(hold)).scalar_one()
+
+
+def release_by_the_ui(port: int) -> str:
+    """Launch the job as the Launchpad does and return how its run ends."""
+    launch = """mutation {launchRun(executionParams: {mode: "default", runConfigData: {}, selector: {
+        repositoryLocationName: "buffer_pipeline", repositoryName: "__repository__",
+        jobName: "release_pending_payments"}}) {__typename ... on LaunchRunSuccess {run {runId}}}}"""
+    run_id = ask(port, launch)["launchRun"]["run"]["runId"]
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while True:
+        query = f'{{runOrError(runId: "{run_id}") {{... on Run {{status}}}}}}'
+        status: str = ask(port, query)["runOrError"]["status"]
+        if status in {"SUCCESS", "FAILURE", "CANCELED"}:
+            return status
+        assert time.monotonic() < deadline, f"the run is still {status}"
+        time.sleep(0.2)
+
+
+def test_dev_serves_until_ctrl_c_and_keeps_the_data(home: Path, port: int) -> None:
+    """It shows a UI over a sample, runs the job, and stops everything; the next start finds the data."""
+    with serving(home, port) as process:
+        started = first_line(process)
+        loaded = repository(port)
+        status = release_by_the_ui(port)
+        # A terminal sends Ctrl-C to its whole foreground process group.
+        os.killpg(process.pid, signal.SIGINT)
+        code = process.wait(timeout=WAIT_SECONDS_MAX)
+        left_behind = processes_of(home)
+        server_stopped = not (home / "postgres" / "postmaster.pid").exists()
+
+    assert started == f"Dagster UI: http://127.0.0.1:{port}  (Ctrl-C stops everything)"
+    assert loaded["schedules"] == [{"name": "hourly_release", "scheduleState": {"status": "RUNNING"}}]
+    assert {sensor["name"]: sensor["sensorState"]["status"] for sensor in loaded["sensors"]} == {
+        "overdue_releases": "RUNNING",
+        "stuck_frozen_payments": "RUNNING",
+    }
+    assert status == "SUCCESS"
+    assert code == 0
+    assert left_behind == []
+    assert server_stopped
+
+    with serving(home, port) as process:
+        first_line(process)
+        runs = ask(port, "{runsOrError {... on Runs {results {status}}}}")["runsOrError"]["results"]
+        process.terminate()
+        code = process.wait(timeout=WAIT_SECONDS_MAX)
+        left_behind = processes_of(home)
+    with embedded_server(home) as server:
+        engine = make_engine(server.books_url)
+        holds = held(engine)
+        engine.dispose()
+
+    assert {"status": "SUCCESS"} in runs
+    assert code == 0
+    assert left_behind == []
+    assert holds == 60
+
+
+def test_dev_stops_in_the_middle_of_its_start(home: Path, port: int) -> None:
+    """A signal that comes before the UI is up stops whatever has started by then."""
+    with serving(home, port) as process:
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        while not (home / "dagster" / "dagster.log").exists():
+            assert time.monotonic() < deadline, "it has not come as far as Dagster"
+            time.sleep(0.05)
+        process.terminate()
+        code = process.wait(timeout=WAIT_SECONDS_MAX)
+        left_behind = processes_of(home)
+
+    assert code == 0
+    assert left_behind == []
+    assert not (home / "postgres" / "postmaster.pid").exists()
+
+
+def test_dev_ends_when_dagster_does(home: Path, port: int) -> None:
+    """A webserver that dies takes the rest down with it, and the message names it."""
+    with serving(home, port) as process:
+        first_line(process)
+        webserver = next(
+            pid
+            for pid in processes_of(home)
+            if b"dagster_webserver" in (Path("/proc") / str(pid) / "cmdline").read_bytes()
+        )
+        os.kill(webserver, signal.SIGKILL)
+        output, _ = process.communicate(timeout=WAIT_SECONDS_MAX)
+        left_behind = processes_of(home)
+
+    assert process.returncode == 1
+    assert "Dagster: its webserver ended by itself with exit code -9" in output
+    assert left_behind == []
+    assert not (home / "postgres" / "postmaster.pid").exists()
+
+
+def test_dev_on_a_server_of_ones_own(server: EmbeddedServer, home: Path, port: int) -> None:
+    """BUFFER_DATABASE_URL is migrated and filled, and Dagster gets a second database beside it."""
+    name = f"own_{os.urandom(6).hex()}"
+    url = server.url(name).set(drivername="postgresql")
+    admin_url = server.url("postgres", user="postgres").set(drivername="postgresql").render_as_string()
+    with psycopg.connect(admin_url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} OWNER buffer")
+
+    with serving(home, port, BUFFER_DATABASE_URL=url.render_as_string(hide_password=False)) as process:
+        started = first_line(process)
+        process.terminate()
+        code = process.wait(timeout=WAIT_SECONDS_MAX)
+
+    with psycopg.connect(admin_url, autocommit=True) as admin:
+        databases = {row[0] for row in admin.execute("SELECT datname FROM pg_database")}
+    engine = make_engine(server.url(name))
+    holds = held(engine)
+    engine.dispose()
+    assert started.startswith("Dagster UI: ")
+    assert code == 0
+    assert f"{name}_dagster" in databases
+    assert holds == 60
+    assert not (home / "postgres").exists()
+
+
+def test_a_database_that_may_not_be_created_is_named(
+    server: EmbeddedServer, database_url: str, home: Path, port: int
+) -> None:
+    """Without the right to create a database, the message names the setting that avoids it."""
+    role = f"plain_{os.urandom(6).hex()}"
+    admin_url = server.url("postgres", user="postgres").set(drivername="postgresql").render_as_string()
+    with psycopg.connect(admin_url, autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} LOGIN")
+    url = make_url(database_url).set(username=role).render_as_string(hide_password=False)
+
+    with pytest.raises(PaymentBufferError, match="BUFFER_DAGSTER_DATABASE_URL") as refusal:
+        serve(Settings(home=home, database_url=url), port=port, sample=True)
+
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_unreachable_dagster_database_is_named(database_url: str, home: Path, port: int) -> None:
+    """Dagster is not started on a storage that nobody answers at."""
+    settings = Settings(
+        home=home,
+        database_url=database_url,
+        dagster_database_url="postgresql://nobody@127.0.0.1:1/dagster",
+    )
+
+    with pytest.raises(SettingError, match=r"^BUFFER_DAGSTER_DATABASE_URL: "):
+        serve(settings, port=port, sample=False)
+
+    assert not (home / "dagster").exists()
+
+
+def test_a_taken_port_is_refused_before_anything_starts(home: Path) -> None:
+    """The message names the port, and no database was touched."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        with pytest.raises(PaymentBufferError, match=f"^port {port}: Address already in use"):
+            serve(Settings(home=home), port=port, sample=True)
+
+    assert not home.exists()

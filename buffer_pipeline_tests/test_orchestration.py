@@ -1,0 +1,574 @@
+"""The Dagster definitions: the release run end to end, its checks, the schedule, the sensors."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import dagster as dg
+import pytest
+from sqlalchemy import Connection, Engine, func, select, text
+
+from buffer_pipeline.database import make_engine
+from buffer_pipeline.drain import BATCH_LIMIT
+from buffer_pipeline.freeze import unfreeze_hold
+from buffer_pipeline.hold import HoldState
+from buffer_pipeline.orchestration.definitions import build_defs, defs
+from buffer_pipeline.orchestration.resources import Books, books_from_environment
+from buffer_pipeline.orchestration.sensors import overdue_releases, stuck_frozen_payments
+from buffer_pipeline.policy import Policy
+from buffer_pipeline.tables import batch, hold_freeze, notification
+from buffer_pipeline_tests.builders import (
+    ADMIN,
+    DAY_7,
+    PAYEE,
+    books,
+    place_hold,
+    state_of,
+    wallet_of,
+)
+from buffer_pipeline_tests.conftest import NOON
+
+JOB_NAME: Final = "release_pending_payments"
+RELEASED: Final = dg.AssetKey("released_transactions")
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance in memory."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def lasting_instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance with storage on disk, as ticks and whole runs have it."""
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+@pytest.fixture
+def _environment(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUFFER_DATABASE_URL", database_url)
+
+
+@pytest.fixture
+def waiting(engine: Engine, _environment: None) -> int:
+    """A hold of 1000.00 PHP that has been due for long."""
+    with engine.begin() as connection:
+        return place_hold(connection)
+
+
+def release(
+    instance: dg.DagsterInstance, *, raise_on_error: bool = True, **config: object
+) -> dg.ExecuteInProcessResult:
+    """Run the job as a Launchpad user does."""
+    return defs.resolve_job_def(JOB_NAME).execute_in_process(
+        instance=instance,
+        raise_on_error=raise_on_error,
+        run_config={
+            "ops": {"released_transactions": {"ops": {"select_matured_transactions": {"config": config}}}}
+        },
+    )
+
+
+def reported(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    """Return the metadata of the asset's one materialization in the run."""
+    events = [
+        event.materialization
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == dg.AssetKey(asset)
+    ]
+    assert len(events) == 1
+    return {name: value.value for name, value in events[0].metadata.items()}
+
+
+def outcomes(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    """Return check -> whether it passed."""
+    return {evaluation.check_name: evaluation.passed for evaluation in result.get_asset_check_evaluations()}
+
+
+def rows_of(evaluation: dg.AssetCheckEvaluation, name: str) -> list[Any]:
+    """Return the rows of a table in the check's metadata."""
+    table = evaluation.metadata[name]
+    assert isinstance(table, dg.TableMetadataValue)
+    return [dict(record.data) for record in table.records]
+
+
+def delivered(connection: Connection) -> tuple[int, int]:
+    """Return how many notifications there are and how many are delivered."""
+    row = connection.execute(
+        select(func.count(), func.count(notification.c.delivered_at)).select_from(notification)
+    ).one()
+    return row[0], row[1]
+
+
+def failure_of(result: dg.ExecuteInProcessResult, step: str) -> str:
+    """Return why the step failed."""
+    error = result.failure_data_for_node(step)
+    assert error is not None
+    assert error.user_failure_data is not None
+    return error.user_failure_data.description or ""
+
+
+# ---- definitions
+
+
+def test_the_definitions_load_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A code server comes up while the database is away."""
+    monkeypatch.setenv("BUFFER_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+
+    dg.Definitions.validate_loadable(build_defs())
+
+
+def test_the_definitions_are_these() -> None:
+    """What operators know by name does not change unseen."""
+    repository = defs.get_repository_def()
+
+    assets = {
+        key.to_user_string(): sorted(parent.to_user_string() for parent in node.parent_keys)
+        for key, node in ((node.key, node) for node in repository.asset_graph.asset_nodes)
+    }
+    checks = {
+        f"{key.asset_key.to_user_string()}:{key.name}": repository.asset_graph.get(key).blocking
+        for key in repository.asset_graph.asset_check_keys
+    }
+    schedules = {
+        schedule.name: (schedule.cron_schedule, schedule.execution_timezone, schedule.default_status.value)
+        for schedule in repository.schedule_defs
+    }
+    sensors = {
+        sensor.name: (sensor.default_status.value, sensor.minimum_interval_seconds)
+        for sensor in repository.sensor_defs
+    }
+
+    assert assets == {
+        "buffered_transactions": [],
+        "frozen_payments": ["buffered_transactions"],
+        "released_transactions": ["buffered_transactions"],
+        "release_notifications": ["released_transactions"],
+        "release_counts": ["release_notifications", "released_transactions"],
+    }
+    assert checks == {
+        "released_transactions:books_balance": True,
+        "released_transactions:hold_settled_once": True,
+        "released_transactions:nothing_overdue": False,
+        "frozen_payments:no_payment_stuck": False,
+    }
+    assert [name for name in repository.job_names if not name.startswith("__")] == [JOB_NAME]
+    assert schedules == {"hourly_release": ("0 * * * *", "UTC", "RUNNING")}
+    assert sensors == {"overdue_releases": ("RUNNING", 300), "stuck_frozen_payments": ("RUNNING", 300)}
+
+
+def test_the_job_is_one_process_one_at_a_time_and_retried_whole() -> None:
+    """A release run is quick to start, queues behind another, and is retried from its first op."""
+    job = defs.resolve_job_def(JOB_NAME)
+
+    assert job.executor_def is dg.in_process_executor
+    assert job.run_tags["buffer/release"] == "1"
+    assert job.run_tags["dagster/retry_strategy"] == "ALL_STEPS"
+    graph = job.get_node_named("released_transactions").definition
+    assert isinstance(graph, dg.GraphDefinition)
+    assert {node.name for node in graph.nodes} == {"apply_credits", "select_matured_transactions"}
+    assert job.has_node_named("emit_notifications")
+
+
+# ---- the run
+
+
+def test_a_run_releases_what_is_due_and_tells_the_payee(
+    waiting: int, engine: Engine, lasting_instance: dg.DagsterInstance
+) -> None:
+    """Money moves, the books are checked, the notifications go out, the counts are reported."""
+    result = release(lasting_instance)
+
+    assert result.success
+    with engine.connect() as connection:
+        assert state_of(connection, waiting) is HoldState.RELEASED
+        assert wallet_of(connection, PAYEE).balance_minor == 100_000
+        assert delivered(connection) == (2, 2)
+        assert connection.scalar(select(batch.c.source)) == f"dagster run {result.run_id}"
+    assert outcomes(result) == {"books_balance": True, "hold_settled_once": True}
+    released = reported(result, "released_transactions")
+    assert (released["holds_released"], released["batches"], released["dry_run"]) == (1, 1, False)
+    assert (released["amount_PHP"], released["amounts"]) == (1000.0, "1000.00 PHP")
+    assert released["seconds"] >= 0
+    assert reported(result, "release_notifications") == {
+        "delivered": 2,
+        "waiting": 0,
+        "channel": "log",
+        "dry_run": False,
+    }
+    counts = reported(result, "release_counts")
+    assert (counts["holds_released"], counts["amount_PHP"], counts["dry_run"]) == (1, 1000.0, False)
+
+
+def test_the_first_op_reports_what_is_due(waiting: int, instance: dg.DagsterInstance) -> None:
+    """An operator sees the cut-off, the holds, the amounts and the oldest release date."""
+    del waiting
+
+    result = release(instance, as_of=DAY_7.isoformat())
+
+    event = next(
+        event
+        for event in result.all_node_events
+        if event.event_type_value == "STEP_OUTPUT" and event.node_name == "select_matured_transactions"
+    )
+    metadata = {name: value.value for name, value in event.step_output_data.metadata.items()}
+    assert metadata["due_holds"] == 1
+    assert metadata["amounts"] == "1000.00 PHP"
+    assert metadata["oldest_release_date"] == DAY_7.timestamp()
+    assert metadata["due_by"] == DAY_7.timestamp()
+
+
+@pytest.mark.usefixtures("_environment")
+def test_a_run_with_nothing_due_reports_zero(instance: dg.DagsterInstance) -> None:
+    """Zero is a count, so a gap in the plot means that no run came this far."""
+    result = release(instance)
+
+    assert reported(result, "released_transactions")["holds_released"] == 0
+    assert reported(result, "release_counts")["holds_released"] == 0
+
+
+def test_a_second_run_pays_nothing_twice(waiting: int, engine: Engine, instance: dg.DagsterInstance) -> None:
+    """A repeated run finds the payment released."""
+    del waiting
+    release(instance)
+
+    result = release(instance)
+
+    assert reported(result, "release_counts")["holds_released"] == 0
+    with engine.connect() as connection:
+        assert wallet_of(connection, PAYEE).balance_minor == 100_000
+
+
+def test_batch_limit_splits_the_run(waiting: int, engine: Engine, instance: dg.DagsterInstance) -> None:
+    """A small batch limit makes more batches, not fewer releases."""
+    del waiting
+    with engine.begin() as connection:
+        place_hold(connection)
+        place_hold(connection)
+
+    result = release(instance, batch_limit=2)
+
+    released = reported(result, "released_transactions")
+    assert (released["holds_released"], released["batches"]) == (3, 2)
+
+
+def test_a_dry_run_changes_nothing(waiting: int, engine: Engine, instance: dg.DagsterInstance) -> None:
+    """A dry run counts what a real one would release; no money moves and nobody is notified."""
+    del waiting
+    with engine.connect() as connection:
+        before = books(connection)
+
+    result = release(instance, dry_run=True)
+
+    with engine.connect() as connection:
+        assert books(connection) == before
+    released = reported(result, "released_transactions")
+    assert (released["holds_released"], released["dry_run"]) == (1, True)
+    notified = reported(result, "release_notifications")
+    assert (notified["delivered"], notified["waiting"], notified["dry_run"]) == (0, 1, True)
+    counts = reported(result, "release_counts")
+    assert (counts["holds_released"], counts["dry_run"]) == (0, True)
+    assert counts["holds_a_real_run_would_release"] == 1
+    assert "amount_PHP" not in counts
+
+
+def test_notifications_alone_are_those_of_no_run(
+    waiting: int, engine: Engine, instance: dg.DagsterInstance
+) -> None:
+    """What waits can be delivered by itself, also when the latest release was a dry run."""
+    del waiting
+    release(instance, dry_run=True)
+
+    result = dg.materialize(
+        [defs.get_assets_def("release_notifications")],
+        instance=instance,
+        resources=dict(defs.resources or {}),
+    )
+
+    assert result.success
+    with engine.connect() as connection:
+        assert delivered(connection) == (1, 1)
+
+
+def test_the_notifications_are_in_the_compute_log(
+    waiting: int, lasting_instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The step's stderr has a line a notification, with its id and its hold."""
+    release(lasting_instance)
+
+    lines = [line for line in capfd.readouterr().err.splitlines() if "PAYMENT_RELEASED" in line]
+    assert len(lines) == 1
+    assert f"hold {waiting}" in lines[0]
+    assert PAYEE in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("as_of", "fact"),
+    [
+        ("2026-03-02T12:00:00", "needs a zone"),
+        ("yesterday", "not ISO 8601"),
+        ((datetime.now(UTC) + timedelta(days=1)).isoformat(), "lies after the database's clock"),
+    ],
+    ids=["naive", "no-time", "future"],
+)
+def test_a_wrong_as_of_is_refused(
+    waiting: int, engine: Engine, instance: dg.DagsterInstance, as_of: str, fact: str
+) -> None:
+    """A cut-off without a zone, or one that has not come yet, writes nothing and is not retried."""
+    del waiting
+    with engine.connect() as connection:
+        before = books(connection)
+
+    result = release(instance, raise_on_error=False, as_of=as_of)
+
+    assert not result.success
+    message = failure_of(result, "released_transactions.select_matured_transactions")
+    assert fact in message
+    assert "\n" not in message
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
+    with engine.connect() as connection:
+        assert books(connection) == before
+
+
+def test_as_of_releases_what_was_due_then(waiting: int, engine: Engine, instance: dg.DagsterInstance) -> None:
+    """A moment before the release date releases nothing, the release date itself does."""
+    early = release(instance, as_of=(DAY_7 - timedelta(seconds=1)).isoformat())
+    with engine.connect() as connection:
+        state_before = state_of(connection, waiting)
+    on_time = release(instance, as_of=DAY_7.isoformat())
+
+    assert reported(early, "release_counts")["holds_released"] == 0
+    assert state_before is HoldState.BUFFERED
+    assert reported(on_time, "release_counts")["holds_released"] == 1
+
+
+def test_broken_books_keep_the_notifications_back(
+    waiting: int, superuser_url: str, engine: Engine, instance: dg.DagsterInstance
+) -> None:
+    """Money that came from nowhere fails a check that names it; nobody is told, nothing is retried."""
+    del waiting
+    corrupt(superuser_url, "UPDATE buffer.wallet SET balance_minor = balance_minor + 7")
+
+    result = release(instance, raise_on_error=False)
+
+    assert not result.success
+    assert outcomes(result) == {"books_balance": False, "hold_settled_once": True}
+    broken = next(
+        evaluation
+        for evaluation in result.get_asset_check_evaluations()
+        if evaluation.check_name == "books_balance"
+    )
+    row = rows_of(broken, "rows")[0]
+    assert row["currency"] == "PHP"
+    assert row["wallets_minor"] - row["transactions_minor"] == 14
+    with engine.connect() as connection:
+        assert delivered(connection) == (2, 0)
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
+
+
+def test_a_payment_that_was_paid_twice_is_named(
+    waiting: int, superuser_url: str, engine: Engine, instance: dg.DagsterInstance
+) -> None:
+    """A second EARNING of a hold, forced past the constraints, fails the other check."""
+    release(instance)
+    corrupt(
+        superuser_url,
+        "DROP INDEX buffer.transaction_hold_type_key",
+        "INSERT INTO buffer.transaction (type, from_account, from_wallet_id, to_account, to_wallet_id,"
+        " currency, amount_minor, balance_after_minor, hold_id, batch_id, recorded_at)"
+        " SELECT type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor,"
+        " balance_after_minor, hold_id, batch_id, recorded_at"
+        " FROM buffer.transaction WHERE type = 'EARNING'",
+    )
+    with engine.begin() as connection:
+        place_hold(connection)
+
+    result = release(instance, raise_on_error=False)
+
+    assert outcomes(result)["hold_settled_once"] is False
+    broken = next(
+        evaluation
+        for evaluation in result.get_asset_check_evaluations()
+        if evaluation.check_name == "hold_settled_once"
+    )
+    row = rows_of(broken, "rows")[0]
+    assert (row["hold_id"], row["earnings"]) == (waiting, 2)
+    with engine.connect() as connection:
+        assert delivered(connection) == (4, 2)
+
+
+def corrupt(superuser_url: str, *statements: str) -> None:
+    """Do to the books what no verb and no role of the application can."""
+    engine = make_engine(superuser_url)
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+# ---- the schedule
+
+
+def test_the_schedule_asks_for_a_run_on_the_hour(lasting_instance: dg.DagsterInstance) -> None:
+    """A tick asks for one run with the job's defaults."""
+    schedule = defs.resolve_schedule_def("hourly_release")
+
+    tick = schedule.evaluate_tick(
+        dg.build_schedule_context(instance=lasting_instance, scheduled_execution_time=NOON)
+    )
+
+    assert tick.run_requests is not None
+    assert len(tick.run_requests) == 1
+    assert tick.run_requests[0].run_config == {}
+    assert schedule.job_name == JOB_NAME
+
+
+def test_the_defaults_are_a_real_run_of_all_that_is_due() -> None:
+    """What the schedule launches releases up to the clock, in full batches, for real."""
+    config = defs.resolve_job_def(JOB_NAME).run_config_schema
+    op = config.config_type.fields["ops"].config_type.fields["released_transactions"]  # type: ignore[attr-defined]
+    select_op = op.config_type.fields["ops"].config_type.fields["select_matured_transactions"]
+
+    fields = select_op.config_type.fields["config"].config_type.fields
+
+    assert fields["batch_limit"].default_value == BATCH_LIMIT
+    assert fields["dry_run"].default_value is False
+    assert not fields["as_of"].is_required
+    assert all(field.description for field in fields.values())
+
+
+# ---- the sensors
+
+
+def sensor_context(
+    engine: Engine, instance: dg.DagsterInstance, *, cursor: str | None = None
+) -> dg.SensorEvaluationContext:
+    """Return what a tick gets."""
+    return dg.build_sensor_context(
+        instance=instance,
+        cursor=cursor,
+        resources={"books": Books(engine=engine, policy=Policy(stuck_after_hours=72))},
+    )
+
+
+def evaluation_of(result: Any) -> dg.AssetCheckEvaluation:
+    """Return the one check evaluation of a tick."""
+    assert isinstance(result, dg.SensorResult)
+    found = [event for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_payment_frozen_for_too_long_is_flagged(engine: Engine, instance: dg.DagsterInstance) -> None:
+    """The sensor observes the stuck payment and fails the check that lists it."""
+    with engine.begin() as connection:
+        stuck = place_hold(connection, state=HoldState.FROZEN)
+
+    result: Any = stuck_frozen_payments(sensor_context(engine, instance))
+
+    evaluation = evaluation_of(result)
+    assert (evaluation.check_name, evaluation.passed) == ("no_payment_stuck", False)
+    row = rows_of(evaluation, "holds")[0]
+    assert row == {
+        "hold_id": stuck,
+        "job": "job-8",
+        "payee": PAYEE,
+        "frozen_since": NOON.isoformat(),
+        "kinds": "ADMIN",
+    }
+    observation = next(event for event in result.asset_events if isinstance(event, dg.AssetObservation))
+    assert observation.asset_key == dg.AssetKey("frozen_payments")
+    assert observation.metadata["stuck_holds"].value == 1
+    assert result.skip_reason.skip_message == "payments frozen for more than 72 hours: 1"
+    assert not result.run_requests
+
+
+def test_a_fresh_freeze_is_not_stuck(engine: Engine, instance: dg.DagsterInstance) -> None:
+    """A payment frozen just now passes the check."""
+    with engine.begin() as connection:
+        place_hold(connection, state=HoldState.FROZEN, held_at=datetime.now(UTC) - timedelta(hours=71))
+
+    result = stuck_frozen_payments(sensor_context(engine, instance))
+
+    assert evaluation_of(result).passed
+
+
+def test_the_stuck_payments_are_told_once(engine: Engine, instance: dg.DagsterInstance) -> None:
+    """While the set is the same the sensor is silent; unfrozen, the check passes again."""
+    with engine.begin() as connection:
+        place_hold(connection, state=HoldState.FROZEN)
+    first: Any = stuck_frozen_payments(sensor_context(engine, instance))
+
+    second: Any = stuck_frozen_payments(sensor_context(engine, instance, cursor=first.cursor))
+    with engine.begin() as connection:
+        freeze_id = connection.scalars(select(hold_freeze.c.freeze_id)).one()
+        unfreeze_hold(connection, freeze_id=freeze_id, by=ADMIN, reason="looked", now=DAY_7)
+    third = stuck_frozen_payments(sensor_context(engine, instance, cursor=second.cursor))
+
+    assert second.asset_events == []
+    assert second.skip_reason.skip_message.endswith("the same as before")
+    assert evaluation_of(third).passed
+
+
+def test_no_more_than_a_hundred_rows_are_listed(engine: Engine, instance: dg.DagsterInstance) -> None:
+    """A flood of stuck payments is counted whole and listed in part."""
+    with engine.begin() as connection:
+        for _ in range(101):
+            place_hold(connection, state=HoldState.FROZEN)
+
+    result = stuck_frozen_payments(sensor_context(engine, instance))
+
+    evaluation = evaluation_of(result)
+    assert evaluation.metadata["stuck_holds"].value == 101
+    assert len(rows_of(evaluation, "holds")) == 100
+
+
+def test_a_payment_due_for_too_long_is_flagged(engine: Engine, instance: dg.DagsterInstance) -> None:
+    """A hold that nobody released within the hour fails the check that lists it."""
+    with engine.begin() as connection:
+        overdue = place_hold(connection)
+
+    result: Any = overdue_releases(sensor_context(engine, instance))
+
+    evaluation = evaluation_of(result)
+    assert (evaluation.check_name, evaluation.passed) == ("nothing_overdue", False)
+    assert rows_of(evaluation, "holds")[0]["hold_id"] == overdue
+    assert result.skip_reason.skip_message == "payments due for more than an hour: 1"
+
+
+def test_a_payment_due_just_now_is_not_overdue(engine: Engine, instance: dg.DagsterInstance) -> None:
+    """Within the hour the next run is expected to take it."""
+    with engine.begin() as connection:
+        place_hold(connection, held_at=datetime.now(UTC) - timedelta(days=7, minutes=30))
+
+    first: Any = overdue_releases(sensor_context(engine, instance))
+    second: Any = overdue_releases(sensor_context(engine, instance, cursor=first.cursor))
+
+    assert evaluation_of(first).passed
+    assert second.asset_events == []
+
+
+def test_a_sensors_tick_reads_the_books_of_the_environment(
+    waiting: int, lasting_instance: dg.DagsterInstance
+) -> None:
+    """As the daemon evaluates it, the sensor opens the books that the environment names."""
+    del waiting
+    sensor = defs.resolve_sensor_def("overdue_releases")
+
+    with dg.build_sensor_context(
+        instance=lasting_instance,
+        repository_def=defs.get_repository_def(),
+        sensor_name=sensor.name,
+        resources={"books": books_from_environment},
+    ) as context:
+        tick = sensor.evaluate_tick(context)
+
+    assert tick.skip_message == "payments due for more than an hour: 1"
+    assert len(tick.asset_events) == 1
