@@ -70,6 +70,8 @@ def release(
         )
     else:
         text = "No payments ready for release."
+    if output.as_json:
+        output.remark(text)
     output.answer(_document(iso(due_by), dry_run, run.holds_released, amounts, run.batches), text=text)
 
 
