@@ -4,7 +4,7 @@ RUN pip install --no-cache-dir uv
 WORKDIR /app
 COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY buffer_pipeline buffer_pipeline
-RUN uv sync --locked --no-dev --no-editable
+RUN uv sync --locked --no-dev --no-editable --compile-bytecode
 
 FROM python:3.12-slim
 RUN useradd --create-home buffer

@@ -56,7 +56,7 @@ def load(engine: Engine, *, holds: int, wallets: int) -> float:
 
 
 def release(url: str) -> tuple[dict[str, object], float, float, int]:
-    """Run `buffer-pipeline release`; return its answer, its seconds, those of its statements, its peak KiB."""
+    """Run `buffer-pipeline release`; return its answer, all its seconds, its statements', its peak KiB."""
     command = [sys.executable, "-c", "from buffer_pipeline.cli import main; main()", "release", "--json"]
     began = time.perf_counter()
     with subprocess.Popen(

@@ -74,3 +74,17 @@ def parse_time(name: str, text: str) -> datetime:
     except ValueError:
         raise InvalidInput(f"{name} {text!r}: not an ISO 8601 time such as 2026-11-18T23:35Z") from None
     return require_time(name, value)
+
+
+def parse_as_of(text: str | None, *, clock: datetime) -> datetime:
+    """Return the moment that `as_of` names, `clock` when it names none.
+
+    Raises:
+        InvalidInput: not a time with a zone, or after the database's `clock`.
+    """
+    if text is None:
+        return clock
+    as_of = parse_time("as_of", text)
+    if as_of > clock:
+        raise InvalidInput(f"as_of {text}: lies after the database's clock, {clock.isoformat()}")
+    return as_of

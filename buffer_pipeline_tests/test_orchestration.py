@@ -307,8 +307,8 @@ def test_the_notifications_are_in_the_compute_log(
 @pytest.mark.parametrize(
     ("as_of", "fact"),
     [
-        ("2026-03-02T12:00:00", "needs a zone"),
-        ("yesterday", "not ISO 8601"),
+        ("2026-03-02T12:00:00", "has no time zone"),
+        ("yesterday", "not an ISO 8601 time"),
         ((datetime.now(UTC) + timedelta(days=1)).isoformat(), "lies after the database's clock"),
     ],
     ids=["naive", "no-time", "future"],

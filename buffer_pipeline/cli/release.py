@@ -7,9 +7,10 @@ import typer
 from sqlalchemy import Connection
 
 from buffer_pipeline.cli.output import Output, iso
-from buffer_pipeline.cli.session import books, one_transaction, parse_as_of
+from buffer_pipeline.cli.session import books, one_transaction
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.drain import drain_matured
+from buffer_pipeline.inputs import parse_as_of
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.release import ReleaseBatch, release_early
 from buffer_pipeline.reports import due_holds, holds_of_batch
@@ -40,7 +41,7 @@ def release(
     with books() as (engine, _):
         with engine.connect() as connection:
             now = database_clock(connection)
-            due_by = parse_as_of(as_of, now=now)
+            due_by = parse_as_of(as_of, clock=now)
             due = due_holds(connection, due_by=due_by) if not output.as_json else None
         output.remark(f"Starting payment release job at {iso(now)}" + (" (dry run)" if dry_run else ""))
         with output.progress("release", total=due.holds if due else None) as advance:

@@ -18,7 +18,8 @@ from buffer_pipeline.delivery.drain import drain_notifications
 from buffer_pipeline.delivery.log import deliver_to_log
 from buffer_pipeline.delivery.log import logger as notifications_logger
 from buffer_pipeline.drain import BATCH_LIMIT, drain_matured
-from buffer_pipeline.errors import BooksOutOfBalance
+from buffer_pipeline.errors import BooksOutOfBalance, InvalidInput
+from buffer_pipeline.inputs import parse_as_of
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.orchestration.resources import Books
 from buffer_pipeline.outbox import notifications_waiting
@@ -94,8 +95,10 @@ def select_matured_transactions(
 ) -> Cutoff:
     """Fix the cut-off and count what is due by it."""
     with books.engine.begin() as connection:
-        clock = database_clock(connection)
-        due_by = clock if config.as_of is None else _read_as_of(context, config.as_of, clock=clock)
+        try:
+            due_by = parse_as_of(config.as_of, clock=database_clock(connection))
+        except InvalidInput as refusal:
+            refuse(context, str(refusal))
         due = reports.due_holds(connection, due_by=due_by)
     oldest = due.oldest_release_date
     context.add_output_metadata(
@@ -261,18 +264,6 @@ def do_not_retry(context: dg.OpExecutionContext | dg.AssetCheckExecutionContext)
     """Take back, for this run, the job's wish that a failed op be retried."""
     # `allow_retries=False` ends the retries of an op; those of a run go by its tags.
     context.instance.add_run_tags(context.run.run_id, {RETRY_FAILED_OPS_TAG: "false"})
-
-
-def _read_as_of(context: dg.OpExecutionContext, as_of: str, *, clock: datetime) -> datetime:
-    try:
-        moment = datetime.fromisoformat(as_of)
-    except ValueError:
-        refuse(context, f"as_of {as_of!r}: not ISO 8601, such as 2026-03-02T12:00:00+00:00")
-    if moment.tzinfo is None:
-        refuse(context, f"as_of {as_of}: needs a zone, such as {as_of}+00:00")
-    if moment > clock:
-        refuse(context, f"as_of {as_of}: lies after the database's clock, {clock.isoformat()}")
-    return moment
 
 
 @contextmanager
