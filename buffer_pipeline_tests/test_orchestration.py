@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
@@ -12,11 +13,13 @@ from buffer_pipeline.database import make_engine
 from buffer_pipeline.drain import BATCH_LIMIT
 from buffer_pipeline.freeze import unfreeze_hold
 from buffer_pipeline.hold import HoldState
+from buffer_pipeline.legacy import import_legacy
 from buffer_pipeline.orchestration.definitions import build_defs, defs
 from buffer_pipeline.orchestration.resources import Books, books_from_environment
 from buffer_pipeline.orchestration.sensors import overdue_releases, stuck_frozen_payments
 from buffer_pipeline.policy import Policy
-from buffer_pipeline.tables import batch, hold_freeze, notification
+from buffer_pipeline.reconcile import reconcile
+from buffer_pipeline.tables import batch, hold_freeze, notification, wallet
 from buffer_pipeline_tests.builders import (
     ADMIN,
     DAY_7,
@@ -28,6 +31,7 @@ from buffer_pipeline_tests.builders import (
 )
 from buffer_pipeline_tests.conftest import NOON
 
+EXPORT: Final = Path(__file__).parent / "legacy_export"
 JOB_NAME: Final = "release_pending_payments"
 RELEASED: Final = dg.AssetKey("released_transactions")
 
@@ -411,6 +415,33 @@ def corrupt(superuser_url: str, *statements: str) -> None:
         for statement in statements:
             connection.execute(text(statement))
     engine.dispose()
+
+
+@pytest.mark.usefixtures("_environment")
+def test_the_job_releases_the_real_export_by_its_figures(
+    engine: Engine, instance: dg.DagsterInstance
+) -> None:
+    """On the Django application's own export each cut-off releases what its README says was due."""
+    with engine.begin() as connection:
+        import_legacy(connection, EXPORT, now=NOON)
+
+    first = release(instance, as_of="2026-11-18T23:35:00Z")
+    second = release(instance, as_of="2026-11-22T00:00:00Z")
+    again = release(instance, as_of="2026-11-22T00:00:00Z")
+
+    assert [reported(run, "release_counts")["holds_released"] for run in (first, second, again)] == [4, 26, 0]
+    amounts = [reported(run, "release_counts")["amounts"] for run in (first, second, again)]
+    # 33,165.67 were due at the first cut-off, 208,818.09 at the second, the first's included.
+    assert amounts == ["33165.67 PHP", "175652.42 PHP", "none"]
+    assert [outcomes(run) for run in (first, second)] == [
+        {"books_balance": True, "hold_settled_once": True}
+    ] * 2
+    with engine.connect() as connection:
+        total = connection.scalar(select(func.sum(wallet.c.balance_minor + wallet.c.pending_earnings_minor)))
+        assert total == 5_000_000_00
+        assert reconcile(connection) == []
+        # One notification for each release and none for the import.
+        assert delivered(connection) == (30, 30)
 
 
 # ---- the schedule
