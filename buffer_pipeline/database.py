@@ -55,7 +55,7 @@ def fetch(connection: AnyConnection, name: str, **parameters: object) -> Sequenc
         with connection.cursor(row_factory=dict_row) as cursor:
             # Whatever the caller has its own times loaded as (Django with USE_TZ off: naive).
             cursor.adapters.register_loader("timestamptz", TimestamptzLoader)
-            cursor.execute(_pyformat(name), parameters)
+            cursor.execute(_pyformat(name), parameters, prepare=False)
             return cursor.fetchall()
     _require_transaction(connection.connection.driver_connection)
     return connection.execute(_statement(name), parameters).mappings().all()
@@ -87,7 +87,12 @@ def make_engine(url: URL | str) -> Engine:
     return create_engine(
         psycopg_url(url) if isinstance(url, str) else url,
         pool_pre_ping=True,
-        connect_args={"application_name": "buffer-pipeline", "options": "-c timezone=UTC"},
+        connect_args={
+            "application_name": "buffer-pipeline",
+            "options": "-c timezone=UTC",
+            # A prepared statement's plan forgets how many holds a batch has.
+            "prepare_threshold": None,
+        },
     )
 
 

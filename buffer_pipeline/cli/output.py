@@ -11,6 +11,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from buffer_pipeline.money import format_amount
 
@@ -69,7 +70,8 @@ class Output:
         for column in table.columns:
             column.overflow = "fold"
         for row in rows:
-            table.add_row(*[_cell(row.get(column)) for column in columns])
+            # As text: somebody's "[job]" is no markup.
+            table.add_row(*[Text(_cell(row.get(column))) for column in columns])
         console = Console()
         if not console.is_terminal:
             # A pipe has no width to fold for: one row stays one line.

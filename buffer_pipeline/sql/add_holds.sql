@@ -1,6 +1,9 @@
 -- (nothing) -> BUFFERED for each incoming earning whose reference is new.
 -- A reference that stands already, or that another transaction commits first, is passed over.
 -- Locks the payees' wallets by id. Returns the holds that were added.
+-- What has to wait for something else counts its rows and does not join them: the planner takes
+-- the incoming rows for one or two, and would join thousands in a loop. Wallets are locked before
+-- a transaction takes its id, so that ids are in the order of each wallet's history.
 WITH
 incoming AS MATERIALIZED (
   SELECT *
@@ -58,9 +61,8 @@ buffered_wallet AS (
   UPDATE buffer.wallet
   SET pending_earnings_minor = wallet.pending_earnings_minor + wallet_total.amount_minor
   FROM wallet_total
-  INNER JOIN locked_wallet ON wallet_total.wallet_id = locked_wallet.wallet_id
-  WHERE wallet.wallet_id = wallet_total.wallet_id
-  RETURNING wallet.wallet_id, wallet.owner
+  WHERE wallet.wallet_id = wallet_total.wallet_id AND (SELECT count(*) FROM locked_wallet) > 0
+  RETURNING wallet.wallet_id
 ),
 
 pending AS (
@@ -77,7 +79,7 @@ pending AS (
     added.hold_id,
     CAST(:now AS timestamptz)
   FROM added
-  INNER JOIN buffered_wallet ON added.payee_wallet_id = buffered_wallet.wallet_id
+  WHERE (SELECT count(*) FROM buffered_wallet) > 0
   ORDER BY added.hold_id
 ),
 
@@ -87,14 +89,14 @@ told AS (
   )
   SELECT
     'PAYMENT_PENDING',
-    buffered_wallet.owner,
+    payee.owner,
     added.hold_id,
     added.currency,
     added.amount_minor,
     added.release_date,
     CAST(:now AS timestamptz)
   FROM added
-  INNER JOIN buffered_wallet ON added.payee_wallet_id = buffered_wallet.wallet_id
+  INNER JOIN buffer.wallet AS payee ON added.payee_wallet_id = payee.wallet_id
   WHERE CAST(:notify AS boolean)
   ORDER BY added.hold_id
 )

@@ -91,8 +91,7 @@ changed_wallet AS (
     balance_minor = wallet.balance_minor + wallet_change.balance_change_minor,
     pending_earnings_minor = wallet.pending_earnings_minor + wallet_change.pending_change_minor
   FROM wallet_change
-  INNER JOIN locked_wallet ON wallet_change.wallet_id = locked_wallet.wallet_id
-  WHERE wallet.wallet_id = wallet_change.wallet_id
+  WHERE wallet.wallet_id = wallet_change.wallet_id AND (SELECT count(*) FROM locked_wallet) > 0
   RETURNING
     wallet.wallet_id,
     wallet.owner,
