@@ -15,7 +15,7 @@ from buffer_pipeline.errors import (
     WindowClosed,
 )
 from buffer_pipeline.hold import UNSETTLED, BackjobState
-from buffer_pipeline.inputs import REASON_LENGTH_MAX, require_id, require_text, require_time
+from buffer_pipeline.inputs import require_id, require_reason, require_text, require_time
 from buffer_pipeline.money import format_amount, parse_amount, split_in_proportion
 from buffer_pipeline.policy import Policy
 
@@ -53,7 +53,7 @@ def request_backjob(
     require_time("now", now)
     require_text("job", job)
     require_text("by", by)
-    require_text("reason", reason, length_max=REASON_LENGTH_MAX)
+    require_reason(reason)
     policy = policy or Policy()
 
     holds = fetch(connection, "lock_holds", hold_ids=[], job=job)
@@ -252,7 +252,7 @@ def _require_open(connection: AnyConnection, *, backjob_id: int, by: str, reason
     """Return the backjob's job."""
     require_time("now", now)
     require_text("by", by)
-    require_text("reason", reason, length_max=REASON_LENGTH_MAX)
+    require_reason(reason)
     require_id("backjob", backjob_id)
     return _find_open(connection, backjob_id)
 

@@ -14,7 +14,7 @@ from psycopg.types.datetime import TimestamptzLoader
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.sql.elements import TextClause
 
 from buffer_pipeline.errors import PaymentBufferError, SettingError
@@ -29,6 +29,9 @@ Row = Mapping[Any, Any]
 
 REVISION: Final = "0001"
 """The migration that this code is written for; a test compares it with the newest file."""
+
+_NOT_THERE: Final = {"42P01", "3F000"}
+"""No such table, no such schema."""
 
 OLDEST_SERVER: Final = 150000
 
@@ -133,9 +136,8 @@ def _require_usable(engine: Engine, *, migrated: bool) -> None:
     try:
         with engine.connect() as connection:
             version = connection.scalar(text("SELECT current_setting('server_version_num')::int"))
-    except OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        raise SettingError(f"BUFFER_DATABASE_URL: {reason}") from None
+    except DBAPIError as error:
+        raise SettingError(f"BUFFER_DATABASE_URL: {first_line(error)}") from None
     if version < OLDEST_SERVER:
         raise SettingError(f"BUFFER_DATABASE_URL: needs PostgreSQL 15 or newer, found {version}")
     found = books_revision(engine)
@@ -146,6 +148,11 @@ def _require_usable(engine: Engine, *, migrated: bool) -> None:
         )
 
 
+def first_line(error: DBAPIError) -> str:
+    """Return what the database said, in one line."""
+    return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
+
+
 def books_revision(engine: Engine) -> str | None:
     """Return the migration that the books are at, None when there are none."""
     try:
@@ -154,8 +161,10 @@ def books_revision(engine: Engine) -> str | None:
                 text(f"SELECT version_num FROM {SCHEMA}.alembic_version")  # noqa: S608 - a constant
             )
             return revision
-    except ProgrammingError:
-        return None
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) in _NOT_THERE:
+            return None
+        raise
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:

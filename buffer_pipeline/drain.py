@@ -1,9 +1,10 @@
 """A release run: batch after batch until nothing that was due is left."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection, Engine
@@ -48,13 +49,14 @@ def drain_matured(
     dry_run: bool = False,
     clock: Callable[[Connection], datetime] = database_clock,
     on_batch: Callable[[Connection, ReleaseBatch], None] | None = None,
+    after_batch: Callable[[ReleaseBatch], None] | None = None,
 ) -> ReleaseRun:
     """Release all that is due by `due_by`, each batch in a transaction of its own.
 
-    `limit` ends the run after so many holds. A dry run runs the same statements in one
-    transaction and rolls it back. `clock` gives each batch the time that the books record.
-    `on_batch` is called inside the batch's transaction. Cut short at any point, what is
-    committed is released and the rest is still due.
+    `limit` ends the run after so many holds. A dry run runs the same statements and
+    rolls each batch back. `clock` gives each batch the time that the books record.
+    `on_batch` is called inside the batch's transaction, `after_batch` behind its end. Cut
+    short at any point, what is committed is released and the rest is still due.
 
     Raises:
         InvalidInput: a limit below 1.
@@ -64,54 +66,49 @@ def drain_matured(
     if limit is not None and limit < 1:
         raise InvalidInput(f"limit {limit}: must be at least 1")
     run = ReleaseRun(due_by=due_by, dry_run=dry_run)
-    with _transactions(engine, dry_run=dry_run) as begin:
-        released_in_pass = True
-        while released_in_pass:
-            # A pass leaves out what others had locked; the next one looks at it again.
-            released_in_pass = False
-            position: ReleasePosition | None = ReleasePosition()
-            while position is not None:
-                room = batch_limit if limit is None else min(batch_limit, limit - run.holds_released)
-                if room == 0:
-                    return run
-                for attempt in _retrying(attempts=1 if dry_run else 5):
-                    with attempt, begin() as connection:
-                        batch = release_matured(
-                            connection,
-                            now=clock(connection),
-                            due_by=due_by,
-                            batch_limit=room,
-                            after=position,
-                            source=source,
-                        )
-                        if batch.holds_released and on_batch is not None:
-                            on_batch(connection, batch)
-                position = batch.position
-                if batch.holds_released:
-                    released_in_pass = True
-                    run.add(batch)
+    begin = partial(_rolled_back, engine) if dry_run else engine.begin
+    released_in_pass = True
+    while released_in_pass:
+        # A pass leaves out what others had locked; the next one looks at it again.
+        released_in_pass = False
+        position: ReleasePosition | None = ReleasePosition()
+        while position is not None:
+            room = batch_limit if limit is None else min(batch_limit, limit - run.holds_released)
+            if room == 0:
+                return run
+            for attempt in _retrying():
+                with attempt, begin() as connection:
+                    batch = release_matured(
+                        connection,
+                        now=clock(connection),
+                        due_by=due_by,
+                        batch_limit=room,
+                        after=position,
+                        source=source,
+                    )
+                    if batch.holds_released and on_batch is not None:
+                        on_batch(connection, batch)
+            position = batch.position
+            if batch.holds_released:
+                # What a dry run has rolled back would be there again.
+                released_in_pass = not dry_run
+                run.add(batch)
+                if after_batch is not None:
+                    after_batch(batch)
     return run
 
 
 @contextmanager
-def _transactions(
-    engine: Engine, *, dry_run: bool
-) -> Iterator[Callable[[], AbstractContextManager[Connection]]]:
-    """Yield what begins a batch's transaction."""
-    if not dry_run:
-        yield engine.begin
-        return
+def _rolled_back(engine: Engine) -> Iterator[Connection]:
+    # Batch by batch, so that a dry run keeps no hold from a real one for longer than a batch does.
     with engine.connect() as connection, connection.begin() as transaction:
-        try:
-            yield lambda: nullcontext(connection)
-        finally:
-            transaction.rollback()
+        yield connection
+        transaction.rollback()
 
 
-def _retrying(*, attempts: int) -> Retrying:
+def _retrying() -> Retrying:
     # A platform's transaction may hold wallets in another order than ours; the database then
     # ends one of the two. A batch that was ended wrote nothing.
-    # A dry run is one transaction, so there is nothing to try again in.
     return Retrying(
         retry=retry_if_exception(
             lambda error: (
@@ -119,7 +116,7 @@ def _retrying(*, attempts: int) -> Retrying:
                 and getattr(error.orig, "sqlstate", None) in _DEADLOCK_OR_CONFLICT
             )
         ),
-        stop=stop_after_attempt(attempts),
+        stop=stop_after_attempt(5),
         wait=wait_random_exponential(multiplier=0.05, max=1),
         reraise=True,
     )

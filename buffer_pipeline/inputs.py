@@ -13,12 +13,19 @@ TITLE_LENGTH_MAX: Final = 500
 REASON_LENGTH_MAX: Final = 2000
 
 
-def require_text(name: str, value: str, *, length_max: int = NAME_LENGTH_MAX, optional: bool = False) -> str:
+def require_text(
+    name: str,
+    value: str,
+    *,
+    length_max: int = NAME_LENGTH_MAX,
+    optional: bool = False,
+    may_have_lines: bool = False,
+) -> str:
     """Return `value` unchanged, if it can be stored and found again as it was written.
 
     Raises:
         InvalidInput: empty (unless `optional`), too long, with spaces around it, or with
-            control characters; the message starts with `name`.
+            control characters (line breaks where it `may_have_lines`); the message starts with `name`.
     """
     if not isinstance(value, str):
         raise InvalidInput(f"{name}: needs text, got {type(value).__name__}")
@@ -31,9 +38,21 @@ def require_text(name: str, value: str, *, length_max: int = NAME_LENGTH_MAX, op
     if value != value.strip():
         raise InvalidInput(f"{name} {value!r}: starts or ends with a space")
     # Cc are control characters, Cs are halves of surrogate pairs: PostgreSQL stores neither well.
-    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+    allowed = "\n\r\t" if may_have_lines else ""
+    if any(
+        unicodedata.category(character) in {"Cc", "Cs"} and character not in allowed for character in value
+    ):
         raise InvalidInput(f"{name} {value!r}: contains a control character")
     return value
+
+
+def require_reason(value: str) -> str:
+    """Return why somebody asks or decides, unchanged; it may run over several lines.
+
+    Raises:
+        InvalidInput: as `require_text`.
+    """
+    return require_text("reason", value, length_max=REASON_LENGTH_MAX, may_have_lines=True)
 
 
 def require_id(what: str, value: int) -> int:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Final
 
 from buffer_pipeline.database import AnyConnection, fetch
 from buffer_pipeline.errors import InvalidInput, ReferenceConflict, Refused
@@ -11,6 +12,10 @@ from buffer_pipeline.hold import HoldState
 from buffer_pipeline.inputs import TITLE_LENGTH_MAX, require_text, require_time
 from buffer_pipeline.money import format_amount, parse_amount
 from buffer_pipeline.policy import Policy
+
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
+"""Far from where adding a cooldown leaves the calendar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +152,9 @@ def _validate(earning: Earning, *, now: datetime, policy: Policy) -> _Incoming:
     for name in ("reference", "job", "payee", "payer"):
         require_text(name, getattr(earning, name))
     require_text("title", earning.title, length_max=TITLE_LENGTH_MAX, optional=True)
+    if earning.payer == earning.payee:
+        # A payer may release early, which is not a payee's to decide.
+        raise InvalidInput(f"payer {earning.payer!r}: is the payee too")
     amount_minor = parse_amount(earning.amount, earning.currency)
     held_at = require_time("held_at", earning.held_at or now)
     if earning.release_date is not None:
@@ -156,6 +164,11 @@ def _validate(earning: Earning, *, now: datetime, policy: Policy) -> _Incoming:
             release_date = held_at + policy.buffer
         except OverflowError:
             raise InvalidInput(f"held_at {held_at.isoformat()}: too late to add a buffer to") from None
+    for name, moment in (("held_at", held_at), ("release_date", release_date)):
+        if not EARLIEST <= moment < LATEST:
+            raise InvalidInput(
+                f"{name} {moment.isoformat()}: lies outside the years {EARLIEST.year} to {LATEST.year - 1}"
+            )
     if release_date < held_at:
         raise InvalidInput(f"release_date {release_date.isoformat()}: before held_at {held_at.isoformat()}")
     return _Incoming(earning=earning, amount_minor=amount_minor, held_at=held_at, release_date=release_date)

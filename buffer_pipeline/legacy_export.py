@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from buffer_pipeline.errors import InvalidInput
-from buffer_pipeline.inputs import REASON_LENGTH_MAX, parse_time, require_text
+from buffer_pipeline.inputs import parse_time, require_reason, require_text
 from buffer_pipeline.intake import Earning
 from buffer_pipeline.money import currency_places, format_amount, parse_amount
 
@@ -315,7 +315,7 @@ class _Export:
             dispute_id=require_text("disputeID", row["disputeID"], length_max=_ID_LENGTH_MAX),
             job=require_text("job", job["jobID"]),
             requested_by=self._payer(job),
-            reason=require_text("reason", row["reason"].strip(), length_max=REASON_LENGTH_MAX),
+            reason=require_reason(row["reason"].strip()),
             requested_at=parse_time("openedDate", row["openedDate"]),
         )
 

@@ -13,7 +13,7 @@ from buffer_pipeline.errors import (
     StateRefused,
 )
 from buffer_pipeline.hold import NEXT_STATE, HoldState, Verb, states_that_allow
-from buffer_pipeline.inputs import REASON_LENGTH_MAX, require_id, require_text, require_time
+from buffer_pipeline.inputs import require_id, require_reason, require_text, require_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +109,13 @@ def release_early(
     """
     require_time("now", now)
     require_text("by", by)
-    require_text("reason", reason, length_max=REASON_LENGTH_MAX)
+    require_reason(reason)
     if (hold_id is None) == (job is None):
         raise InvalidInput("release early: needs a hold or a job, one of them")
     if hold_id is not None:
         require_id("hold", hold_id)
+    else:
+        require_text("job", job or "")
     holds = fetch(connection, "lock_holds", hold_ids=[] if hold_id is None else [hold_id], job=job)
     if not holds:
         raise NotFound(f"hold {hold_id}: does not exist" if job is None else f"job {job!r}: has no hold")

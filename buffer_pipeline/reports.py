@@ -208,7 +208,7 @@ def wallet_statement(connection: Connection, *, owner: str, as_of: datetime | No
     def running(change: ColumnElement[Any]) -> ColumnElement[Any]:
         return func.sum(change).over(partition_by=wallet.c.wallet_id, order_by=transaction.c.transaction_id)
 
-    query = (
+    lines = (
         select(
             transaction.c.transaction_id,
             transaction.c.type,
@@ -234,10 +234,12 @@ def wallet_statement(connection: Connection, *, owner: str, as_of: datetime | No
         )
         .outerjoin(hold, hold.c.hold_id == transaction.c.hold_id)
         .where(wallet.c.owner == owner)
-        .order_by(transaction.c.transaction_id)
+        .subquery()
     )
+    # Cut off outside, so that each line keeps the sums of all that stand before it.
+    query = select(lines).order_by(lines.c.transaction_id)
     if as_of is not None:
-        query = query.where(transaction.c.recorded_at <= as_of)
+        query = query.where(lines.c.recorded_at <= as_of)
     return _rows(connection, query)
 
 

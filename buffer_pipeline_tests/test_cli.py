@@ -185,6 +185,9 @@ def test_release_dry_run_limit_and_as_of(run: Run, engine: Engine) -> None:
             "1.00",
         ),
         (("stuck", "--older-than", "3 days"), "older_than"),
+        (("stuck", "--older-than", "999999d"), "older_than"),
+        (("wallet", "statement", "worker-17", "--as-of", "2999-01-12T00:00:00Z"), "as_of"),
+        (("wallet", "show", "\udcff"), "argument"),
         (("hold", "import", "no-such-file.csv"), "no-such-file.csv"),
     ],
 )
@@ -222,6 +225,9 @@ def test_a_refusal_is_one_line_and_writes_nothing(
         ({"reference": "r" * 201}, "reference"),
         ({"held_at": LONG_AGO, "release_date": "2026-01-04T00:00:00Z"}, "release_date"),
         ({"held_at": "2026-01-05"}, "held_at"),
+        ({"release_date": "9999-12-31T23:00:00Z"}, "release_date"),
+        ({"held_at": "0001-01-01T05:00:00Z"}, "held_at"),
+        ({"payer": "worker-17"}, "payer"),
     ],
 )
 def test_a_bad_earning_is_refused(run: Run, engine: Engine, changes: dict[str, str], named: str) -> None:
@@ -252,8 +258,11 @@ def test_wrong_usage_exits_2(run: Run) -> None:
     missing_option = run("hold", "add", "--job", "job-8")
     both = run("hold", "show", "1", "--reference", "r")
     unknown = run("release", "--unknown")
+    as_json = run("hold", "list", "--state", "LOST", "--json")
 
-    assert [missing_option.code, both.code, unknown.code] == [2, 2, 2]
+    assert [missing_option.code, both.code, unknown.code, as_json.code] == [2, 2, 2, 2]
+    assert len(unknown.err.splitlines()) == 1
+    assert "LOST" in as_json.json["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -267,6 +276,7 @@ def test_wrong_usage_exits_2(run: Run) -> None:
         ("BUFFER_DATABASE_URL", "mysql://somewhere/else"),
         ("BUFFER_DATABASE_URL", "not a url"),
         ("BUFFER_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing"),
+        ("BUFFER_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing?foo=bar"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(
@@ -463,6 +473,45 @@ def test_import_takes_the_good_lines_and_reports_the_bad(run: Run, tmp_path: Pat
     assert "title" in first.json["refused"][2]["reason"]
     assert "held_at" in first.json["refused"][3]["reason"]
     assert (second.json["added"], second.json["replayed"]) == (0, 2)
+
+
+def test_import_names_the_line_where_a_quote_was_opened(run: Run, tmp_path: Path) -> None:
+    """A quote that is never closed takes the lines behind it along, and the report says which."""
+    file = tmp_path / "earnings.csv"
+    rows = [
+        f"q{number},job-1,worker-1,client-1,1,PHP,{title},,\n"
+        for number, title in enumerate(["a", '"b', "c"])
+    ]
+    file.write_text(CSV_HEADER + "".join(rows))
+
+    imported = run("hold", "import", str(file), "--json")
+
+    assert (imported.code, imported.json["added"]) == (1, 1)
+    assert [row["line"] for row in imported.json["refused"]] == [3]
+    assert "up to line 4" in imported.json["refused"][0]["reason"]
+
+
+def test_text_of_others_is_no_markup(run: Run) -> None:
+    """Brackets in a job or a title are shown as they were written."""
+    hold_add(run, job="[/x]", title="[bold]hi[/bold] [a]")
+
+    listed = run("hold", "list")
+    statement = run("wallet", "statement", "worker-17")
+
+    assert "[/x]" in listed.out
+    assert "[bold]hi[/bold] [a]" in statement.out
+
+
+def test_a_reason_may_have_lines(run: Run) -> None:
+    """What a client typed into a form comes back as it was typed."""
+    hold_add(run)
+    reason = "It leaks.\nPlease redo."
+
+    asked = run("backjob", "request", "--job", "job-8", "--by", "client-3", "--reason", reason, "--json")
+    listed = run("backjob", "list", "--json")
+
+    assert asked.code == 0
+    assert listed.json[0]["reason"] == reason
 
 
 def test_import_all_or_nothing(run: Run, engine: Engine, tmp_path: Path) -> None:

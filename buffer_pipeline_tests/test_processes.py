@@ -170,6 +170,16 @@ def test_a_terminated_command_stops_the_server_that_it_started(
     assert holds == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_the_folders_above_stay_closed_to_readers(home: Path, tmp_path: Path) -> None:
+    """The server's own user may pass through the folders above its data, and nobody may list them."""
+    tmp_path.chmod(0o700)
+
+    finish(start("hold", "list", BUFFER_HOME=str(home)))
+
+    assert tmp_path.stat().st_mode & 0o777 == 0o711
+
+
 def test_the_server_survives_a_killed_user(home: Path, postmaster: Path) -> None:
     """A user that was killed leaves the server running; the next one joins it and stops it."""
     settings = {"BUFFER_HOME": str(home)}

@@ -8,10 +8,12 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 from sqlalchemy.exc import DBAPIError
+from typer.exceptions import TyperException
 
 from buffer_pipeline.cli import backjob, books, freeze, hold, release, wallet
 from buffer_pipeline.cli.output import Output
-from buffer_pipeline.errors import PaymentBufferError, SettingError
+from buffer_pipeline.database import first_line
+from buffer_pipeline.errors import InvalidInput, PaymentBufferError, SettingError
 
 EXIT_REFUSED: Final = 1
 EXIT_USAGE: Final = 2
@@ -56,31 +58,44 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     ordered = ["--json"] * as_json + [argument for argument in given if argument != "--json"]
     # As Ctrl-C does: leave every context, so that the embedded server is stopped in order.
     signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGHUP, _terminate)
     try:
-        app(ordered)
+        _require_utf8(given)
+        # Not standalone, so that wrong usage is answered in JSON too where that is asked for.
+        sys.exit(app(ordered, standalone_mode=False) or 0)
+    except TyperException as error:
+        message = f"{error.format_message().rstrip('.')}; see --help"
+        _fail(error, as_json=as_json, code=EXIT_USAGE, message=message)
     except SettingError as error:
         _fail(error, as_json=as_json, code=EXIT_USAGE)
     except PaymentBufferError as error:
         _fail(error, as_json=as_json, code=EXIT_REFUSED)
     except DBAPIError as error:
-        _fail(error, as_json=as_json, code=EXIT_REFUSED, message=f"database: {_first_line(error)}")
-    except KeyboardInterrupt:
+        _fail(error, as_json=as_json, code=EXIT_REFUSED, message=f"database: {first_line(error)}")
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(EXIT_INTERRUPTED)
-    sys.exit(0)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(EXIT_TERMINATED)
 
 
-def _first_line(error: DBAPIError) -> str:
-    return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
-
-
 def _fail(error: Exception, *, as_json: bool, code: int, message: str = "") -> NoReturn:
     message = " ".join((message or str(error)).split())
     sys.stderr.write(f"{message}\n")
+    _fail_in_json(error, as_json=as_json, message=message)
+    sys.exit(code)
+
+
+def _fail_in_json(error: Exception, *, as_json: bool, message: str) -> None:
     if as_json:
         document = {"error": {"type": type(error).__name__, "message": message}}
         sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
-    sys.exit(code)
+
+
+def _require_utf8(arguments: list[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(f"argument {argument!a}: not UTF-8") from None

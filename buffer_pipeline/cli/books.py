@@ -76,7 +76,11 @@ def import_legacy_command(
     from buffer_pipeline.legacy import import_legacy
 
     output: Output = context.obj
-    with books() as (engine, _), engine.begin() as connection:
+    with (
+        books() as (engine, _),
+        output.progress("import-legacy", total=None),
+        engine.begin() as connection,
+    ):
         done = import_legacy(connection, directory, now=database_clock(connection), strict=strict)
     quarantined = [{"row": item.row, "reason": item.reason} for item in done.quarantined]
     text = (
@@ -97,7 +101,13 @@ def import_legacy_command(
 
 def dev(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the Dagster UI.")] = 3000,
-    sample: Annotated[bool, typer.Option(help="Load a sample when the books are empty.")] = True,
+    sample: Annotated[
+        bool,
+        typer.Option(
+            help="Load a sample when the books are empty. Not for a database that will hold real money:"
+            " what is written stays."
+        ),
+    ] = True,
 ) -> None:
     """Start everything on this machine: PostgreSQL, the books, Dagster's UI, schedule and sensors.
 

@@ -28,6 +28,7 @@ from buffer_pipeline.database import (
     REVISION,
     books_revision,
     database_clock,
+    first_line,
     make_engine,
     migrate,
     open_database,
@@ -134,7 +135,10 @@ def _signals() -> Iterator[threading.Event]:
     def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        number: signal.signal(number, ask_to_stop)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield stop
     finally:
@@ -175,7 +179,7 @@ def _beside_the_books(settings: Settings, books_url: URL) -> URL:
                     # Somebody else may have been first.
                     if not connection.scalar(find, {"name": name}):
                         raise PaymentBufferError(
-                            f"database {name!r}: cannot be created ({_first_line(error)});"
+                            f"database {name!r}: cannot be created ({first_line(error)});"
                             " set BUFFER_DAGSTER_DATABASE_URL to one that Dagster may use"
                         ) from None
     return _dagster_url(books_url.set(database=name))
@@ -197,13 +201,9 @@ def _require_dagster_storage(url: URL) -> None:
     try:
         engine.connect().close()
     except DBAPIError as error:
-        raise SettingError(f"BUFFER_DAGSTER_DATABASE_URL: {_first_line(error)}") from None
+        raise SettingError(f"BUFFER_DAGSTER_DATABASE_URL: {first_line(error)}") from None
     finally:
         engine.dispose()
-
-
-def _first_line(error: DBAPIError) -> str:
-    return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
 
 
 def _prepare_dagster_home(home: Path, *, root: Path) -> Path:

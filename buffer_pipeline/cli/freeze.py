@@ -15,6 +15,7 @@ from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind
 from buffer_pipeline.reports import stuck_holds
 
+_DURATION_MAX: Final = 100_000
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -93,7 +94,7 @@ def stuck(
 
 
 def _parse_duration(text: str) -> timedelta:
-    found = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
-    if found is None:
-        raise InvalidInput(f"older_than {text!r}: not a duration such as 72h, 3d or 90m")
+    found = re.fullmatch(r"([0-9]{1,9})([mhd])", text)
+    if found is None or int(found[1]) > _DURATION_MAX:
+        raise InvalidInput(f"older_than {text!r}: not a duration such as 72h, 3d or 90m, up to 100000")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -110,7 +110,7 @@ def list_(
     payee: Annotated[str | None, typer.Option(help="Only this owner's.")] = None,
     job: Annotated[str | None, typer.Option(help="Only of this job.")] = None,
     due: Annotated[bool, typer.Option("--due", help="Only what the next release takes.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=2**31, help="At most so many.")] = None,
 ) -> None:
     """List holds by release date.
 
@@ -181,10 +181,10 @@ def import_(
 
 
 def _count_lines(file: Path) -> int:
-    """Return the number of lines, having read it all: a wrong encoding is found before a write."""
+    """Count the lines behind the header; so a wrong encoding is found before anything is written."""
     try:
         with file.open(encoding="utf-8-sig") as stream:
-            return sum(1 for _ in stream)
+            return max(sum(1 for _ in stream) - 1, 0)
     except OSError as error:
         raise InvalidInput(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -219,15 +219,17 @@ def _read(file: Path) -> Iterator[tuple[int, Earning | Refused]]:
         if len(set(header)) < len(header):
             raise InvalidInput(f"{file}: a column stands twice")
         while True:
+            line = reader.line_num + 1
             try:
                 fields = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield reader.line_num, InvalidInput(f"broken line: {error}")
+                last = "" if reader.line_num == line else f"; nothing up to line {reader.line_num} was read"
+                yield line, InvalidInput(f"broken line: {error}{last}")
                 continue
             if fields:
-                yield reader.line_num, _earning(header, fields)
+                yield line, _earning(header, fields)
 
 
 def _earning(header: list[str], fields: list[str]) -> Earning | Refused:

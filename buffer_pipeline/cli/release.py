@@ -13,7 +13,7 @@ from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.inputs import parse_as_of
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.release import ReleaseBatch, release_early
-from buffer_pipeline.reports import due_holds, holds_of_batch
+from buffer_pipeline.reports import Rows, due_holds, holds_of_batch
 
 
 def register(app: typer.Typer) -> None:
@@ -45,20 +45,31 @@ def release(
             due = due_holds(connection, due_by=due_by) if not output.as_json else None
         output.remark(f"Starting payment release job at {iso(now)}" + (" (dry run)" if dry_run else ""))
         with output.progress("release", total=due.holds if due else None) as advance:
+            rows: Rows = []
 
-            def after_batch(connection: Connection, batch: ReleaseBatch) -> None:
-                advance(batch.holds_released)
+            def on_batch(connection: Connection, batch: ReleaseBatch) -> None:
                 if verbose and batch.batch_id is not None:
-                    for row in holds_of_batch(connection, batch_id=batch.batch_id):
-                        amount = format_amount(row["amount_minor"], row["currency"])
-                        output.remark(
-                            f"hold {row['hold_id']}: {amount} {row['currency']} to {row['payee']},"
-                            f" job {row['job']}, due {iso(row['release_date'])}"
-                        )
+                    # Read inside, since a dry run leaves nothing; said behind the commit.
+                    rows[:] = holds_of_batch(connection, batch_id=batch.batch_id)
+
+            def after_batch(batch: ReleaseBatch) -> None:
+                advance(batch.holds_released)
+                for row in rows:
+                    amount = format_amount(row["amount_minor"], row["currency"])
+                    output.remark(
+                        f"hold {row['hold_id']}: {amount} {row['currency']} to {row['payee']},"
+                        f" job {row['job']}, due {iso(row['release_date'])}"
+                    )
 
             began = time.perf_counter()
             run = drain_matured(
-                engine, due_by=due_by, source="cli", limit=limit, dry_run=dry_run, on_batch=after_batch
+                engine,
+                due_by=due_by,
+                source="cli",
+                limit=limit,
+                dry_run=dry_run,
+                on_batch=on_batch,
+                after_batch=after_batch,
             )
             seconds = time.perf_counter() - began
     amounts = {code: format_amount(minor, code) for code, minor in sorted(run.amounts_minor.items())}

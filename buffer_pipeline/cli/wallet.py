@@ -6,7 +6,7 @@ import typer
 
 from buffer_pipeline.cli.output import Output, present
 from buffer_pipeline.cli.session import one_transaction
-from buffer_pipeline.inputs import parse_time
+from buffer_pipeline.inputs import parse_as_of
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.reports import list_wallets, wallet_statement
 from buffer_pipeline.wallet import Movement
@@ -44,8 +44,8 @@ def statement(
     Example: `buffer-pipeline wallet statement worker-17 --as-of 2026-11-01T00:00Z`
     """
     output: Output = context.obj
-    until = None if as_of is None else parse_time("as_of", as_of)
-    with one_transaction() as (connection, _, _now):
+    with one_transaction() as (connection, _, now):
+        until = None if as_of is None else parse_as_of(as_of, clock=now)
         rows = wallet_statement(connection, owner=owner, as_of=until)
     output.table(
         present(rows),

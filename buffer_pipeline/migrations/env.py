@@ -8,8 +8,10 @@ from buffer_pipeline.tables import SCHEMA, metadata
 connection = context.config.attributes["connection"]
 # Two processes may start together: the second waits here and then finds nothing to do.
 connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('buffer.migrate'))"))
-# Alembic keeps its own table beside the books, so their schema must stand first and fall last.
-connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+# Alembic keeps its own table beside the books, so their schema stands before the first migration
+# and stays behind the last. Where somebody has made it, no right to create one is needed.
+if connection.scalar(text(f"SELECT to_regnamespace('{SCHEMA}')")) is None:
+    connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
 context.configure(
     connection=connection,
     target_metadata=metadata,

@@ -67,6 +67,7 @@ class ReleaseConfig(dg.Config):
     batch_limit: int = Field(
         default=BATCH_LIMIT,
         ge=1,
+        le=1_000_000,
         description="The most holds in one transaction. The run goes on batch by batch until"
         " nothing that was due at the cut-off is left.",
     )

@@ -29,8 +29,12 @@ CREATE TRIGGER hold_is_kept BEFORE DELETE OR TRUNCATE ON buffer.hold
 FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
 CREATE TRIGGER backjob_is_kept BEFORE DELETE OR TRUNCATE ON buffer.backjob
 FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+CREATE TRIGGER hold_freeze_is_kept BEFORE DELETE OR TRUNCATE ON buffer.hold_freeze
+FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
 REVOKE UPDATE, DELETE, TRUNCATE
-  ON buffer.wallet, buffer.hold, buffer.transaction, buffer.batch, buffer.backjob FROM CURRENT_USER;
+  ON buffer.wallet, buffer.hold, buffer.transaction, buffer.batch, buffer.backjob, buffer.hold_freeze
+  FROM CURRENT_USER;
+GRANT UPDATE (closed_by, closing_reason, closed_at) ON buffer.hold_freeze TO CURRENT_USER;
 GRANT UPDATE (balance_minor, pending_earnings_minor) ON buffer.wallet TO CURRENT_USER;
 GRANT UPDATE (state, release_date, refunded_minor, settled_at) ON buffer.hold TO CURRENT_USER;
 GRANT UPDATE (state, decided_by, decision_reason, decided_at, refunded_minor)
