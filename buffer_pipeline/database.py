@@ -140,8 +140,7 @@ def _require_usable(engine: Engine, *, migrated: bool) -> None:
         raise SettingError(f"BUFFER_DATABASE_URL: {first_line(error)}") from None
     if version < OLDEST_SERVER:
         raise SettingError(f"BUFFER_DATABASE_URL: needs PostgreSQL 15 or newer, found {version}")
-    found = books_revision(engine)
-    if migrated and found != REVISION:
+    if migrated and (found := books_revision(engine)) != REVISION:
         raise PaymentBufferError(
             f"books: at revision {found or 'none'}, this version needs {REVISION};"
             " run `buffer-pipeline migrate`"

@@ -465,15 +465,6 @@ def test_approval_refunds_a_team_in_several_currencies(connection: Connection) -
     assert list(after) == [10_000, 12_000]
 
 
-def test_approval_where_payer_and_payee_are_one(connection: Connection) -> None:
-    """An owner who paid themselves has it back in the balance, once."""
-    place_hold(connection, payee=PAYER)
-
-    decide(connection, approve_backjob, request(connection).backjob_id)
-
-    assert wallet_of(connection, PAYER) == Wallet(balance_minor=100_000)
-
-
 def test_refund_goes_to_each_holds_own_payer(connection: Connection) -> None:
     """Of a job that two clients paid, each has their own part back."""
     place_hold(connection, amount="100.00")

@@ -467,7 +467,7 @@ def test_import_takes_the_good_lines_and_reports_the_bad(run: Run, tmp_path: Pat
 
     assert first.code == 1
     assert (first.json["read"], first.json["added"], first.json["replayed"]) == (6, 2, 0)
-    assert [row["line"] for row in first.json["refused"]] == [3, 4, 6, 8]
+    assert [row["line"] for row in first.json["refused"]] == [3, 4, 5, 8]
     assert "amount -1" in first.json["refused"][0]["reason"]
     assert "4 fields" in first.json["refused"][1]["reason"]
     assert "title" in first.json["refused"][2]["reason"]
