@@ -184,6 +184,20 @@ def test_dry_run_counts_like_a_real_one_and_changes_nothing(engine: Engine) -> N
     assert (real.holds_released, real.amounts_minor, real.batches) == (5, {"PHP": 500_000}, 3)
 
 
+def test_real_run_beside_a_dry_one_releases_all(engine: Engine) -> None:
+    """A dry run keeps no hold from a real run once its batch is counted."""
+    place(engine, 5)
+    beside: list[int] = []
+
+    def release_for_real(_batch: ReleaseBatch) -> None:
+        beside.append(drain(engine).holds_released)
+
+    dry = drain(engine, dry_run=True, after_batch=release_for_real)
+
+    assert dry.holds_released == 5
+    assert beside == [5]
+
+
 def test_dry_run_keeps_to_its_limit(engine: Engine) -> None:
     """A limit counts in a dry run as well."""
     place(engine, 5)

@@ -191,6 +191,8 @@ REWRITINGS: Final = [
     "TRUNCATE buffer.wallet CASCADE",
     "DELETE FROM buffer.backjob",
     "TRUNCATE buffer.backjob CASCADE",
+    "DELETE FROM buffer.hold_freeze",
+    "TRUNCATE buffer.hold_freeze",
 ]
 
 

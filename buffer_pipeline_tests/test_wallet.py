@@ -1,6 +1,7 @@
 """Rule 9: money enters and leaves a balance once per reference, and never below zero."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, Engine, select
 from buffer_pipeline.errors import InsufficientFunds, InvalidInput, NotFound, ReferenceConflict
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.release import release_matured
+from buffer_pipeline.reports import wallet_statement
 from buffer_pipeline.tables import transaction
 from buffer_pipeline.wallet import Movement, deposit, open_balance, withdraw
 from buffer_pipeline_tests.builders import (
@@ -293,3 +295,15 @@ def test_movements_raced_with_a_release_add_up(engine: Engine) -> None:
 
     with engine.connect() as connection:
         assert wallet_of(connection, PAYEE) == Wallet(balance_minor=115_000)
+
+
+def test_statement_keeps_the_sums_of_lines_that_it_leaves_out(connection: Connection) -> None:
+    """A line written earlier at a later time still counts in the balance of those behind it."""
+    deposit(
+        connection, owner=PAYEE, amount="10", currency="PHP", reference="late", now=NOON + timedelta(hours=1)
+    )
+    deposit(connection, owner=PAYEE, amount="5", currency="PHP", reference="early", now=NOON)
+
+    lines = wallet_statement(connection, owner=PAYEE, as_of=NOON)
+
+    assert [(line["reference"], line["balance_after_minor"]) for line in lines] == [("early", 1_500)]
