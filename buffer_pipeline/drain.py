@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from buffer_pipeline.database import database_clock
+from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.release import ReleaseBatch, ReleasePosition, release_matured
 
@@ -47,7 +47,7 @@ def drain_matured(
     batch_limit: int = BATCH_LIMIT,
     limit: int | None = None,
     dry_run: bool = False,
-    clock: Callable[[Connection], datetime] = database_clock,
+    clock: Callable[[Connection], datetime] = clock_of_a_writer,
     on_batch: Callable[[Connection, ReleaseBatch], None] | None = None,
     after_batch: Callable[[ReleaseBatch], None] | None = None,
 ) -> ReleaseRun:

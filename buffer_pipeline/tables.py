@@ -13,11 +13,13 @@ from sqlalchemy import (
     Column,
     Computed,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
     Index,
     MetaData,
+    PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
@@ -320,4 +322,78 @@ Index(
     "notification_waiting_idx",
     notification.c.notification_id,
     postgresql_where=text("delivered_at IS NULL"),
+)
+
+# The hours whose figures stand in the next table; an hour in which nothing happened has a row here alone.
+counted_hour = Table(
+    "counted_hour",
+    metadata,
+    Column("hour", DateTime(timezone=True), primary_key=True),
+    Column("counted_by", Text, nullable=False),
+    _when("counted_at"),
+    CheckConstraint(
+        "hour = date_bin('1 hour', hour, timestamptz '2000-01-01 00:00:00+00')",
+        name="counted_hour_is_whole",
+    ),
+    CheckConstraint("counted_at >= hour + interval '1 hour'", name="counted_hour_was_over"),
+)
+
+# A report, deleted and written again whenever an hour is counted; no money depends on it.
+hourly_release_count = Table(
+    "hourly_release_count",
+    metadata,
+    Column(
+        "hour",
+        DateTime(timezone=True),
+        ForeignKey(counted_hour.c.hour, name="hourly_release_count_hour_fkey", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("currency", Text, nullable=False),
+    Column("holds_added", BigInteger, nullable=False),
+    Column("added_minor", BigInteger, nullable=False),
+    Column("holds_released", BigInteger, nullable=False),
+    Column("holds_released_early", BigInteger, nullable=False),
+    Column("released_minor", BigInteger, nullable=False),
+    Column("payees", BigInteger, nullable=False),
+    Column("lateness_median_seconds", Double, nullable=True),
+    Column("lateness_max_seconds", Double, nullable=True),
+    Column("refunds", BigInteger, nullable=False),
+    Column("refunded_minor", BigInteger, nullable=False),
+    Column("freezes_opened", BigInteger, nullable=False),
+    Column("freezes_closed", BigInteger, nullable=False),
+    PrimaryKeyConstraint("hour", "currency"),
+    CheckConstraint("currency ~ '^[A-Z]{3}$'", name="hourly_release_count_currency_is_iso_4217"),
+    CheckConstraint(
+        "(holds_added = 0) = (added_minor = 0) AND (holds_released = 0) = (released_minor = 0)"
+        " AND (refunds = 0) = (refunded_minor = 0)",
+        name="hourly_release_count_amount_iff_counted",
+    ),
+    CheckConstraint(
+        "(holds_released = 0) = (payees = 0) AND payees <= holds_released",
+        name="hourly_release_count_payees_iff_released",
+    ),
+    CheckConstraint(
+        "(holds_released = holds_released_early) = (lateness_max_seconds IS NULL)"
+        " AND (lateness_max_seconds IS NULL) = (lateness_median_seconds IS NULL)",
+        name="hourly_release_count_lateness_iff_released_on_schedule",
+    ),
+    CheckConstraint(
+        "least(holds_added, holds_released_early, holds_released - holds_released_early, refunds,"
+        " freezes_opened, freezes_closed) >= 0",
+        name="hourly_release_count_not_negative",
+    ),
+)
+
+# What operators have been told: one alert a kind, subject and period.
+alert = Table(
+    "alert",
+    metadata,
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    _when("period"),
+    _when("sent_at"),
+    PrimaryKeyConstraint("kind", "subject", "period"),
+    CheckConstraint(
+        "kind IN ('STUCK_PAYMENT', 'OVERDUE_RELEASE', 'FAILED_RUN')", name="alert_kind_is_known"
+    ),
 )

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 
-from buffer_pipeline.database import database_clock, open_database
+from buffer_pipeline.database import open_database
+from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.settings import Settings, load_settings
 
 
@@ -22,4 +23,4 @@ def books(*, migrated: bool = True) -> Iterator[tuple[Engine, Settings]]:
 def one_transaction() -> Iterator[tuple[Connection, Settings, datetime]]:
     """Yield a connection in a transaction that commits at the end, the settings and the time."""
     with books() as (engine, settings), engine.begin() as connection:
-        yield connection, settings, database_clock(connection)
+        yield connection, settings, clock_of_a_writer(connection)
