@@ -36,10 +36,14 @@ _NOT_THERE: Final = {"42P01", "3F000"}
 OLDEST_SERVER: Final = 150000
 
 
+def statement_text(name: str) -> str:
+    """Return `sql/<name>.sql` as it stands."""
+    return (resources.files("buffer_pipeline") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
 @cache
 def _statement(name: str) -> TextClause:
-    path = resources.files("buffer_pipeline") / "sql" / f"{name}.sql"
-    return text(path.read_text(encoding="utf-8"))
+    return text(statement_text(name))
 
 
 @cache
@@ -62,6 +66,25 @@ def fetch(connection: AnyConnection, name: str, **parameters: object) -> Sequenc
             return cursor.fetchall()
     _require_transaction(connection.connection.driver_connection)
     return connection.execute(_statement(name), parameters).mappings().all()
+
+
+def copy_rows(connection: Connection, name: str, **parameters: object) -> bytes:
+    """Run the statement `sql/<name>.sql` and return its rows as COPY's binary form has them.
+
+    Nothing is made of a row on its way: millions of them come as fast as the server can say them.
+    """
+    driver_connection: Any = connection.connection.driver_connection
+    _require_transaction(driver_connection)
+    # COPY takes no parameters, so they are quoted into it here.
+    query = psycopg.ClientCursor(driver_connection).mogrify(_pyformat(name), parameters)
+    rows = bytearray()
+    with (
+        driver_connection.cursor() as cursor,
+        cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)") as copy,
+    ):
+        for block in copy:
+            rows += block
+    return bytes(rows)
 
 
 def _require_transaction(connection: Any) -> None:

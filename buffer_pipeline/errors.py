@@ -4,6 +4,7 @@ Every message names the thing, the fact and what is allowed.
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 
 
 class PaymentBufferError(Exception):
@@ -16,6 +17,14 @@ class SettingError(PaymentBufferError):
 
 class BooksOutOfBalance(PaymentBufferError):
     """What was credited differs from what was held: roll back and reconcile."""
+
+
+class HourInProgress(PaymentBufferError):
+    """An hour cannot be counted yet: a transaction that writes into it has not ended."""
+
+    def __init__(self, hour: datetime) -> None:
+        self.hour = hour
+        super().__init__(f"hour {hour:%Y-%m-%dT%H:%MZ}: a transaction still writes into it; count it later")
 
 
 class Refused(PaymentBufferError):

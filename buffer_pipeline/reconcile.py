@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final
 
-from buffer_pipeline.database import AnyConnection, fetch
+from buffer_pipeline.database import AnyConnection, fetch, statement_text
 
 INVARIANTS: Final = (
     "books_balance",
@@ -26,6 +27,13 @@ class Violation:
 
     invariant: str
     rows: list[dict[str, Any]]
+
+
+def meaning_of(invariant: str) -> str:
+    """Return the sentence that states an invariant: its statement's header."""
+    statement = statement_text(f"reconcile/{invariant}")
+    lines = takewhile(lambda line: line.startswith("--"), statement.splitlines())
+    return " ".join(line.removeprefix("--").strip() for line in lines)
 
 
 def reconcile(connection: AnyConnection, invariants: Iterable[str] = INVARIANTS) -> list[Violation]:

@@ -7,12 +7,32 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, literal, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Select,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+)
 
 from buffer_pipeline.errors import NotFound
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.inputs import require_id
-from buffer_pipeline.tables import backjob, batch, hold, hold_freeze, transaction, wallet
+from buffer_pipeline.tables import (
+    backjob,
+    batch,
+    hold,
+    hold_freeze,
+    hourly_release_count,
+    transaction,
+    wallet,
+)
 
 Rows = list[dict[str, Any]]
 
@@ -52,6 +72,54 @@ def due_holds(connection: Connection, *, due_by: datetime) -> Due:
         amounts_minor={row[0]: int(row[2]) for row in rows},
         oldest_release_date=min((row[3] for row in rows), default=None),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lateness:
+    """Seconds from the release date to the release, over what was released; None where nothing was."""
+
+    median_seconds: float | None
+    max_seconds: float | None
+
+
+def released_from(connection: Connection, *, source: str, since: datetime) -> tuple[Lateness, Rows]:
+    """Return how late what `source` has released since a moment was, and the latest twenty of it.
+
+    A row is a hold with the `amount_minor` that was credited, its `release_date` and `released_at`.
+    """
+    lines = (
+        select(
+            hold.c.hold_id,
+            hold.c.job,
+            _payee.c.owner.label("payee"),
+            transaction.c.amount_minor,
+            transaction.c.currency,
+            hold.c.release_date,
+            transaction.c.recorded_at.label("released_at"),
+        )
+        .select_from(transaction)
+        .join(batch, batch.c.batch_id == transaction.c.batch_id)
+        .join(hold, hold.c.hold_id == transaction.c.hold_id)
+        .join(_payee, _payee.c.wallet_id == hold.c.payee_wallet_id)
+        # The moment is no condition of its own, but the index on it finds the batches' lines.
+        .where(transaction.c.recorded_at >= since, batch.c.recorded_at >= since, batch.c.source == source)
+    )
+    found = lines.subquery()
+    seconds = cast(func.extract("epoch", found.c.released_at - found.c.release_date), Double)
+    median, maximum = connection.execute(
+        select(func.percentile_cont(0.5).within_group(seconds), func.max(seconds)).select_from(found)
+    ).one()
+    return (
+        Lateness(median_seconds=median, max_seconds=maximum),
+        _rows(connection, lines.order_by(transaction.c.transaction_id.desc()).limit(20)),
+    )
+
+
+def currencies(connection: Connection) -> list[str]:
+    """Return the currencies that an hour has been counted in, in order."""
+    # Of the counts, since they are few: the wallets and transactions would all have to be read.
+    column = hourly_release_count.c.currency
+    return list(connection.scalars(select(column).distinct().order_by(column)))
 
 
 def list_holds(

@@ -1,5 +1,6 @@
 """The settings, read from `BUFFER_…` variables of the environment."""
 
+from datetime import date
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
@@ -23,6 +24,8 @@ class Settings(BaseSettings):
     cooldown_hours: int = Field(default=24, ge=0, le=87600)
     max_backjobs_per_job: int = Field(default=3, ge=0, le=1000)
     stuck_after_hours: int = Field(default=72, ge=0, le=87600)
+    reports_start: date = Field(default=date(2026, 1, 1), ge=date(1970, 1, 1), le=date(2999, 1, 1))
+    keep_runs_days: int = Field(default=90, ge=1, le=3650)
 
     @field_validator("database_url", "dagster_database_url")
     @classmethod

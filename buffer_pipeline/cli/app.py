@@ -10,7 +10,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 from typer.exceptions import TyperException
 
-from buffer_pipeline.cli import backjob, books, freeze, hold, release, wallet
+from buffer_pipeline.cli import backjob, books, freeze, hold, release, report, wallet
 from buffer_pipeline.cli.output import Output
 from buffer_pipeline.database import first_line
 from buffer_pipeline.errors import InvalidInput, PaymentBufferError, SettingError
@@ -48,6 +48,7 @@ app.add_typer(wallet.app, name="wallet")
 release.register(app)
 freeze.register(app)
 books.register(app)
+report.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NoReturn
 
 import dagster as dg
@@ -20,40 +20,32 @@ from buffer_pipeline.delivery.log import logger as notifications_logger
 from buffer_pipeline.drain import BATCH_LIMIT, drain_matured
 from buffer_pipeline.errors import BooksOutOfBalance, InvalidInput
 from buffer_pipeline.inputs import parse_as_of
-from buffer_pipeline.money import format_amount
+from buffer_pipeline.orchestration.lineage import (
+    BUFFERED,
+    GROUP,
+    NOTIFICATION_COLUMNS,
+    NOTIFICATIONS,
+    OWNERS,
+    RELEASED,
+    RELEASED_COLUMNS,
+    RUN_COUNT_COLUMNS,
+    RUN_COUNTS,
+    TAGS,
+)
+from buffer_pipeline.orchestration.metadata import amount_metadata, amounts_text, table_metadata
 from buffer_pipeline.orchestration.resources import Books
 from buffer_pipeline.outbox import notifications_waiting
 
-GROUP: Final = "payment_buffer"
-OWNERS: Final = ["team:payments"]
-KINDS: Final = {"postgres"}
-TAGS: Final = {"domain": "payments"}
-
 RELEASE_POOL: Final = "release"
+
+OUTCOME_TAG: Final = "buffer/outcome"
 
 RETRY_FAILED_OPS_TAG: Final = "dagster/retry_on_asset_or_op_failure"
 
-BUFFERED_TRANSACTIONS: Final = dg.AssetSpec(
-    "buffered_transactions",
-    description="Payments that wait in the buffer. The platform writes them, through"
-    " `add_pending_earnings`, in the transaction that completes its own job.",
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds=KINDS,
-    tags=TAGS,
+FRESH_FOR: Final = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(minutes=65), fail_window=timedelta(minutes=75)
 )
-
-FROZEN_PAYMENTS: Final = dg.AssetSpec(
-    "frozen_payments",
-    description="Payments under a backjob, an admin's or a risk freeze. A frozen payment is never"
-    " released, however late the clock; the sensor `stuck_frozen_payments` observes those that stay"
-    " frozen for longer than BUFFER_STUCK_AFTER_HOURS.",
-    deps=[BUFFERED_TRANSACTIONS],
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds=KINDS,
-    tags=TAGS,
-)
+"""Late 75 minutes after the latest materialization, so a quarter past an hour that was missed."""
 
 
 class ReleaseConfig(dg.Config):
@@ -115,116 +107,143 @@ def select_matured_transactions(
 
 
 @dg.op(
-    out=dg.Out(dg.Nothing),
+    # Not given by a dry run: what did not happen is not materialized, and what follows is skipped.
+    out=dg.Out(dg.Nothing, is_required=False),
     pool=RELEASE_POOL,
-    description="Credits the payees' wallets, batch by batch, each in one database transaction.",
+    description="Credits the payees' wallets, batch by batch, each in one database transaction. A dry run"
+    " rolls each back and leaves an observation of what it would have released.",
     tags=TAGS,
 )
-def apply_credits(context: dg.OpExecutionContext, cutoff: Cutoff, books: dg.ResourceParam[Books]) -> None:
+def apply_credits(
+    context: dg.OpExecutionContext, cutoff: Cutoff, books: dg.ResourceParam[Books]
+) -> Iterator[dg.Output[None]]:
     """Release all that is due by the cut-off."""
+    source = f"dagster run {context.run_id}"
+    with books.engine.begin() as connection:
+        began = database_clock(connection)
     started = time.monotonic()
     try:
         run = drain_matured(
             books.engine,
             due_by=cutoff.due_by,
-            source=f"dagster run {context.run_id}",
+            source=source,
             batch_limit=cutoff.batch_limit,
             dry_run=cutoff.dry_run,
         )
     except BooksOutOfBalance as broken:
         refuse(context, str(broken))
-    context.add_output_metadata(
-        {
+    seconds = round(time.monotonic() - started, 3)
+    summary = f"{run.holds_released:,} payments, {amounts_text(run.amounts_minor)}"
+    if cutoff.dry_run:
+        tell(context, f"would release {summary}")
+        context.log_event(
+            dg.AssetObservation(
+                RELEASED,
+                metadata={
+                    "dry_run": True,
+                    "holds_a_real_run_would_release": run.holds_released,
+                    **amount_metadata(run.amounts_minor),
+                    "batches": run.batches,
+                    "seconds": seconds,
+                    "due_by": dg.MetadataValue.timestamp(cutoff.due_by),
+                },
+            )
+        )
+        return
+    with books.engine.begin() as connection:
+        lateness, rows = reports.released_from(connection, source=source, since=began)
+        still_due = reports.due_holds(connection, due_by=cutoff.due_by)
+        amounts_minor = dict.fromkeys(reports.currencies(connection), 0) | run.amounts_minor
+    tell(context, f"released {summary}")
+    yield dg.Output(
+        None,
+        metadata={
             "holds_released": run.holds_released,
-            **amount_metadata(run.amounts_minor),
+            **amount_metadata(amounts_minor),
             "batches": run.batches,
-            "dry_run": run.dry_run,
-            "seconds": round(time.monotonic() - started, 3),
+            "seconds": seconds,
+            **lateness_metadata(lateness),
+            "still_due": still_due.holds,
             "due_by": dg.MetadataValue.timestamp(cutoff.due_by),
-        }
+            **table_metadata("latest_released", rows),
+        },
     )
 
 
 @dg.graph_asset(
-    ins={"buffered_transactions": dg.AssetIn(key=BUFFERED_TRANSACTIONS.key, dagster_type=dg.Nothing)},
+    name=RELEASED.to_python_identifier(),
+    ins={"buffered_transactions": dg.AssetIn(key=BUFFERED, dagster_type=dg.Nothing)},
     description="Matured payments, credited to their payees' wallets. Each is released exactly once, in"
     " one database transaction with its wallet, its EARNING line and the notification that it owes;"
-    " overlapping and repeated runs are harmless, and what a run could not finish the next one takes.",
+    " overlapping and repeated runs are harmless, and what a run could not finish the next one takes."
+    " A dry run is an observation, never a materialization.",
     group_name=GROUP,
     owners=OWNERS,
-    kinds=KINDS,
+    kinds={"postgres", "dagster"},
     tags=TAGS,
-    code_version="1",
+    code_version="2",
+    metadata=RELEASED_COLUMNS,
 )
-def released_transactions(buffered_transactions: None) -> None:
+def _released_transactions(buffered_transactions: None) -> None:
     """Select what has matured, then credit it."""
     # The type checker sees plain functions; inside a graph a call wires an op.
     return apply_credits(select_matured_transactions(buffered_transactions))  # type: ignore[no-any-return]
+
+
+# `graph_asset` takes no freshness policy.
+released_transactions: Final = _released_transactions.map_asset_specs(
+    lambda spec: spec.replace_attributes(freshness_policy=FRESH_FOR)
+)
 
 
 @dg.multi_asset(
     name="emit_notifications",
     specs=[
         dg.AssetSpec(
-            "release_notifications",
-            deps=[released_transactions],
+            NOTIFICATIONS,
+            deps=[RELEASED],
             description="What owners are told, delivered to the `log` channel: at least once, with a"
             " stable id to dedupe on. Waits for the checks of `released_transactions`; what is not"
             " delivered stays in the outbox and goes out with a later run.",
             group_name=GROUP,
             owners=OWNERS,
-            kinds=KINDS,
+            kinds={"postgres"},
             tags=TAGS,
             code_version="1",
+            freshness_policy=FRESH_FOR,
+            metadata=NOTIFICATION_COLUMNS,
         )
     ],
 )
-def release_notifications(
-    context: dg.AssetExecutionContext, books: dg.ResourceParam[Books]
-) -> dg.MaterializeResult[Any]:
-    """Deliver what waits, unless this run was a dry one."""
-    dry_run = bool(released_by_this_run(context).get("dry_run", False))
-    delivered = 0
-    if not dry_run:
-        with _notifications_on_stderr():
-            delivered = drain_notifications(books.engine, deliver_to_log)
+def release_notifications(books: dg.ResourceParam[Books]) -> dg.MaterializeResult[Any]:
+    """Deliver what waits."""
+    with _notifications_on_stderr():
+        delivered = drain_notifications(books.engine, deliver_to_log)
     with books.engine.begin() as connection:
         waiting = notifications_waiting(connection)
-    return dg.MaterializeResult(
-        metadata={"delivered": delivered, "waiting": waiting, "channel": "log", "dry_run": dry_run}
-    )
+    return dg.MaterializeResult(metadata={"delivered": delivered, "waiting": waiting, "channel": "log"})
 
 
 @dg.asset(
-    deps=[released_transactions, release_notifications],
-    description="How many payments this run released and how much, to plot over runs. Zero is counted"
-    " too, so a gap means that no run came this far. A dry run counts zero.",
+    key=RUN_COUNTS,
+    deps=[RELEASED, NOTIFICATIONS],
+    description="What this run released, to plot over runs: holds, amounts, batches, seconds, lateness and"
+    " what is still due. Zero is counted too, so a gap means that no run came this far.",
     group_name=GROUP,
     owners=OWNERS,
-    kinds=KINDS,
+    kinds={"dagster"},
     tags=TAGS,
-    code_version="1",
+    code_version="2",
+    freshness_policy=FRESH_FOR,
+    metadata=RUN_COUNT_COLUMNS,
 )
 def release_counts(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-    """Report what this run's `released_transactions` counted."""
-    released = released_by_this_run(context)
-    dry_run = bool(released.get("dry_run", False))
-    counted = released.get("holds_released", 0)
-    amounts = (
-        {} if dry_run else {name: value for name, value in released.items() if name.startswith("amount")}
-    )
-    return dg.MaterializeResult(
-        metadata={
-            "holds_released": 0 if dry_run else counted,
-            **amounts,
-            "dry_run": dry_run,
-            **({"holds_a_real_run_would_release": counted} if dry_run else {}),
-        }
-    )
+    """Repeat what this run's `released_transactions` counted."""
+    return dg.MaterializeResult(metadata=released_by_this_run(context))
 
 
-def released_by_this_run(context: dg.AssetExecutionContext) -> Mapping[str, Any]:
-    """Return what `released_transactions` reported in this run; empty when it was not part of it.
+def released_by_this_run(context: dg.AssetExecutionContext) -> Mapping[str, dg.MetadataValue[Any]]:
+    """Return the figures that `released_transactions` reported in this run; none when it was not part of it.
 
     Read from the run's events rather than handed over as a value, so that notifications can be
     materialized by themselves without picking up the counts of some earlier run.
@@ -234,25 +253,26 @@ def released_by_this_run(context: dg.AssetExecutionContext) -> Mapping[str, Any]
     ).records
     for record in records:
         materialization = record.asset_materialization
-        if materialization is not None and materialization.asset_key == released_transactions.key:
-            return {name: value.value for name, value in materialization.metadata.items()}
+        if materialization is not None and materialization.asset_key == RELEASED:
+            return {
+                name: value
+                for name, value in materialization.metadata.items()
+                if not name.startswith("dagster/") and not isinstance(value, dg.TableMetadataValue)
+            }
     return {}
 
 
-def amount_metadata(amounts_minor: Mapping[str, int]) -> dict[str, Any]:
-    """Return `amount_<CUR>` a currency for plots, and `amounts` as exact text.
-
-    Dagster plots floats and ints only. These are for the eye and never read back as money: the
-    exact amounts stand in the text and in the books.
-    """
-    exact = {
-        currency: format_amount(amount_minor, currency)
-        for currency, amount_minor in sorted(amounts_minor.items())
-    }
+def lateness_metadata(lateness: reports.Lateness) -> dict[str, Any]:
+    """Return the seconds from release date to release, to plot: 0 where nothing was released."""
     return {
-        **{f"amount_{currency}": dg.MetadataValue.float(float(amount)) for currency, amount in exact.items()},
-        "amounts": ", ".join(f"{amount} {currency}" for currency, amount in exact.items()) or "none",
+        "lateness_median_seconds": round(lateness.median_seconds or 0.0, 3),
+        "lateness_max_seconds": round(lateness.max_seconds or 0.0, 3),
     }
+
+
+def tell(context: dg.OpExecutionContext, outcome: str) -> None:
+    """Write what the run did where a run is listed and on top of its page: into its tags."""
+    context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: outcome})
 
 
 def refuse(context: dg.OpExecutionContext, message: str) -> NoReturn:

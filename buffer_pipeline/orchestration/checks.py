@@ -1,52 +1,54 @@
 """Asset checks: the books after the credits, and what has waited for too long."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final
 
 import dagster as dg
 from sqlalchemy import Connection
 
 from buffer_pipeline import reports
+from buffer_pipeline.counts import differing_counts
 from buffer_pipeline.database import database_clock
-from buffer_pipeline.orchestration.assets import (
-    FROZEN_PAYMENTS,
-    amount_metadata,
-    do_not_retry,
-    released_transactions,
-)
+from buffer_pipeline.hours import HOUR, hour_of
+from buffer_pipeline.orchestration.assets import do_not_retry
+from buffer_pipeline.orchestration.lineage import FROZEN, HOURLY_COUNTS, RELEASED
+from buffer_pipeline.orchestration.metadata import ROWS_SHOWN_MAX, amount_metadata, table_metadata
+from buffer_pipeline.orchestration.report_assets import hours_of_run
 from buffer_pipeline.orchestration.resources import Books
 from buffer_pipeline.policy import Policy
-from buffer_pipeline.reconcile import reconcile
-
-ROWS_SHOWN_MAX: Final = 100
+from buffer_pipeline.reconcile import INVARIANTS, meaning_of, reconcile
 
 OVERDUE_AFTER: Final = timedelta(hours=1)
 """The job runs on the hour, so a payment is normally released within one."""
 
-BOOKS_BALANCE: Final = dg.AssetCheckSpec(
-    "books_balance",
-    asset=released_transactions,
-    blocking=True,
-    description="Per currency the wallets hold what came in from outside less what went out."
-    " While it fails nobody is told about a release.",
-)
-HOLD_SETTLED_ONCE: Final = dg.AssetCheckSpec(
-    "hold_settled_once",
-    asset=released_transactions,
-    blocking=True,
-    description="No payment was released twice or paid out more than it held."
-    " While it fails nobody is told about a release.",
-)
+BLOCKING: Final = ("books_balance", "wallet_equals_its_transactions", "hold_settled_once")
+"""The invariants that stand between the credits and the notifications; the others are proved daily."""
+
+DIFFERING_HOURS_BACK: Final = 31 * 24
+"""How far back counts are compared when no run says which hours it is about."""
 
 
-@dg.multi_asset_check(name="books_after_release", specs=[BOOKS_BALANCE, HOLD_SETTLED_ONCE], can_subset=True)
-def books_after_release(
+@dg.multi_asset_check(
+    name="books_reconciled",
+    specs=[
+        dg.AssetCheckSpec(
+            invariant,
+            asset=RELEASED,
+            blocking=invariant in BLOCKING,
+            description=meaning_of(invariant)
+            + (" While it fails nobody is told about a release." if invariant in BLOCKING else ""),
+        )
+        for invariant in INVARIANTS
+    ],
+    can_subset=True,
+)
+def books_reconciled(
     context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books]
 ) -> Iterator[dg.AssetCheckResult]:
     """Reconcile the books as they are at one moment."""
-    names = [key.name for key in context.selected_asset_check_keys]
+    selected = {key.name for key in context.selected_asset_check_keys}
+    names = [invariant for invariant in INVARIANTS if invariant in selected]
     with (
         books.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
         connection.begin(),
@@ -57,7 +59,7 @@ def books_after_release(
     for name in names:
         rows = broken.get(name, [])
         yield dg.AssetCheckResult(
-            asset_key=released_transactions.key,
+            asset_key=RELEASED,
             check_name=name,
             passed=not rows,
             metadata={"offending_rows": len(rows), **table_metadata("rows", rows)},
@@ -65,7 +67,32 @@ def books_after_release(
 
 
 @dg.asset_check(
-    asset=FROZEN_PAYMENTS.key,
+    asset=HOURLY_COUNTS,
+    description="Each counted hour is what the transactions and freezes say now, counted again in SQL."
+    " In a run of counts it looks at that run's hours, by itself at the last 31 days. An hour that"
+    " differs was written into after it was counted, or changed: materialize it again.",
+)
+def counts_equal_transactions(
+    context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books]
+) -> dg.AssetCheckResult:
+    """List the figures that differ."""
+    with books.engine.begin() as connection:
+        now = hour_of(database_clock(connection))
+        start, end = hours_of_run(context.run.tags) or (now - DIFFERING_HOURS_BACK * HOUR, now)
+        rows = differing_counts(connection, start=start, end=end)
+    return dg.AssetCheckResult(
+        passed=not rows,
+        metadata={
+            "start": dg.MetadataValue.timestamp(start),
+            "end": dg.MetadataValue.timestamp(end),
+            "offending_rows": len(rows),
+            **table_metadata("rows", rows),
+        },
+    )
+
+
+@dg.asset_check(
+    asset=FROZEN,
     description="No payment stays frozen for longer than BUFFER_STUCK_AFTER_HOURS."
     " Evaluated by the sensor `stuck_frozen_payments` too.",
 )
@@ -81,7 +108,7 @@ def no_payment_stuck(books: dg.ResourceParam[Books]) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(
-    asset=released_transactions,
+    asset=RELEASED,
     description="No payment has been due for more than an hour without being released."
     " Evaluated by the sensor `overdue_releases` too.",
 )
@@ -116,24 +143,3 @@ def overdue_metadata(connection: Connection, overdue: reports.Due, *, due_by: da
         **amount_metadata(overdue.amounts_minor),
         **table_metadata("holds", [{name: row[name] for name in columns} for row in rows]),
     }
-
-
-def table_metadata(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the first rows as a table under `name`; nothing when there is no row."""
-    if not rows:
-        return {}
-    records = [
-        dg.TableRecord({column: _cell(value) for column, value in row.items()})
-        for row in rows[:ROWS_SHOWN_MAX]
-    ]
-    return {name: dg.MetadataValue.table(records)}
-
-
-def _cell(value: object) -> str | int:
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="seconds")
-    if isinstance(value, Decimal):  # A sum of bigints, so a whole number.
-        return int(value)
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return value if isinstance(value, int) else str(value)

@@ -5,7 +5,16 @@ from typing import Final
 
 import dagster as dg
 
-from buffer_pipeline.orchestration import assets, checks, jobs, sensors
+from buffer_pipeline.orchestration import (
+    assets,
+    checks,
+    housekeeping,
+    jobs,
+    lineage,
+    report_assets,
+    schedules,
+    sensors,
+)
 from buffer_pipeline.orchestration.resources import books_from_environment
 
 RESOURCES: Final[Mapping[str, object]] = {"books": books_from_environment}
@@ -15,15 +24,33 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
     """Return the definitions, some resources replaced."""
     return dg.Definitions(
         assets=[
-            assets.BUFFERED_TRANSACTIONS,
-            assets.FROZEN_PAYMENTS,
+            *lineage.EXTERNAL,
             assets.released_transactions,
             assets.release_notifications,
             assets.release_counts,
+            report_assets.hourly_release_counts,
+            report_assets.daily_release_report,
         ],
-        asset_checks=[checks.books_after_release, checks.no_payment_stuck, checks.nothing_overdue],
-        jobs=[jobs.release_pending_payments],
-        schedules=[jobs.hourly_release],
+        asset_checks=[
+            checks.books_reconciled,
+            checks.nothing_overdue,
+            checks.no_payment_stuck,
+            checks.counts_equal_transactions,
+        ],
+        jobs=[
+            jobs.release_pending_payments,
+            jobs.count_hours,
+            jobs.report_days,
+            jobs.reconcile_books,
+            housekeeping.prune_runs,
+        ],
+        schedules=[
+            schedules.hourly_release,
+            schedules.hourly_counts,
+            schedules.daily_report,
+            schedules.daily_reconciliation,
+            housekeeping.daily_prune,
+        ],
         sensors=[sensors.stuck_frozen_payments, sensors.overdue_releases],
         resources={**RESOURCES, **(resource_overrides or {})},
         # What is materialized by hand runs in one process too.

@@ -1,4 +1,4 @@
-"""The release job and its hourly schedule."""
+"""The jobs over the assets: release, count hours, report days, reconcile the books."""
 
 from typing import Final
 
@@ -10,14 +10,16 @@ from buffer_pipeline.orchestration.assets import (
     release_notifications,
     released_transactions,
 )
-from buffer_pipeline.orchestration.checks import books_after_release
+from buffer_pipeline.orchestration.checks import BLOCKING, books_reconciled, counts_equal_transactions
+from buffer_pipeline.orchestration.lineage import RELEASED
+from buffer_pipeline.orchestration.report_assets import daily_release_report, hourly_release_counts
 
 release_pending_payments: Final = dg.define_asset_job(
     "release_pending_payments",
     selection=dg.AssetSelection.assets(
         released_transactions, release_notifications, release_counts
     ).without_checks()
-    | dg.AssetSelection.checks(books_after_release),
+    | dg.AssetSelection.checks(*(dg.AssetCheckKey(RELEASED, name) for name in BLOCKING)),
     description="Releases every payment that is due when it starts, checks the books, then tells the"
     " payees. A missed hour needs no repair: the next run takes all that is due.",
     executor_def=dg.in_process_executor,
@@ -30,11 +32,25 @@ release_pending_payments: Final = dg.define_asset_job(
     },
 )
 
-hourly_release: Final = dg.ScheduleDefinition(
-    name="hourly_release",
-    job=release_pending_payments,
-    cron_schedule="0 * * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="On the hour. After an outage one run is enough.",
+count_hours: Final = dg.define_asset_job(
+    "count_hours",
+    selection=dg.AssetSelection.assets(hourly_release_counts).without_checks()
+    | dg.AssetSelection.checks(counts_equal_transactions),
+    description="Counts hours from the transactions, as many as a run is asked for. Moves no money.",
+    executor_def=dg.in_process_executor,
+)
+
+report_days: Final = dg.define_asset_job(
+    "report_days",
+    selection=dg.AssetSelection.assets(daily_release_report),
+    description="Compares a day with the fortnight before it. Moves no money.",
+    executor_def=dg.in_process_executor,
+)
+
+reconcile_books: Final = dg.define_asset_job(
+    "reconcile_books",
+    selection=dg.AssetSelection.checks(books_reconciled),
+    description="Proves every invariant of the books from the transactions, as `buffer-pipeline reconcile`"
+    " does. Reads only.",
+    executor_def=dg.in_process_executor,
 )

@@ -7,7 +7,6 @@ import dagster as dg
 
 from buffer_pipeline import reports
 from buffer_pipeline.database import database_clock
-from buffer_pipeline.orchestration.assets import FROZEN_PAYMENTS, released_transactions
 from buffer_pipeline.orchestration.checks import (
     OVERDUE_AFTER,
     no_payment_stuck,
@@ -15,6 +14,7 @@ from buffer_pipeline.orchestration.checks import (
     overdue_metadata,
     stuck_metadata,
 )
+from buffer_pipeline.orchestration.lineage import FROZEN, RELEASED
 from buffer_pipeline.orchestration.resources import Books
 
 INTERVAL_SECONDS_MIN: Final = 300
@@ -44,9 +44,9 @@ def stuck_frozen_payments(
         skip_reason=fact,
         cursor=cursor,
         asset_events=[
-            dg.AssetObservation(FROZEN_PAYMENTS.key, metadata=metadata),
+            dg.AssetObservation(FROZEN, metadata=metadata),
             dg.AssetCheckEvaluation(
-                asset_key=FROZEN_PAYMENTS.key,
+                asset_key=FROZEN,
                 check_name=no_payment_stuck.check_key.name,
                 passed=not stuck,
                 metadata=metadata,
@@ -78,7 +78,7 @@ def overdue_releases(context: dg.SensorEvaluationContext, books: dg.ResourcePara
         cursor=cursor,
         asset_events=[
             dg.AssetCheckEvaluation(
-                asset_key=released_transactions.key,
+                asset_key=RELEASED,
                 check_name=nothing_overdue.check_key.name,
                 passed=overdue.holds == 0,
                 metadata=metadata,

@@ -1,0 +1,119 @@
+"""`buffer-pipeline report`: the last days' figures as a table, as JSON or as one HTML file."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from buffer_pipeline.cli.output import Output, iso, present
+from buffer_pipeline.cli.session import books
+from buffer_pipeline.database import database_clock
+from buffer_pipeline.errors import Refused
+
+if TYPE_CHECKING:
+    from buffer_pipeline.daily_report import DailyReport
+
+DAYS_MAX: Final = 366
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the root."""
+    app.command("report")(report_command)
+
+
+def report_command(
+    context: typer.Context,
+    days: Annotated[
+        int,
+        typer.Option(
+            min=1, max=DAYS_MAX, help="How many whole days (UTC), the last one that is over included."
+        ),
+    ] = 30,
+    html: Annotated[
+        Path | None, typer.Option(help="Write it to this file, with pictures; what stands there is replaced.")
+    ] = None,
+) -> None:
+    """Report the last whole day against the fortnight before it, and the days up to it. Reads only.
+
+    Example: `buffer-pipeline report --days 30 --html report.html`
+    """
+    output: Output = context.obj
+    if html is not None:
+        _require_writable(html)
+    from buffer_pipeline.daily_report import daily_report, last_day_over, render_page
+
+    with books() as (engine, _):
+        with engine.connect() as connection:
+            now = database_clock(connection)
+            day = last_day_over(connection, now=now)
+        # One moment of books that are in use, begun behind the question whether the day is over.
+        snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
+        with snapshot.connect() as connection:
+            report = daily_report(connection, day=day, days=days)
+    if html is not None:
+        _write_whole(html, render_page(report, made_at=now))
+    if output.as_json:
+        output.answer(_document(report, made_at=now, html=html))
+        return
+    covers = f"{report.first_day} to {report.day} (UTC)"
+    if html is not None:
+        output.remark(f"Wrote {html}: {covers}.")
+        return
+    output.remark(f"{report.day} against the 14 days before it, and {covers}.")
+    rows = _aligned([figure.texts() for figure in report.shown_figures])
+    output.table(rows, columns=("currency", "figure", "day", "fortnight_mean", "change", "period"), empty="")
+
+
+def _document(report: "DailyReport", *, made_at: datetime, html: Path | None) -> dict[str, Any]:
+    return {
+        "day": report.day.isoformat(),
+        "first_day": report.first_day.isoformat(),
+        "made_at": iso(made_at),
+        "books_begin": None if report.books_begin is None else iso(report.books_begin),
+        "figures": [figure.document() for figure in report.figures],
+        "days": [present({**row, "day": row["day"].isoformat()}) for row in report.days],
+        "html": None if html is None else str(html),
+    }
+
+
+def _aligned(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the rows with their numbers flush right."""
+    widths = {name: max(len(row[name]) for row in rows) for name in rows[0]}
+    return [
+        {
+            name: text if name in ("currency", "figure") else text.rjust(widths[name])
+            for name, text in row.items()
+        }
+        for row in rows
+    ]
+
+
+def _require_writable(path: Path) -> None:
+    """Refuse before anything is read: a report takes its time.
+
+    Raises:
+        Refused: the folder does not exist, or something else than a file stands there.
+    """
+    if not path.parent.is_dir():
+        raise Refused(f"--html {path}: the folder {path.parent} does not exist; make it first")
+    if path.exists() and not path.is_file():
+        raise Refused(f"--html {path}: is not a file; name one, such as report.html")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write the file so that nobody reads half of it.
+
+    Raises:
+        Refused: the folder cannot be written to.
+    """
+    # Beside what a link stands for, so that the link stays one.
+    target = path.resolve()
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(target)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise Refused(f"--html {path}: {error.strerror or error}; nothing was written") from None

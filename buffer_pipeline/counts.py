@@ -1,0 +1,288 @@
+"""What happened in each hour, counted from the transactions. Reports: no money depends on them.
+
+A frame of counts has one row an hour and currency in which anything happened:
+
+    hour                     datetime64[us, UTC]  its beginning
+    currency                 str
+    holds_added              int64                with `added_minor`
+    holds_released           int64                with `released_minor`, early ones included
+    holds_released_early     int64
+    payees                   int64                different wallets that were released to
+    lateness_median_seconds  float64              released_at - release_date of what the schedule released;
+    lateness_max_seconds     float64              NaN where it released nothing
+    refunds                  int64                with `refunded_minor`
+    freezes_opened           int64
+    freezes_closed           int64
+
+Amounts are int64 minor units.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from sqlalchemy import Connection, Engine, insert, select
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from buffer_pipeline.database import copy_rows, database_clock, fetch
+from buffer_pipeline.errors import HourInProgress, InvalidInput, PaymentBufferError
+from buffer_pipeline.hours import HOUR, earliest_hour_in_progress, hour_of
+from buffer_pipeline.tables import counted_hour, hourly_release_count
+
+WAIT_SECONDS_MAX: Final = 60
+"""How long a count waits for transactions that still write into its hours; a batch takes about one."""
+
+CHUNK: Final = timedelta(days=1)
+"""What is read at a time, so that memory follows a day's transactions, not the range's."""
+
+_ADDED, _RELEASED, _RELEASED_EARLY, _REFUNDED, _FREEZE_OPENED, _FREEZE_CLOSED = range(1, 7)
+_KINDS: Final = list(range(1, 7))
+_KEY: Final = ["hour", "currency"]
+
+# COPY's binary form of `sql/counts/movements.sql`: the number of fields, and each field behind its
+# length, everything big-endian. Every field is there and of one width, so a row is a fixed record.
+# https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"
+_MOVEMENT: Final = np.dtype(
+    [
+        ("fields", ">i2"),
+        ("moment_length", ">i4"),
+        ("moment", ">i8"),
+        ("release_date_length", ">i4"),
+        ("release_date", ">i8"),
+        ("amount_minor_length", ">i4"),
+        ("amount_minor", ">i8"),
+        ("payee_wallet_id_length", ">i4"),
+        ("payee_wallet_id", ">i8"),
+        ("kind_length", ">i4"),
+        ("kind", ">i4"),
+        ("currency_length", ">i4"),
+        ("currency", "S3"),
+    ]
+)
+_LENGTHS: Final = {
+    "fields": 6,
+    "moment_length": 8,
+    "release_date_length": 8,
+    "amount_minor_length": 8,
+    "payee_wallet_id_length": 8,
+    "kind_length": 4,
+    "currency_length": 3,
+}
+_COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_TRAILER: Final = b"\xff\xff"
+_POSTGRES_EPOCH: Final = np.datetime64("2000-01-01T00:00:00", "us")
+
+
+def count_hours(
+    engine: Engine,
+    *,
+    start: datetime,
+    end: datetime,
+    counted_by: str,
+    wait_seconds_max: float = WAIT_SECONDS_MAX,
+) -> pd.DataFrame:
+    """Count the hours from `start` to before `end` anew and return the frame of their counts.
+
+    Deletes what stood there and inserts, in one transaction; writes nothing but the report.
+    Safe to run again, and beside another count, which it waits for.
+
+    Raises:
+        InvalidInput: a bound that is no full hour, no hour between them, or one that is not over.
+        HourInProgress: a transaction that writes into one of the hours did not end in time.
+    """
+    _require_hours(start, end)
+    with engine.connect() as connection:
+        now = database_clock(connection)
+    if end > hour_of(now):
+        raise InvalidInput(f"hour {end - HOUR:%Y-%m-%dT%H:%MZ}: not over yet; it is {now:%Y-%m-%dT%H:%MZ}")
+    for attempt in Retrying(
+        retry=retry_if_exception_type(HourInProgress),
+        stop=stop_after_delay(wait_seconds_max),
+        wait=wait_fixed(0.2),
+        reraise=True,
+    ):
+        with attempt, engine.connect() as connection:
+            require_complete(connection, end=end)
+    # READ COMMITTED: each statement sees what was committed when it began, so all that is complete.
+    with engine.begin() as connection:
+        fetch(connection, "counts/lock_counts")
+        counts = compute_counts(connection, start=start, end=end)
+        connection.execute(
+            counted_hour.delete().where(counted_hour.c.hour >= start, counted_hour.c.hour < end)
+        )
+        counted_at = database_clock(connection)
+        hours = (end - start) // HOUR
+        connection.execute(
+            insert(counted_hour),
+            [
+                {"hour": start + number * HOUR, "counted_by": counted_by, "counted_at": counted_at}
+                for number in range(hours)
+            ],
+        )
+        if len(counts):
+            connection.execute(insert(hourly_release_count), _records(counts))
+    return counts
+
+
+def require_complete(connection: Connection, *, end: datetime) -> None:
+    """Refuse hours that an uncommitted transaction still writes into.
+
+    Raises:
+        HourInProgress: such an hour lies before `end`.
+    """
+    in_progress = earliest_hour_in_progress(connection)
+    if in_progress is not None and in_progress < end:
+        raise HourInProgress(in_progress)
+
+
+def compute_counts(connection: Connection, *, start: datetime, end: datetime) -> pd.DataFrame:
+    """Return the frame of counts from `start` to before `end` as the transactions have them. Reads only."""
+    _require_hours(start, end)
+    frames = [
+        _counted(_movements(connection, since=since, until=min(since + CHUNK, end)))
+        for since in _steps(start, end)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def counts_between(connection: Connection, *, start: datetime, end: datetime) -> pd.DataFrame:
+    """Return the frame of counts from `start` to before `end`: those that are stored, the others computed.
+
+    Reads only. Hours that are not over yet are counted as far as they have come.
+    """
+    _require_hours(start, end)
+    table = hourly_release_count
+    rows = connection.execute(
+        select(table)
+        .where(table.c.hour >= start, table.c.hour < end)
+        .order_by(table.c.hour, table.c.currency)
+    ).mappings()
+    stored = _typed(
+        pd.DataFrame([dict(row) for row in rows], columns=[column.name for column in table.columns])
+    )
+    computed = [
+        compute_counts(connection, start=first, end=last + HOUR)
+        for first, last in _ranges(uncounted_hours(connection, start=start, end=end))
+    ]
+    return pd.concat([stored, *computed], ignore_index=True).sort_values(_KEY, ignore_index=True)
+
+
+def uncounted_hours(connection: Connection, *, start: datetime, end: datetime) -> list[datetime]:
+    """Return the hours from `start` to before `end` that have not been counted, in order."""
+    return [row["hour"] for row in fetch(connection, "counts/uncounted_hours", since=start, until=end)]
+
+
+def first_hour(connection: Connection) -> datetime | None:
+    """Return the hour in which the books begin, None when they are empty."""
+    moment = fetch(connection, "counts/first_moment")[0]["moment"]
+    return None if moment is None else hour_of(moment)
+
+
+def differing_counts(connection: Connection, *, start: datetime, end: datetime) -> list[dict[str, Any]]:
+    """Return the figures of counted hours that are not what the transactions say now.
+
+    Each has its hour, currency and figure, what was `counted` and what the `transactions_say`.
+    """
+    return [dict(row) for row in fetch(connection, "counts/differing_hours", since=start, until=end)]
+
+
+def _require_hours(start: datetime, end: datetime) -> None:
+    for name, moment in (("start", start), ("end", end)):
+        if moment.tzinfo is None or moment != hour_of(moment):
+            raise InvalidInput(f"{name} {moment.isoformat()}: not a full hour in UTC")
+    if start >= end:
+        raise InvalidInput(f"start {start:%Y-%m-%dT%H:%MZ}: not before the end {end:%Y-%m-%dT%H:%MZ}")
+
+
+def _steps(start: datetime, end: datetime) -> Iterator[datetime]:
+    while start < end:
+        yield start
+        start += CHUNK
+
+
+def _ranges(hours: list[datetime]) -> Iterator[tuple[datetime, datetime]]:
+    """Yield the first and last of each run of consecutive hours."""
+    first = 0
+    for index, hour in enumerate(hours):
+        if index + 1 == len(hours) or hours[index + 1] != hour + HOUR:
+            yield hours[first], hour
+            first = index + 1
+
+
+def _movements(connection: Connection, *, since: datetime, until: datetime) -> pd.DataFrame:
+    """Return what the hours count: hour, currency, kind, amount_minor, payee_wallet_id, lateness_seconds."""
+    copied = copy_rows(connection, "counts/movements", since=since, until=until)
+    assert copied.startswith(_COPY_HEADER), "COPY's header is another one"
+    assert copied.endswith(_COPY_TRAILER), "COPY's trailer is another one"
+    rows = np.frombuffer(copied[len(_COPY_HEADER) : -len(_COPY_TRAILER)], dtype=_MOVEMENT)
+    for name, length in _LENGTHS.items():
+        assert (rows[name] == length).all(), f"a row of another width: {name}"
+    moment = rows["moment"].astype("i8")
+    moments = _POSTGRES_EPOCH + moment.astype("timedelta64[us]")
+    codes, currencies = pd.factorize(rows["currency"])
+    return pd.DataFrame(
+        {
+            "hour": pd.Series(moments.astype("datetime64[h]").astype("datetime64[us]")).dt.tz_localize("UTC"),
+            "currency": pd.Categorical.from_codes(codes, pd.Index([code.decode() for code in currencies])),
+            "kind": rows["kind"].astype("i4"),
+            "amount_minor": rows["amount_minor"].astype("i8"),
+            "payee_wallet_id": rows["payee_wallet_id"].astype("i8"),
+            "lateness_seconds": (moment - rows["release_date"].astype("i8")) / 1e6,
+        }
+    )
+
+
+def _counted(movements: pd.DataFrame) -> pd.DataFrame:
+    if movements["amount_minor"].to_numpy().sum(dtype="float64") > 2**62:
+        # A sum of int64 would wrap around without a word.
+        raise PaymentBufferError(
+            f"hours from {movements['hour'].min():%Y-%m-%dT%H:%MZ}: their amounts add up to more than 64 bits"
+        )
+    by_kind = movements.groupby([*_KEY, "kind"], observed=True)["amount_minor"].agg(["size", "sum"])
+    size, total = (
+        by_kind[name].unstack("kind", fill_value=0).reindex(columns=_KINDS, fill_value=0)
+        for name in ("size", "sum")
+    )
+    released = movements[movements["kind"].isin([_RELEASED, _RELEASED_EARLY])]
+    on_schedule = movements[movements["kind"] == _RELEASED].groupby(_KEY, observed=True)["lateness_seconds"]
+    counts = pd.DataFrame(
+        {
+            "holds_added": size[_ADDED],
+            "added_minor": total[_ADDED],
+            "holds_released": size[_RELEASED] + size[_RELEASED_EARLY],
+            "holds_released_early": size[_RELEASED_EARLY],
+            "released_minor": total[_RELEASED] + total[_RELEASED_EARLY],
+            "payees": released.drop_duplicates([*_KEY, "payee_wallet_id"])
+            .groupby(_KEY, observed=True)
+            .size(),
+            "lateness_median_seconds": on_schedule.median(),
+            "lateness_max_seconds": on_schedule.max(),
+            "refunds": size[_REFUNDED],
+            "refunded_minor": total[_REFUNDED],
+            "freezes_opened": size[_FREEZE_OPENED],
+            "freezes_closed": size[_FREEZE_CLOSED],
+        },
+        index=size.index,
+    )
+    return _typed(counts.fillna({"payees": 0}).reset_index()).sort_values(_KEY, ignore_index=True)
+
+
+def _typed(counts: pd.DataFrame) -> pd.DataFrame:
+    """Give each column its type, which a frame without rows would not have."""
+    types = dict.fromkeys(counts.columns, "int64") | {
+        "hour": "datetime64[us, UTC]",
+        "currency": "str",
+        "lateness_median_seconds": "float64",
+        "lateness_max_seconds": "float64",
+    }
+    return counts.astype(types)
+
+
+def _records(counts: pd.DataFrame) -> list[dict[str, Any]]:
+    known = counts.astype(object).where(counts.notna(), None)
+    return [
+        {str(name): value.to_pydatetime() if name == "hour" else value for name, value in record.items()}
+        for record in known.to_dict("records")
+    ]

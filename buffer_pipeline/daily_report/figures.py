@@ -1,0 +1,156 @@
+"""The figures of a report: what they are called, how they compare, how they read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Final
+
+from buffer_pipeline.money import format_amount
+
+LABELS: Final = {
+    "holds_added": "holds added",
+    "added_minor": "amount added",
+    "holds_released": "holds released",
+    "released_minor": "amount released",
+    "holds_released_early": "holds released early",
+    "payees": "payees released to",
+    "lateness_median_seconds": "lateness, median",
+    "lateness_max_seconds": "lateness, longest",
+    "refunds": "refunds",
+    "refunded_minor": "amount refunded",
+    "freezes_opened": "freezes opened",
+    "freezes_closed": "freezes closed",
+    "buffered_minor": "BUFFERED at the end",
+    "frozen_minor": "FROZEN at the end",
+}
+"""The figures in the order in which they are shown; the unit is the end of the name."""
+
+SUMMED: Final = (
+    "holds_added",
+    "added_minor",
+    "holds_released",
+    "released_minor",
+    "holds_released_early",
+    "refunds",
+    "refunded_minor",
+    "freezes_opened",
+    "freezes_closed",
+)
+"""Those whose sum over hours or days says something; a payee of two days is one payee."""
+
+AT_THE_END: Final = ("buffered_minor", "frozen_minor")
+OVERALL: Final = tuple(name for name in LABELS if not name.endswith("_minor"))
+"""What is shown over all currencies too: amounts of several currencies have no sum."""
+
+NOTHING: Final = "–"
+_TENTH: Final = Decimal("0.1")
+
+Value = int | float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One figure of a currency, or over all of them (`currency` None): a day beside the fortnight before.
+
+    `period` is the figure of all the report's days. Amounts are minor units, lateness is in
+    seconds; None where there was nothing to measure. `fortnight_mean` is exact.
+    """
+
+    name: str
+    currency: str | None
+    day: Value
+    fortnight_mean: Fraction | None
+    period: Value
+
+    @property
+    def change_percent(self) -> Decimal | None:
+        """From the mean to the day, to a tenth; None where the mean is nothing or zero."""
+        if self.day is None or not self.fortnight_mean:
+            return None
+        change = (Fraction(self.day) / self.fortnight_mean - 1) * 1000
+        return round(change) * _TENTH
+
+    def document(self) -> dict[str, Any]:
+        """Return the figure for programs: amounts as text with the currency's places."""
+        change = self.change_percent
+        return {
+            "currency": self.currency,
+            "figure": self.name.removesuffix("_minor"),
+            "day": self._plain(self.day),
+            "fortnight_mean": self._plain(self.fortnight_mean),
+            "change_percent": None if change is None else float(change),
+            "period": self._plain(self.period),
+        }
+
+    def texts(self) -> dict[str, str]:
+        """Return the figure for people: thousands apart, lateness as h:mm:ss."""
+        change = self.change_percent
+        return {
+            "currency": self.currency or "all currencies",
+            "figure": LABELS[self.name],
+            "day": read_aloud(self.name, self.day, self.currency),
+            "fortnight_mean": read_aloud(self.name, self.fortnight_mean, self.currency),
+            "change": NOTHING if change is None else f"{change:+,} %" if change else f"{change} %",
+            "period": read_aloud(self.name, self.period, self.currency),
+        }
+
+    def _plain(self, value: Value | Fraction) -> Any:
+        if value is not None and self.name.endswith("_minor"):
+            assert self.currency is not None, "an amount has a currency"
+            return format_amount(round(value), self.currency)
+        return round(float(value), 3) if isinstance(value, Fraction | float) else value
+
+
+def read_aloud(name: str, value: Value | Fraction, currency: str | None) -> str:
+    """Return a figure's value as people read it: 1,250.50 or 12.4 or 0:29:13."""
+    if value is None:
+        return NOTHING
+    if name.endswith("_minor"):
+        assert currency is not None, "an amount has a currency"
+        whole, point, places = format_amount(round(value), currency).partition(".")
+        return f"{int(whole):,}{point}{places}"
+    if name.endswith("_seconds"):
+        minutes, seconds = divmod(round(value), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours:,}:{minutes:02}:{seconds:02}"
+    return f"{value:,}" if isinstance(value, int) else f"{float(value):,.1f}"
+
+
+def compare(
+    currency: str | None,
+    *,
+    day: Mapping[str, Value],
+    fortnight: Sequence[Mapping[str, Value]],
+    days: Sequence[Mapping[str, Value]],
+    period: Mapping[str, Value],
+) -> list[Figure]:
+    """Return the figures of one currency, in order.
+
+    `period` has what cannot be derived from the `days`, payees and the median lateness, where
+    there was a release.
+    """
+    names = LABELS if currency is not None else OVERALL
+    return [
+        Figure(
+            name=name,
+            currency=currency,
+            day=day[name],
+            fortnight_mean=_mean([values[name] for values in fortnight]),
+            period=_over(name, [values[name] for values in days], period),
+        )
+        for name in names
+    ]
+
+
+def _mean(values: Sequence[Value]) -> Fraction | None:
+    known = [Fraction(value) for value in values if value is not None]
+    return sum(known, Fraction()) / len(known) if known else None
+
+
+def _over(name: str, values: Sequence[Value], period: Mapping[str, Value]) -> Value:
+    if name in SUMMED:
+        return sum(value for value in values if value is not None)
+    if name == "lateness_max_seconds":
+        return max((value for value in values if value is not None), default=None)
+    return period.get(name, 0 if name == "payees" else None)

@@ -1,0 +1,68 @@
+"""A report as one HTML file, which needs nothing beside it."""
+
+from base64 import b64encode
+from datetime import UTC, datetime
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from buffer_pipeline.daily_report.figures import LABELS, Figure, read_aloud
+from buffer_pipeline.daily_report.report import FORTNIGHT, DailyReport
+
+
+def render_page(report: DailyReport, *, made_at: datetime) -> str:
+    """Return the report as an HTML document: its tables, and its pictures inside."""
+    return _template().render(
+        report=report,
+        fortnight=FORTNIGHT,
+        period="1 day" if report.first_day == report.day else f"{(report.end - report.start).days} days",
+        made_at=_minute(made_at),
+        start=_minute(report.start),
+        end=_minute(report.end),
+        books_begin=None if report.books_begin is None else _minute(report.books_begin),
+        highlights=[_highlight(figure) for figure in report.figures if figure.name == "released_minor"],
+        comparisons=[
+            (currency, [figure.texts() for figure in figures])
+            for currency, figures in groupby(report.shown_figures, key=_heading)
+        ],
+        pictures=[
+            (report.plot_titles[name], f"data:image/png;base64,{b64encode(png).decode('ascii')}")
+            for name, png in report.plots.items()
+        ],
+        labels=LABELS.values(),
+        days=[
+            (currency, [_day(row) for row in report.days if row["currency"] == currency])
+            for currency in report.currencies
+        ],
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("buffer_pipeline"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _heading(figure: Figure) -> str:
+    return figure.currency or "All currencies"
+
+
+def _highlight(figure: Figure) -> dict[str, str]:
+    texts = figure.texts()
+    return {"currency": texts["currency"], "amount": texts["day"], "change": texts["change"]}
+
+
+def _day(row: dict[str, Any]) -> tuple[str, list[str]]:
+    return str(row["day"]), [read_aloud(name, row[name], row["currency"]) for name in LABELS]
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

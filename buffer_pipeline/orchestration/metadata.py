@@ -1,0 +1,72 @@
+"""Figures and rows as Dagster's metadata: what plots, what is exact, what is shown as a table."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import dagster as dg
+
+from buffer_pipeline.money import format_amount
+
+ROWS_SHOWN_MAX: Final = 100
+
+
+def amount_metadata(amounts_minor: Mapping[str, int]) -> dict[str, Any]:
+    """Return `amount_<CUR>` a currency for plots, and `amounts` as exact text.
+
+    Dagster plots floats and ints only. These are for the eye and never read back as money: the
+    exact amounts stand in the text and in the books.
+    """
+    exact = {
+        currency: format_amount(amount_minor, currency)
+        for currency, amount_minor in sorted(amounts_minor.items())
+    }
+    return {
+        **{f"amount_{currency}": dg.MetadataValue.float(float(amount)) for currency, amount in exact.items()},
+        "amounts": amounts_text(amounts_minor),
+    }
+
+
+def amounts_text(amounts_minor: Mapping[str, int]) -> str:
+    """Return the exact amounts in one line, such as `1000.00 PHP, 20 JPY`."""
+    return (
+        ", ".join(
+            f"{format_amount(minor, currency)} {currency}"
+            for currency, minor in sorted(amounts_minor.items())
+            if minor
+        )
+        or "none"
+    )
+
+
+def table_metadata(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the first rows as a table under `name`; nothing when there is no row."""
+    if not rows:
+        return {}
+    records = [
+        dg.TableRecord({column: _cell(value) for column, value in row.items()})
+        for row in rows[:ROWS_SHOWN_MAX]
+    ]
+    return {name: dg.MetadataValue.table(records)}
+
+
+def picture_metadata(pictures: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return PNG pictures, shown in place."""
+    return {
+        name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})")
+        for name, png in pictures.items()
+    }
+
+
+def _cell(value: object) -> str | int | float:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    if isinstance(value, Decimal):  # A sum of bigints, so a whole number.
+        return int(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return value if isinstance(value, int | float) else str(value)

@@ -1,0 +1,126 @@
+"""When the jobs run. Dagster makes up for no missed tick, so each run finds by itself what was missed."""
+
+from datetime import timedelta
+from typing import Final
+
+import dagster as dg
+
+from buffer_pipeline.counts import first_hour, uncounted_hours
+from buffer_pipeline.database import database_clock
+from buffer_pipeline.hours import HOUR, earliest_hour_in_progress, hour_of
+from buffer_pipeline.orchestration.jobs import (
+    count_hours,
+    reconcile_books,
+    release_pending_payments,
+    report_days,
+)
+from buffer_pipeline.orchestration.lineage import DAILY_REPORT
+from buffer_pipeline.orchestration.report_assets import DAYS, HOURS, RANGE_END_TAG, RANGE_START_TAG
+from buffer_pipeline.orchestration.resources import Books
+
+HOURS_PER_RUN_MAX: Final = 720
+"""A longer gap is closed by the ticks that follow, so that no run outlives the instance's limit."""
+
+DAYS_PER_RUN_MAX: Final = 31
+
+_UNFINISHED: Final = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+hourly_release: Final = dg.ScheduleDefinition(
+    name="hourly_release",
+    job=release_pending_payments,
+    cron_schedule="0 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="On the hour. After an outage one run is enough.",
+)
+
+
+@dg.schedule(
+    job=count_hours,
+    cron_schedule="10 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="At ten past: from the earliest hour that is not counted to the last one that is over, in one"
+    " run. An hour that an open transaction still writes into is left to the next tick.",
+)
+def hourly_counts(
+    context: dg.ScheduleEvaluationContext, books: dg.ResourceParam[Books]
+) -> dg.RunRequest | dg.SkipReason:
+    """Ask for the hours that are missing."""
+    running = context.instance.get_run_records(
+        dg.RunsFilter(job_name=count_hours.name, statuses=_UNFINISHED), limit=1
+    )
+    if running:
+        return dg.SkipReason(f"run {running[0].dagster_run.run_id} is counting hours already")
+    with books.engine.begin() as connection:
+        end = hour_of(database_clock(connection))
+        begin = first_hour(connection)
+        if begin is None:
+            return dg.SkipReason("the books are empty: there is no hour to count")
+        in_progress = earliest_hour_in_progress(connection)
+        missing = uncounted_hours(connection, start=max(HOURS.start.astimezone(end.tzinfo), begin), end=end)
+    if not missing:
+        return dg.SkipReason(f"every hour before {end:%Y-%m-%dT%H:%MZ} is counted")
+    first = missing[0]
+    last = min(end - HOUR, first + (HOURS_PER_RUN_MAX - 1) * HOUR)
+    if in_progress is not None:
+        last = min(last, in_progress - HOUR)
+        if last < first:
+            return dg.SkipReason(
+                f"hour {in_progress:%Y-%m-%dT%H:%MZ}: an open transaction still writes into it;"
+                " the next tick asks again"
+            )
+    return dg.RunRequest(
+        tags={
+            RANGE_START_TAG: HOURS.get_partition_key_for_timestamp(first.timestamp()),
+            RANGE_END_TAG: HOURS.get_partition_key_for_timestamp(last.timestamp()),
+        }
+    )
+
+
+@dg.schedule(
+    job=report_days,
+    cron_schedule="20 0 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Twenty minutes after midnight: the days since the latest report, up to yesterday.",
+)
+def daily_report(
+    context: dg.ScheduleEvaluationContext, books: dg.ResourceParam[Books]
+) -> dg.RunRequest | dg.SkipReason:
+    """Ask for the days that have no report yet."""
+    with books.engine.begin() as connection:
+        today = database_clock(connection).replace(hour=0, minute=0, second=0, microsecond=0)
+        begin = first_hour(connection)
+    if begin is None:
+        return dg.SkipReason("the books are empty: there is no day to report")
+    yesterday = today - timedelta(days=1)
+    first = max(DAYS.start.astimezone(today.tzinfo), begin.replace(hour=0))
+    # From the latest and not from a gap: what was reported long ago has been pruned with its run.
+    reported = context.instance.get_materialized_partitions(DAILY_REPORT)
+    if reported:
+        first = DAYS.time_window_for_partition_key(max(reported)).end.astimezone(today.tzinfo)
+    first = max(first, today - timedelta(days=DAYS_PER_RUN_MAX))
+    if first > yesterday:
+        return dg.SkipReason(f"every day before {today:%Y-%m-%d} is reported")
+    return dg.RunRequest(
+        tags={
+            RANGE_START_TAG: DAYS.get_partition_key_for_timestamp(first.timestamp()),
+            RANGE_END_TAG: DAYS.get_partition_key_for_timestamp(yesterday.timestamp()),
+        }
+    )
+
+
+daily_reconciliation: Final = dg.ScheduleDefinition(
+    name="daily_reconciliation",
+    job=reconcile_books,
+    cron_schedule="40 2 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="At night: every invariant of the books, proved from the transactions.",
+)

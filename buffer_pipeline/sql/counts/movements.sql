@@ -1,0 +1,38 @@
+-- Whatever the hours from :since to before :until count, a row each and of one width: see counts.MOVEMENT.
+-- kind: 1 added, 2 released on schedule, 3 released early, 4 refunded, 5 freeze opened, 6 freeze closed.
+-- Only a release asks its hold, for the date that it was due: no other row pays for that look.
+SELECT
+  transaction.recorded_at AS moment,
+  coalesce(hold.release_date, transaction.recorded_at) AS release_date,
+  transaction.amount_minor,
+  coalesce(transaction.from_wallet_id, transaction.to_wallet_id) AS payee_wallet_id,
+  CASE
+    WHEN transaction.type = 'PENDING_EARNING' THEN 1
+    WHEN transaction.type = 'REFUND' THEN 4
+    WHEN batch.kind = 'EARLY' THEN 3
+    ELSE 2
+  END AS kind,
+  transaction.currency
+FROM buffer.transaction
+LEFT JOIN buffer.hold ON transaction.hold_id = hold.hold_id AND transaction.type = 'EARNING'
+LEFT JOIN buffer.batch ON transaction.batch_id = batch.batch_id
+WHERE
+  transaction.recorded_at >= CAST(:since AS timestamptz)
+  AND transaction.recorded_at < CAST(:until AS timestamptz)
+  AND transaction.hold_id IS NOT NULL
+UNION ALL
+SELECT
+  CASE change.kind WHEN 5 THEN hold_freeze.opened_at ELSE hold_freeze.closed_at END,
+  hold.release_date,
+  CAST(0 AS bigint),
+  hold.payee_wallet_id,
+  change.kind,
+  hold.currency
+FROM buffer.hold_freeze
+INNER JOIN buffer.hold ON hold_freeze.hold_id = hold.hold_id
+CROSS JOIN (VALUES (5), (6)) AS change (kind)
+WHERE
+  CASE change.kind WHEN 5 THEN hold_freeze.opened_at ELSE hold_freeze.closed_at END
+  >= CAST(:since AS timestamptz)
+  AND CASE change.kind WHEN 5 THEN hold_freeze.opened_at ELSE hold_freeze.closed_at END
+  < CAST(:until AS timestamptz)

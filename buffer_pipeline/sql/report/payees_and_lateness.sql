@@ -1,0 +1,22 @@
+-- Different payees that were released to, and the median lateness of what the schedule released, by spans of
+-- length :span from :since to before :until: per currency, and over all of them (currency NULL).
+-- Neither can be had from the counts of hours: a payee of two hours is one, and medians do not add up.
+SELECT
+  date_bin(
+    CAST(:span AS interval), transaction.recorded_at, CAST(:since AS timestamptz)
+  ) AS begins_at,
+  transaction.currency,
+  count(DISTINCT wallet.owner) AS payees,
+  percentile_cont(0.5) WITHIN GROUP (
+    ORDER BY CAST(extract(EPOCH FROM transaction.recorded_at - hold.release_date) AS double precision)
+  ) FILTER (WHERE batch.kind = 'DUE') AS lateness_median_seconds
+FROM buffer.transaction
+INNER JOIN buffer.hold ON transaction.hold_id = hold.hold_id
+INNER JOIN buffer.wallet ON transaction.to_wallet_id = wallet.wallet_id
+INNER JOIN buffer.batch ON transaction.batch_id = batch.batch_id
+WHERE
+  transaction.type = 'EARNING'
+  AND transaction.recorded_at >= CAST(:since AS timestamptz)
+  AND transaction.recorded_at < CAST(:until AS timestamptz)
+GROUP BY GROUPING SETS ((begins_at, transaction.currency), (begins_at))
+ORDER BY begins_at, transaction.currency
