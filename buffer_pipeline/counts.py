@@ -235,6 +235,8 @@ def _movements(connection: Connection, *, since: datetime, until: datetime) -> p
 
 
 def _counted(movements: pd.DataFrame) -> pd.DataFrame:
+    if movements.empty:
+        return _typed(pd.DataFrame(columns=[column.name for column in hourly_release_count.columns]))
     if movements["amount_minor"].to_numpy().sum(dtype="float64") > 2**62:
         # A sum of int64 would wrap around without a word.
         raise PaymentBufferError(

@@ -3,6 +3,7 @@
 Rows are plain dicts; amounts are minor units with their currency beside them, times UTC.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -146,7 +147,12 @@ def list_holds(
             hold.c.release_date <= due_by,
         ]
     return _rows(
-        connection, _holds().where(*conditions).order_by(hold.c.release_date, hold.c.hold_id).limit(limit)
+        connection,
+        _holds()
+        .where(*conditions)
+        # The hour is part of the date: so the index of what is due is in this order already.
+        .order_by(hold.c.release_hour, hold.c.release_date, hold.c.hold_id)
+        .limit(limit),
     )
 
 
@@ -331,28 +337,62 @@ def holds_of_batch(connection: Connection, *, batch_id: int) -> Rows:
     )
 
 
-def stuck_holds(connection: Connection, *, now: datetime, older_than: timedelta) -> Rows:
+@dataclass(frozen=True, kw_only=True)
+class Stuck:
+    """How many holds have been frozen for too long, and a number that changes when others are."""
+
+    holds: int
+    fingerprint: int
+
+
+def count_stuck(connection: Connection, *, now: datetime, older_than: timedelta) -> Stuck:
+    """Count the holds that have been frozen for longer than `older_than`."""
+    stuck = _frozen_since(now - older_than).subquery()
+    row = connection.execute(
+        select(
+            func.count(),
+            # Which of them they are, in no order: listing 100,000 ids takes as long as all the rest.
+            func.coalesce(func.bit_xor(func.hashint8extended(stuck.c.hold_id, 0)), 0),
+        )
+    ).one()
+    return Stuck(holds=row[0], fingerprint=row[1])
+
+
+def stuck_holds(
+    connection: Connection,
+    *,
+    now: datetime,
+    older_than: timedelta,
+    hold_ids: Sequence[int] | None = None,
+    limit: int | None = None,
+) -> Rows:
     """Return holds that have been frozen for longer than `older_than`, the longest first.
 
-    `frozen_since` is when the oldest freeze that still stands was opened.
+    `frozen_since` is when the oldest freeze that still stands was opened. `hold_ids` narrows them.
     """
-    standing = (
-        select(
-            hold_freeze.c.hold_id,
-            func.min(hold_freeze.c.opened_at).label("frozen_since"),
-            func.array_agg(hold_freeze.c.kind.distinct()).label("kinds"),
-        )
-        .where(hold_freeze.c.closed_at.is_(None))
-        .group_by(hold_freeze.c.hold_id)
-        .subquery()
+    frozen = _frozen_since(now - older_than).add_columns(
+        func.array_agg(hold_freeze.c.kind.distinct()).label("kinds")
     )
+    if hold_ids is not None:
+        frozen = frozen.where(hold_freeze.c.hold_id.in_(hold_ids))
+    # Cut off before the joins: the rows that are shown are few, those that are stuck may be many.
+    stuck = frozen.order_by("frozen_since", hold_freeze.c.hold_id).limit(limit).subquery()
     return _rows(
         connection,
         _holds()
-        .add_columns(standing.c.frozen_since, standing.c.kinds)
-        .join(standing, standing.c.hold_id == hold.c.hold_id)
-        .where(standing.c.frozen_since < now - older_than)
-        .order_by(standing.c.frozen_since, hold.c.hold_id),
+        .add_columns(stuck.c.frozen_since, stuck.c.kinds)
+        .join(stuck, stuck.c.hold_id == hold.c.hold_id)
+        .order_by(stuck.c.frozen_since, hold.c.hold_id),
+    )
+
+
+def _frozen_since(before: datetime) -> Select[Any]:
+    since = func.min(hold_freeze.c.opened_at)
+    return (
+        select(hold_freeze.c.hold_id, since.label("frozen_since"))
+        .where(hold_freeze.c.closed_at.is_(None))
+        .group_by(hold_freeze.c.hold_id)
+        .having(since < before)
     )
 
 

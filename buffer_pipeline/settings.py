@@ -1,15 +1,27 @@
 """The settings, read from `BUFFER_…` variables of the environment."""
 
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from buffer_pipeline.errors import SettingError
 from buffer_pipeline.policy import Policy
+
+DAGSTER_URL: Final = "http://127.0.0.1:3000"
+"""Where Dagster's own webserver listens by default."""
+
+# A comma may stand inside a URL, as in mailto://…?to=a,b: it parts two URLs before a scheme only.
+_BETWEEN_URLS: Final = re.compile(r"[\s,]*\s[\s,]*|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 
 class Settings(BaseSettings):
@@ -26,6 +38,9 @@ class Settings(BaseSettings):
     stuck_after_hours: int = Field(default=72, ge=0, le=87600)
     reports_start: date = Field(default=date(2026, 1, 1), ge=date(1970, 1, 1), le=date(2999, 1, 1))
     keep_runs_days: int = Field(default=90, ge=1, le=3650)
+    # They carry tokens and passwords, so they show nowhere.
+    alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
+    dagster_url: str = DAGSTER_URL
 
     @field_validator("database_url", "dagster_database_url")
     @classmethod
@@ -39,6 +54,39 @@ class Settings(BaseSettings):
         if url.get_backend_name() not in {"postgresql", "postgres"}:
             raise ValueError(f"needs postgresql://, got {url.get_backend_name()}://")
         return value
+
+    @field_validator("alert_urls", mode="before")
+    @classmethod
+    def _are_known_to_apprise(cls, value: str | tuple[str, ...]) -> tuple[str, ...]:
+        urls = tuple(_BETWEEN_URLS.split(value.strip(" \t\r\n,"))) if isinstance(value, str) else value
+        if not any(urls):
+            return ()
+        from apprise import Apprise  # noqa: PLC0415 - 0.4 s, for those who set it
+
+        for number, url in enumerate(urls, 1):
+            with _apprise_says_nothing():
+                service = Apprise.instantiate(url)
+            if service is None:
+                raise ValueError(
+                    f"URL {number} of {len(urls)} is not one that Apprise can use;"
+                    " https://appriseit.com/services/ lists them"
+                )
+        return urls
+
+    @field_validator("dagster_url")
+    @classmethod
+    def _is_a_base_for_links(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            # The port is read for the error that a wrong one raises.
+            good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
+        if not good or "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError(
+                "not a base for links such as https://dagster.example.com; without a user, as it is shown"
+            )
+        return value.rstrip("/")
 
     @property
     def policy(self) -> Policy:
@@ -63,5 +111,20 @@ def load_settings() -> Settings:
         first = error.errors()[0]
         name = f"BUFFER_{str(first['loc'][0]).upper()}"
         fact = first["msg"].removeprefix("Value error, ")
-        given = "" if name.endswith("URL") else f", got {first['input']!r}"
+        given = "" if name.endswith(("URL", "URLS")) else f", got {first['input']!r}"
         raise SettingError(f"{name}: {fact}{given}") from None
+
+
+@contextmanager
+def _apprise_says_nothing() -> Iterator[None]:
+    """Keep Apprise from logging a URL that it cannot use, of which it hides the password only."""
+
+    def drop(_record: logging.LogRecord) -> bool:
+        return False
+
+    logger = logging.getLogger("apprise")
+    logger.addFilter(drop)
+    try:
+        yield
+    finally:
+        logger.removeFilter(drop)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from sqlalchemy import Connection, Engine, text
 
@@ -95,3 +96,23 @@ def connection(_shared_engine: Engine) -> Iterator[Connection]:
 def home(tmp_path: Path) -> Path:
     """A BUFFER_HOME of the test's own."""
     return tmp_path / "home"
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance in memory."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def lasting_instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance with storage on disk, as ticks and whole runs have it."""
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+@pytest.fixture
+def environment(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The books are those that BUFFER_DATABASE_URL names."""
+    monkeypatch.setenv("BUFFER_DATABASE_URL", database_url)

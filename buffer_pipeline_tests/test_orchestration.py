@@ -1,15 +1,14 @@
-"""The Dagster definitions: the release run end to end, its checks, the schedule, the sensors."""
+"""The Dagster definitions, and the release run end to end."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import ANY
 
 import dagster as dg
 import pytest
-from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy import Engine, func, select
 
-from buffer_pipeline.database import make_engine
 from buffer_pipeline.drain import BATCH_LIMIT
 from buffer_pipeline.freeze import unfreeze_hold
 from buffer_pipeline.hold import HoldState
@@ -19,7 +18,7 @@ from buffer_pipeline.orchestration.resources import Books, books_from_environmen
 from buffer_pipeline.orchestration.sensors import overdue_releases, stuck_frozen_payments
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.reconcile import reconcile
-from buffer_pipeline.tables import batch, hold_freeze, notification, wallet
+from buffer_pipeline.tables import batch, hold_freeze, wallet
 from buffer_pipeline_tests.builders import (
     ADMIN,
     DAY_7,
@@ -30,88 +29,30 @@ from buffer_pipeline_tests.builders import (
     wallet_of,
 )
 from buffer_pipeline_tests.conftest import NOON
+from buffer_pipeline_tests.runs import (
+    JOB_NAME,
+    delivered,
+    failure_of,
+    outcomes,
+    release,
+    reported,
+    rows_of,
+)
 
 EXPORT: Final = Path(__file__).parent / "legacy_export"
-JOB_NAME: Final = "release_pending_payments"
 RELEASED: Final = dg.AssetKey("released_transactions")
+BLOCKING_PASSED: Final = {
+    "books_balance": True,
+    "wallet_equals_its_transactions": True,
+    "hold_settled_once": True,
+}
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance in memory."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
-@pytest.fixture
-def lasting_instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance with storage on disk, as ticks and whole runs have it."""
-    with dg.instance_for_test() as instance:
-        yield instance
-
-
-@pytest.fixture
-def _environment(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BUFFER_DATABASE_URL", database_url)
-
-
-@pytest.fixture
-def waiting(engine: Engine, _environment: None) -> int:
+def waiting(engine: Engine, environment: None) -> int:
     """A hold of 1000.00 PHP that has been due for long."""
     with engine.begin() as connection:
         return place_hold(connection)
-
-
-def release(
-    instance: dg.DagsterInstance, *, raise_on_error: bool = True, **config: object
-) -> dg.ExecuteInProcessResult:
-    """Run the job as a Launchpad user does."""
-    return defs.resolve_job_def(JOB_NAME).execute_in_process(
-        instance=instance,
-        raise_on_error=raise_on_error,
-        run_config={
-            "ops": {"released_transactions": {"ops": {"select_matured_transactions": {"config": config}}}}
-        },
-    )
-
-
-def reported(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
-    """Return the metadata of the asset's one materialization in the run."""
-    events = [
-        event.materialization
-        for event in result.get_asset_materialization_events()
-        if event.asset_key == dg.AssetKey(asset)
-    ]
-    assert len(events) == 1
-    return {name: value.value for name, value in events[0].metadata.items()}
-
-
-def outcomes(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
-    """Return check -> whether it passed."""
-    return {evaluation.check_name: evaluation.passed for evaluation in result.get_asset_check_evaluations()}
-
-
-def rows_of(evaluation: dg.AssetCheckEvaluation, name: str) -> list[Any]:
-    """Return the rows of a table in the check's metadata."""
-    table = evaluation.metadata[name]
-    assert isinstance(table, dg.TableMetadataValue)
-    return [dict(record.data) for record in table.records]
-
-
-def delivered(connection: Connection) -> tuple[int, int]:
-    """Return how many notifications there are and how many are delivered."""
-    row = connection.execute(
-        select(func.count(), func.count(notification.c.delivered_at)).select_from(notification)
-    ).one()
-    return row[0], row[1]
-
-
-def failure_of(result: dg.ExecuteInProcessResult, step: str) -> str:
-    """Return why the step failed."""
-    error = result.failure_data_for_node(step)
-    assert error is not None
-    assert error.user_failure_data is not None
-    return error.user_failure_data.description or ""
 
 
 # ---- definitions
@@ -146,21 +87,96 @@ def test_the_definitions_are_these() -> None:
     }
 
     assert assets == {
-        "buffered_transactions": [],
-        "frozen_payments": ["buffered_transactions"],
+        "platform_events": [],
+        "backjobs": ["platform_events"],
+        "buffered_transactions": ["platform_events"],
+        "frozen_payments": ["backjobs", "buffered_transactions"],
         "released_transactions": ["buffered_transactions"],
         "release_notifications": ["released_transactions"],
         "release_counts": ["release_notifications", "released_transactions"],
+        "hourly_release_counts": ["buffered_transactions", "frozen_payments", "released_transactions"],
+        "daily_release_report": ["buffered_transactions", "frozen_payments", "hourly_release_counts"],
     }
     assert checks == {
         "released_transactions:books_balance": True,
+        "released_transactions:wallet_equals_its_transactions": True,
         "released_transactions:hold_settled_once": True,
+        "released_transactions:pending_equals_unsettled_holds": False,
+        "released_transactions:hold_equals_its_transactions": False,
+        "released_transactions:frozen_iff_open_freeze": False,
+        "released_transactions:backjob_open_iff_it_freezes": False,
+        "released_transactions:backjob_equals_its_refunds": False,
+        "released_transactions:balance_after_follows": False,
         "released_transactions:nothing_overdue": False,
         "frozen_payments:no_payment_stuck": False,
+        "hourly_release_counts:counts_equal_transactions": False,
     }
-    assert [name for name in repository.job_names if not name.startswith("__")] == [JOB_NAME]
-    assert schedules == {"hourly_release": ("0 * * * *", "UTC", "RUNNING")}
-    assert sensors == {"overdue_releases": ("RUNNING", 300), "stuck_frozen_payments": ("RUNNING", 300)}
+    assert {name for name in repository.job_names if not name.startswith("__")} == {
+        "release_pending_payments",
+        "count_hours",
+        "report_days",
+        "reconcile_books",
+        "prune_runs",
+    }
+    assert schedules == {
+        "hourly_release": ("0 * * * *", "UTC", "RUNNING"),
+        "hourly_counts": ("10 * * * *", "UTC", "RUNNING"),
+        "daily_report": ("20 0 * * *", "UTC", "RUNNING"),
+        "daily_reconciliation": ("40 2 * * *", "UTC", "RUNNING"),
+        "daily_prune": ("30 3 * * *", "UTC", "RUNNING"),
+    }
+    assert sensors == {
+        "stuck_frozen_payments": ("RUNNING", 300),
+        "overdue_releases": ("RUNNING", 300),
+        "failed_runs": ("RUNNING", 30),
+    }
+
+
+def test_every_asset_says_what_it_is() -> None:
+    """Each has a description, an owner, kinds, a group, tags, a code version and its columns."""
+    for node in defs.resolve_asset_graph().asset_nodes:
+        assert len(node.description or "") > 60, node.key
+        assert node.owners, node.key
+        assert node.kinds, node.key
+        assert node.group_name == "payment_buffer", node.key
+        assert node.tags["domain"] == "payments", node.key
+        assert node.code_version, node.key
+        columns = node.metadata["dagster/column_schema"]
+        assert isinstance(columns, dg.TableSchema)
+        assert columns.columns, node.key
+
+
+def test_every_column_comes_from_columns_that_are_there() -> None:
+    """Column lineage names columns of the asset itself and of assets that it depends on; so from the
+    report each amount leads back to the platform's event.
+    """
+    graph = defs.resolve_asset_graph()
+    columns = {}
+    origins: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for node in graph.asset_nodes:
+        schema = node.metadata["dagster/column_schema"]
+        lineage = node.metadata["dagster/column_lineage"]
+        assert isinstance(schema, dg.TableSchema)
+        assert isinstance(lineage, dg.TableColumnLineage)
+        columns[node.key] = {column.name for column in schema.columns}
+        for column, sources in lineage.deps_by_column.items():
+            assert column in columns[node.key], (node.key, column)
+            for source in sources:
+                # A parent, or a parent's own: what a release counts reaches the hold through its hour.
+                assert source.asset_key in graph.get_ancestor_asset_keys(node.key), (node.key, source)
+                origins.setdefault((node.key.to_user_string(), column), set()).add(
+                    (source.asset_key.to_user_string(), source.column_name)
+                )
+    for key, column in {source for sources in origins.values() for source in sources}:
+        assert column in columns[dg.AssetKey(key)], (key, column)
+
+    reached, waiting = set(), [("daily_release_report", "day")]
+    while waiting:
+        column_of = waiting.pop()
+        reached.add(column_of)
+        waiting += origins.get(column_of, set()) - reached
+    assert ("platform_events", "amount") in reached
+    assert ("platform_events", "held_at") in reached
 
 
 def test_the_job_is_one_process_one_at_a_time_and_retried_whole() -> None:
@@ -191,19 +207,33 @@ def test_a_run_releases_what_is_due_and_tells_the_payee(
         assert wallet_of(connection, PAYEE).balance_minor == 100_000
         assert delivered(connection) == (2, 2)
         assert connection.scalar(select(batch.c.source)) == f"dagster run {result.run_id}"
-    assert outcomes(result) == {"books_balance": True, "hold_settled_once": True}
+    assert outcomes(result) == BLOCKING_PASSED
     released = reported(result, "released_transactions")
-    assert (released["holds_released"], released["batches"], released["dry_run"]) == (1, 1, False)
+    assert (released["holds_released"], released["batches"], released["still_due"]) == (1, 1, 0)
     assert (released["amount_PHP"], released["amounts"]) == (1000.0, "1000.00 PHP")
     assert released["seconds"] >= 0
     assert reported(result, "release_notifications") == {
         "delivered": 2,
         "waiting": 0,
         "channel": "log",
-        "dry_run": False,
     }
-    counts = reported(result, "release_counts")
-    assert (counts["holds_released"], counts["amount_PHP"], counts["dry_run"]) == (1, 1000.0, False)
+    lateness = released["lateness_max_seconds"]
+    assert lateness == released["lateness_median_seconds"] > 0
+    assert released.pop("latest_released") == [
+        {
+            "hold_id": waiting,
+            "job": "job-8",
+            "payee": PAYEE,
+            "amount_minor": 100_000,
+            "currency": "PHP",
+            "release_date": DAY_7.isoformat(),
+            "released_at": ANY,
+        }
+    ]
+    assert reported(result, "release_counts") == released
+    run = lasting_instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["buffer/outcome"] == "released 1 payments, 1000.00 PHP"
 
 
 def test_the_first_op_reports_what_is_due(waiting: int, instance: dg.DagsterInstance) -> None:
@@ -224,13 +254,16 @@ def test_the_first_op_reports_what_is_due(waiting: int, instance: dg.DagsterInst
     assert metadata["due_by"] == DAY_7.timestamp()
 
 
-@pytest.mark.usefixtures("_environment")
+@pytest.mark.usefixtures("environment")
 def test_a_run_with_nothing_due_reports_zero(instance: dg.DagsterInstance) -> None:
-    """Zero is a count, so a gap in the plot means that no run came this far."""
+    """Zero is a count, of each currency too, so a gap in the plot means that no run came this far."""
     result = release(instance)
 
     assert reported(result, "released_transactions")["holds_released"] == 0
-    assert reported(result, "release_counts")["holds_released"] == 0
+    counts = reported(result, "release_counts")
+    figures = ("holds_released", "batches", "lateness_median_seconds", "lateness_max_seconds", "still_due")
+    assert {counts[figure] for figure in figures} == {0}
+    assert counts["seconds"] >= 0
 
 
 def test_a_second_run_pays_nothing_twice(waiting: int, engine: Engine, instance: dg.DagsterInstance) -> None:
@@ -259,23 +292,25 @@ def test_batch_limit_splits_the_run(waiting: int, engine: Engine, instance: dg.D
 
 
 def test_a_dry_run_changes_nothing(waiting: int, engine: Engine, instance: dg.DagsterInstance) -> None:
-    """A dry run counts what a real one would release; no money moves and nobody is notified."""
+    """A dry run observes what a real one would release: no money moves, nothing is materialized."""
     del waiting
     with engine.connect() as connection:
         before = books(connection)
 
     result = release(instance, dry_run=True)
 
+    assert result.success
     with engine.connect() as connection:
         assert books(connection) == before
-    released = reported(result, "released_transactions")
-    assert (released["holds_released"], released["dry_run"]) == (1, True)
-    notified = reported(result, "release_notifications")
-    assert (notified["delivered"], notified["waiting"], notified["dry_run"]) == (0, 1, True)
-    counts = reported(result, "release_counts")
-    assert (counts["holds_released"], counts["dry_run"]) == (0, True)
-    assert counts["holds_a_real_run_would_release"] == 1
-    assert "amount_PHP" not in counts
+    assert result.get_asset_materialization_events() == []
+    observed = result.get_asset_observation_events()
+    assert [event.asset_key for event in observed] == [RELEASED]
+    metadata = observed[0].asset_observation_data.asset_observation.metadata
+    assert metadata["holds_a_real_run_would_release"].value == 1
+    assert metadata["amounts"].value == "1000.00 PHP"
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["buffer/outcome"] == "would release 1 payments, 1000.00 PHP"
 
 
 def test_notifications_alone_are_those_of_no_run(
@@ -350,74 +385,7 @@ def test_as_of_releases_what_was_due_then(waiting: int, engine: Engine, instance
     assert reported(on_time, "release_counts")["holds_released"] == 1
 
 
-def test_broken_books_keep_the_notifications_back(
-    waiting: int, superuser_url: str, engine: Engine, instance: dg.DagsterInstance
-) -> None:
-    """Money that came from nowhere fails a check that names it; nobody is told, nothing is retried."""
-    del waiting
-    corrupt(superuser_url, "UPDATE buffer.wallet SET balance_minor = balance_minor + 7")
-
-    result = release(instance, raise_on_error=False)
-
-    assert not result.success
-    assert outcomes(result) == {"books_balance": False, "hold_settled_once": True}
-    broken = next(
-        evaluation
-        for evaluation in result.get_asset_check_evaluations()
-        if evaluation.check_name == "books_balance"
-    )
-    row = rows_of(broken, "rows")[0]
-    assert row["currency"] == "PHP"
-    assert row["wallets_minor"] - row["transactions_minor"] == 14
-    with engine.connect() as connection:
-        assert delivered(connection) == (2, 0)
-    run = instance.get_run_by_id(result.run_id)
-    assert run is not None
-    assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
-
-
-def test_a_payment_that_was_paid_twice_is_named(
-    waiting: int, superuser_url: str, engine: Engine, instance: dg.DagsterInstance
-) -> None:
-    """A second EARNING of a hold, forced past the constraints, fails the other check."""
-    release(instance)
-    corrupt(
-        superuser_url,
-        "DROP INDEX buffer.transaction_hold_type_key",
-        "INSERT INTO buffer.transaction (type, from_account, from_wallet_id, to_account, to_wallet_id,"
-        " currency, amount_minor, balance_after_minor, hold_id, batch_id, recorded_at)"
-        " SELECT type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor,"
-        " balance_after_minor, hold_id, batch_id, recorded_at"
-        " FROM buffer.transaction WHERE type = 'EARNING'",
-    )
-    with engine.begin() as connection:
-        place_hold(connection)
-
-    result = release(instance, raise_on_error=False)
-
-    assert outcomes(result)["hold_settled_once"] is False
-    broken = next(
-        evaluation
-        for evaluation in result.get_asset_check_evaluations()
-        if evaluation.check_name == "hold_settled_once"
-    )
-    row = rows_of(broken, "rows")[0]
-    assert (row["hold_id"], row["earnings"]) == (waiting, 2)
-    with engine.connect() as connection:
-        assert delivered(connection) == (4, 2)
-
-
-def corrupt(superuser_url: str, *statements: str) -> None:
-    """Do to the books what no verb and no role of the application can."""
-    engine = make_engine(superuser_url)
-    with engine.begin() as connection:
-        connection.execute(text("SET LOCAL session_replication_role = replica"))
-        for statement in statements:
-            connection.execute(text(statement))
-    engine.dispose()
-
-
-@pytest.mark.usefixtures("_environment")
+@pytest.mark.usefixtures("environment")
 def test_the_job_releases_the_real_export_by_its_figures(
     engine: Engine, instance: dg.DagsterInstance
 ) -> None:
@@ -433,9 +401,7 @@ def test_the_job_releases_the_real_export_by_its_figures(
     amounts = [reported(run, "release_counts")["amounts"] for run in (first, second, again)]
     # 33,165.67 were due at the first cut-off, 208,818.09 at the second, the first's included.
     assert amounts == ["33165.67 PHP", "175652.42 PHP", "none"]
-    assert [outcomes(run) for run in (first, second)] == [
-        {"books_balance": True, "hold_settled_once": True}
-    ] * 2
+    assert [outcomes(run) for run in (first, second)] == [BLOCKING_PASSED] * 2
     with engine.connect() as connection:
         total = connection.scalar(select(func.sum(wallet.c.balance_minor + wallet.c.pending_earnings_minor)))
         assert total == 5_000_000_00

@@ -79,6 +79,8 @@ def serve(settings: Settings, *, port: int, sample: bool) -> None:
                 "BUFFER_HOME": str(home),
                 "BUFFER_DATABASE_URL": databases.books_url.render_as_string(hide_password=False),
                 "BUFFER_DAGSTER_DATABASE_URL": databases.dagster_url.render_as_string(hide_password=False),
+                # Where links in alerts lead, unless somebody has put a proxy before it.
+                "BUFFER_DAGSTER_URL": os.environ.get("BUFFER_DAGSTER_URL") or f"http://{HOST}:{port}",
                 "DAGSTER_HOME": str(dagster_home),
                 "DAGSTER_DISABLE_TELEMETRY": "yes",
             }

@@ -42,7 +42,7 @@ def report_command(
     output: Output = context.obj
     if html is not None:
         _require_writable(html)
-    from buffer_pipeline.daily_report import daily_report, last_day_over, render_page
+    from buffer_pipeline.daily_report import FORTNIGHT, daily_report, last_day_over, render_page
 
     with books() as (engine, _):
         with engine.connect() as connection:
@@ -61,9 +61,9 @@ def report_command(
     if html is not None:
         output.remark(f"Wrote {html}: {covers}.")
         return
-    output.remark(f"{report.day} against the 14 days before it, and {covers}.")
-    rows = _aligned([figure.texts() for figure in report.shown_figures])
-    output.table(rows, columns=("currency", "figure", "day", "fortnight_mean", "change", "period"), empty="")
+    output.remark(f"{report.day} against the {FORTNIGHT} days before it; the period is {covers}.")
+    rows = _aligned(report.table)
+    output.table(rows, columns=tuple(rows[0]), empty="")
 
 
 def _document(report: "DailyReport", *, made_at: datetime, html: Path | None) -> dict[str, Any]:
@@ -94,26 +94,32 @@ def _require_writable(path: Path) -> None:
     """Refuse before anything is read: a report takes its time.
 
     Raises:
-        Refused: the folder does not exist, or something else than a file stands there.
+        Refused: the folder does not exist, or something other than a file stands there.
     """
-    if not path.parent.is_dir():
-        raise Refused(f"--html {path}: the folder {path.parent} does not exist; make it first")
-    if path.exists() and not path.is_file():
-        raise Refused(f"--html {path}: is not a file; name one, such as report.html")
+    try:
+        if not path.parent.is_dir():
+            raise Refused(f"--html {path}: the folder {path.parent} does not exist; make it first")
+        # A device or a folder is not to be replaced by a file.
+        if path.exists() and not path.is_file():
+            raise Refused(f"--html {path}: stands there and is no file; name one, such as report.html")
+    except OSError as error:
+        raise Refused(f"--html {path}: {error.strerror}") from None
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Write the file so that nobody reads half of it.
+    """Write the file beside its place and then put it there, so that nobody reads half of it.
 
     Raises:
         Refused: the folder cannot be written to.
     """
-    # Beside what a link stands for, so that the link stays one.
+    # Where a link points to, so that it stays a link.
     target = path.resolve()
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside = target.with_name(f".buffer-report-{os.getpid()}")
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(target)
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise Refused(f"--html {path}: {error.strerror or error}; nothing was written") from None
+        raise Refused(f"--html {path}: {error.strerror}; nothing was written") from None

@@ -45,11 +45,11 @@ _PALETTE: Final = 256
 _SMALL: Final = 10
 """Below such an amount its cents are shown."""
 
+_MINUTE: Final = 60
 _LATENESS_TICKS: Final = {
     0: "0",
-    1: "1 s",
-    10: "10 s",
-    60: "1 min",
+    30: "30 s",
+    _MINUTE: "1 min",
     600: "10 min",
     3_600: "1 h",
     36_000: "10 h",
@@ -127,9 +127,9 @@ def _draw_lateness(report: "DailyReport", late: pd.DataFrame) -> bytes:
         axes.vlines(places, medians, longest, color=colour, lw=1, alpha=0.6)
         axes.plot(places, medians, marker, color=colour, ms=4, mec="white", mew=0.4, label=currency)
     # Of a payment that was frozen past its date the days would leave the others' minutes no room.
-    axes.set_yscale("symlog", linthresh=1)
+    axes.set_yscale("symlog", linthresh=_MINUTE)
     axes.set_yticks(list(_LATENESS_TICKS), list(_LATENESS_TICKS.values()))
-    axes.set_ylim(0, 2 * max(late["lateness_max_seconds"].max(), 1))
+    axes.set_ylim(0, 2 * max(late["lateness_max_seconds"].max(), _MINUTE))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel("after the release date")
     _legend(axes)

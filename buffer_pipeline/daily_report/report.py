@@ -56,9 +56,8 @@ class DailyReport:
 
     @property
     def table(self) -> list[dict[str, str]]:
-        """The shown figures as text: currency, figure, day, fortnight_mean, change."""
-        rows = [figure.texts() for figure in self.shown_figures]
-        return [{name: text for name, text in row.items() if name != "period"} for row in rows]
+        """The shown figures as text: currency, figure, day, fortnight_mean, change, period."""
+        return [figure.texts() for figure in self.shown_figures]
 
     @cached_property
     def plots(self) -> dict[str, bytes]:

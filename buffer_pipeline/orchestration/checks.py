@@ -99,12 +99,10 @@ def counts_equal_transactions(
 def no_payment_stuck(books: dg.ResourceParam[Books]) -> dg.AssetCheckResult:
     """List the payments that have been frozen for too long."""
     with books.engine.begin() as connection:
-        stuck = reports.stuck_holds(
-            connection, now=database_clock(connection), older_than=books.policy.stuck_after
-        )
-    return dg.AssetCheckResult(
-        passed=not stuck, metadata=stuck_metadata(stuck, policy=books.policy), severity=_WARN
-    )
+        now = database_clock(connection)
+        stuck = reports.count_stuck(connection, now=now, older_than=books.policy.stuck_after)
+        metadata = stuck_metadata(connection, stuck, now=now, policy=books.policy)
+    return dg.AssetCheckResult(passed=stuck.holds == 0, metadata=metadata, severity=_WARN)
 
 
 @dg.asset_check(
@@ -124,13 +122,16 @@ def nothing_overdue(books: dg.ResourceParam[Books]) -> dg.AssetCheckResult:
 _WARN: Final = dg.AssetCheckSeverity.WARN
 
 
-def stuck_metadata(stuck: reports.Rows, *, policy: Policy) -> dict[str, Any]:
-    """Return the total and the first rows of what `reports.stuck_holds` found."""
+def stuck_metadata(
+    connection: Connection, stuck: reports.Stuck, *, now: datetime, policy: Policy
+) -> dict[str, Any]:
+    """Return the total of what is stuck and its first rows, the longest frozen first."""
     columns = ("hold_id", "job", "payee", "frozen_since", "kinds")
+    rows = reports.stuck_holds(connection, now=now, older_than=policy.stuck_after, limit=ROWS_SHOWN_MAX)
     return {
-        "stuck_holds": len(stuck),
+        "stuck_holds": stuck.holds,
         "stuck_after_hours": policy.stuck_after_hours,
-        **table_metadata("holds", [{name: row[name] for name in columns} for row in stuck]),
+        **table_metadata("holds", [{name: row[name] for name in columns} for row in rows]),
     }
 
 

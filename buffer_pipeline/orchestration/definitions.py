@@ -8,6 +8,7 @@ import dagster as dg
 from buffer_pipeline.orchestration import (
     assets,
     checks,
+    failed_runs,
     housekeeping,
     jobs,
     lineage,
@@ -15,9 +16,12 @@ from buffer_pipeline.orchestration import (
     schedules,
     sensors,
 )
-from buffer_pipeline.orchestration.resources import books_from_environment
+from buffer_pipeline.orchestration.resources import alerts_from_environment, books_from_environment
 
-RESOURCES: Final[Mapping[str, object]] = {"books": books_from_environment}
+RESOURCES: Final[Mapping[str, object]] = {
+    "books": books_from_environment,
+    "alerts": alerts_from_environment,
+}
 
 
 def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
@@ -51,7 +55,7 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
             schedules.daily_reconciliation,
             housekeeping.daily_prune,
         ],
-        sensors=[sensors.stuck_frozen_payments, sensors.overdue_releases],
+        sensors=[sensors.stuck_frozen_payments, sensors.overdue_releases, failed_runs.failed_runs],
         resources={**RESOURCES, **(resource_overrides or {})},
         # What is materialized by hand runs in one process too.
         executor=dg.in_process_executor,

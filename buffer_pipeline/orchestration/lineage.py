@@ -244,7 +244,7 @@ HOURLY_COUNT_COLUMNS: Final = about(
 
 DAILY_REPORT_COLUMNS: Final = about(
     columns(
-        currency="text: ISO 4217, or all",
+        currency="text: ISO 4217, or all currencies",
         figure="text: what is counted",
         day="text: on the day",
         fortnight_mean="text: a day's mean over the fourteen days before",

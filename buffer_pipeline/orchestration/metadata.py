@@ -52,10 +52,12 @@ def table_metadata(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, An
     return {name: dg.MetadataValue.table(records)}
 
 
-def picture_metadata(pictures: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return PNG pictures, shown in place."""
+def picture_metadata(pictures: Mapping[str, bytes], titles: Mapping[str, str]) -> dict[str, Any]:
+    """Return PNG pictures, shown in place, each with what it shows for those who do not see it."""
     return {
-        name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})")
+        name: dg.MetadataValue.md(
+            f"![{titles[name]}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"
+        )
         for name, png in pictures.items()
     }
 

@@ -112,7 +112,7 @@ def daily_release_report(context: dg.AssetExecutionContext, books: dg.ResourcePa
         with books.engine.begin() as connection:
             report = daily_report(connection, day=window.start.date())
         context.add_asset_metadata(
-            {**table_metadata("figures", report.table), **picture_metadata(report.plots)},
+            {**table_metadata("figures", report.table), **picture_metadata(report.plots, report.plot_titles)},
             asset_key=DAILY_REPORT,
             partition_key=key,
         )

@@ -1,14 +1,14 @@
-"""The books as a Dagster resource."""
+"""The books, and where operators are told, as Dagster resources."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import dagster as dg
 from sqlalchemy import Engine
 
 from buffer_pipeline.database import open_database
 from buffer_pipeline.policy import Policy
-from buffer_pipeline.settings import load_settings
+from buffer_pipeline.settings import DAGSTER_URL, load_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,3 +30,19 @@ def books_from_environment(_context: dg.InitResourceContext) -> Iterator[Books]:
     settings = load_settings()
     with open_database(settings) as engine:
         yield Books(engine=engine, policy=settings.policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alerts:
+    """Where operators are told, as Apprise URLs, and the base of the links in what they are told."""
+
+    # They carry tokens and passwords.
+    urls: tuple[str, ...] = field(default=(), repr=False)
+    dagster_url: str = DAGSTER_URL
+
+
+@dg.resource(description="The services of BUFFER_ALERT_URLS; without any, alerts are logged.")
+def alerts_from_environment(_context: dg.InitResourceContext) -> Alerts:
+    """Read the environment at each run or tick. Touches neither the network nor the books."""
+    settings = load_settings()
+    return Alerts(urls=settings.alert_urls, dagster_url=settings.dagster_url)

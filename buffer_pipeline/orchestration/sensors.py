@@ -1,12 +1,26 @@
-"""Sensors that flag what has waited for too long. They read; they launch nothing."""
+"""Sensors that flag what has waited for too long, and tell operators of it. They launch nothing."""
 
-import hashlib
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
 
 import dagster as dg
+from sqlalchemy import Connection
 
 from buffer_pipeline import reports
+from buffer_pipeline.alerts import AlertKind, day_of, is_told, record_told, untold_stuck_payments
 from buffer_pipeline.database import database_clock
+from buffer_pipeline.delivery.alerts import (
+    LINES_MAX,
+    Alert,
+    counted,
+    outcome_of,
+    overdue_alert,
+    send_alert,
+    stuck_alert,
+)
+from buffer_pipeline.hours import hour_of
 from buffer_pipeline.orchestration.checks import (
     OVERDUE_AFTER,
     no_payment_stuck,
@@ -14,75 +28,164 @@ from buffer_pipeline.orchestration.checks import (
     overdue_metadata,
     stuck_metadata,
 )
-from buffer_pipeline.orchestration.lineage import FROZEN, RELEASED
-from buffer_pipeline.orchestration.resources import Books
+from buffer_pipeline.orchestration.lineage import FROZEN
+from buffer_pipeline.orchestration.metadata import amounts_text
+from buffer_pipeline.orchestration.resources import Alerts, Books
 
 INTERVAL_SECONDS_MIN: Final = 300
+
+SAME: Final = ", the same as before"
 
 
 @dg.sensor(
     minimum_interval_seconds=INTERVAL_SECONDS_MIN,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Flags payments frozen for longer than BUFFER_STUCK_AFTER_HOURS: an observation of"
-    " `frozen_payments` and its check `no_payment_stuck`, whenever the set of them changes.",
+    " `frozen_payments` and its check `no_payment_stuck` whenever the set of them changes, and one"
+    " alert a payment and day (UTC).",
 )
 def stuck_frozen_payments(
-    context: dg.SensorEvaluationContext, books: dg.ResourceParam[Books]
+    context: dg.SensorEvaluationContext, books: dg.ResourceParam[Books], alerts: dg.ResourceParam[Alerts]
 ) -> dg.SensorResult:
-    """Compare the stuck payments with those of the last tick."""
-    with books.engine.begin() as connection:
-        stuck = reports.stuck_holds(
-            connection, now=database_clock(connection), older_than=books.policy.stuck_after
+    """Compare the stuck payments with those of the last tick, and with those told today."""
+    policy, hours = books.policy, books.policy.stuck_after_hours
+    with _at_one_moment(books) as connection:
+        now = database_clock(connection)
+        period = day_of(now)
+        stuck = reports.count_stuck(connection, now=now, older_than=policy.stuck_after)
+        untold = untold_stuck_payments(connection, now=now, older_than=policy.stuck_after, period=period)
+        cursor = f"{stuck.holds}:{stuck.fingerprint}"
+        changed = cursor != context.cursor
+        metadata, first = {}, []
+        if changed or untold.hold_ids:
+            metadata = stuck_metadata(connection, stuck, now=now, policy=policy)
+        if untold.hold_ids:
+            shown = untold.hold_ids[:LINES_MAX]
+            first = reports.stuck_holds(connection, now=now, older_than=policy.stuck_after, hold_ids=shown)
+    sent = None
+    if first:
+        alert = stuck_alert(
+            first,
+            holds=len(untold.hold_ids),
+            amounts=amounts_text(untold.amounts_minor),
+            after_hours=hours,
+            dagster_url=alerts.dagster_url,
         )
-    ids = ",".join(str(row["hold_id"]) for row in sorted(stuck, key=lambda row: int(row["hold_id"])))
-    cursor = f"{len(stuck)}:{hashlib.sha256(ids.encode()).hexdigest()}"
-    fact = f"payments frozen for more than {books.policy.stuck_after_hours} hours: {len(stuck)}"
-    if cursor == context.cursor:
-        return dg.SensorResult(skip_reason=f"{fact}, the same as before", cursor=cursor)
-    metadata = stuck_metadata(stuck, policy=books.policy)
+        sent = _tell(
+            books,
+            alerts,
+            alert,
+            kind=AlertKind.STUCK_PAYMENT,
+            subjects=untold.hold_ids,
+            period=period,
+            now=now,
+        )
+    if not stuck.holds:
+        reason = f"no payment has been frozen for more than {hours} hours"
+    else:
+        said = "told today already" if sent is None else outcome_of(sent=sent, urls=alerts.urls)
+        if first and len(untold.hold_ids) < stuck.holds:
+            said = f"{len(untold.hold_ids)} of them {said}"
+        fact = f"{counted(stuck.holds, 'payment')} frozen for more than {hours} hours"
+        reason = f"{fact}{'' if changed else SAME}; {said}"
     return dg.SensorResult(
-        skip_reason=fact,
+        skip_reason=reason,
         cursor=cursor,
         asset_events=[
             dg.AssetObservation(FROZEN, metadata=metadata),
-            dg.AssetCheckEvaluation(
-                asset_key=FROZEN,
-                check_name=no_payment_stuck.check_key.name,
-                passed=not stuck,
-                metadata=metadata,
-                severity=dg.AssetCheckSeverity.WARN,
-            ),
-        ],
+            _evaluation(no_payment_stuck, passed=stuck.holds == 0, metadata=metadata),
+        ]
+        if changed or sent
+        else [],
     )
 
 
 @dg.sensor(
     minimum_interval_seconds=INTERVAL_SECONDS_MIN,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Flags payments that have been due for more than an hour and are not released: the"
-    " check `nothing_overdue` of `released_transactions`, whenever what is overdue changes.",
+    description="Flags payments that have been due for more than an hour and are not released, as when the"
+    " schedule was stopped: the check `nothing_overdue` of `released_transactions` whenever what is overdue"
+    " changes, and an alert every hour (UTC) while it lasts.",
 )
-def overdue_releases(context: dg.SensorEvaluationContext, books: dg.ResourceParam[Books]) -> dg.SensorResult:
-    """Compare what is overdue with the last tick."""
-    with books.engine.begin() as connection:
-        due_by = database_clock(connection) - OVERDUE_AFTER
+def overdue_releases(
+    context: dg.SensorEvaluationContext, books: dg.ResourceParam[Books], alerts: dg.ResourceParam[Alerts]
+) -> dg.SensorResult:
+    """Compare what is overdue with the last tick, and look whether it was told this hour."""
+    with _at_one_moment(books) as connection:
+        now = database_clock(connection)
+        period, due_by = hour_of(now), now - OVERDUE_AFTER
         overdue = reports.due_holds(connection, due_by=due_by)
         oldest = overdue.oldest_release_date
-        cursor = f"{overdue.holds}:{'' if oldest is None else oldest.isoformat()}"
-        fact = f"payments due for more than an hour: {overdue.holds}"
-        if cursor == context.cursor:
-            return dg.SensorResult(skip_reason=f"{fact}, the same as before", cursor=cursor)
-        metadata = overdue_metadata(connection, overdue, due_by=due_by)
-    return dg.SensorResult(
-        skip_reason=fact,
-        cursor=cursor,
-        asset_events=[
-            dg.AssetCheckEvaluation(
-                asset_key=RELEASED,
-                check_name=nothing_overdue.check_key.name,
-                passed=overdue.holds == 0,
-                metadata=metadata,
-                severity=dg.AssetCheckSeverity.WARN,
+        amounts = amounts_text(overdue.amounts_minor)
+        cursor = f"{overdue.holds}:{amounts}:{'' if oldest is None else oldest.isoformat()}"
+        changed = cursor != context.cursor
+        untold = oldest is not None and not is_told(
+            connection, kind=AlertKind.OVERDUE_RELEASE, subject="", period=period
+        )
+        metadata, first = {}, []
+        if changed or untold:
+            metadata = overdue_metadata(connection, overdue, due_by=due_by)
+        if untold:
+            first = reports.list_holds(connection, due_by=due_by, limit=LINES_MAX)
+    sent = None
+    if oldest is None:
+        reason = "no payment has been due for more than an hour"
+    else:
+        said = "told this hour already"
+        if untold:
+            alert = overdue_alert(
+                first, holds=overdue.holds, amounts=amounts, oldest=oldest, dagster_url=alerts.dagster_url
             )
-        ],
+            sent = _tell(
+                books, alerts, alert, kind=AlertKind.OVERDUE_RELEASE, subjects=[""], period=period, now=now
+            )
+            said = outcome_of(sent=sent, urls=alerts.urls)
+        fact = f"{counted(overdue.holds, 'payment')} due for more than an hour and not released"
+        reason = f"{fact}{'' if changed else SAME}; {said}"
+    return dg.SensorResult(
+        skip_reason=reason,
+        cursor=cursor,
+        asset_events=[_evaluation(nothing_overdue, passed=oldest is None, metadata=metadata)]
+        if changed or sent
+        else [],
     )
+
+
+def _tell(
+    books: Books,
+    alerts: Alerts,
+    alert: Alert,
+    *,
+    kind: AlertKind,
+    subjects: Sequence[str] | Sequence[int],
+    period: datetime,
+    now: datetime,
+) -> bool:
+    """Send, outside any transaction, and record what was sent; return whether it was."""
+    if not send_alert(alert, urls=alerts.urls):
+        return False
+    with books.engine.begin() as connection:
+        record_told(connection, kind=kind, subjects=subjects, period=period, now=now)
+    return True
+
+
+def _evaluation(
+    check: dg.AssetChecksDefinition, *, passed: bool, metadata: Mapping[str, Any]
+) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=check.check_key.asset_key,
+        check_name=check.check_key.name,
+        passed=passed,
+        metadata=metadata,
+        severity=dg.AssetCheckSeverity.WARN,
+    )
+
+
+@contextmanager
+def _at_one_moment(books: Books) -> Iterator[Connection]:
+    """Open a transaction whose statements all see the same books."""
+    with (
+        books.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
+        connection.begin(),
+    ):
+        yield connection

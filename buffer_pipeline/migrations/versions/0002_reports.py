@@ -104,10 +104,8 @@ def upgrade() -> None:
         sa.Column("subject", sa.Text(), nullable=False),
         sa.Column("period", sa.DateTime(timezone=True), nullable=False),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint(
-            "kind IN ('STUCK_PAYMENT', 'OVERDUE_RELEASE', 'FAILED_RUN')", name="alert_kind_is_known"
-        ),
-        sa.PrimaryKeyConstraint("kind", "subject", "period"),
+        sa.CheckConstraint("kind IN ('STUCK_PAYMENT', 'OVERDUE_RELEASE')", name="alert_kind_is_known"),
+        sa.PrimaryKeyConstraint("kind", "period", "subject"),
         schema="buffer",
     )
     op.execute(_HOURS)

@@ -1,0 +1,126 @@
+"""The real stack as `dev` starts it: its processes, its UI's GraphQL, its runs."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+WAIT_SECONDS_MAX: Final = 120
+_SERVE: Final = (
+    "import sys; from buffer_pipeline.settings import load_settings;"
+    " from buffer_pipeline.cli.dev import serve;"
+    " serve(load_settings(), port=int(sys.argv[1]), sample=sys.argv[2] == 'sample')"
+)
+
+Found = TypeVar("Found")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
+
+
+@contextmanager
+def serving(
+    home: Path, port: int, *, sample: bool = True, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run `serve` in a process group of its own, as a terminal does; kill all that is left of it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVE, str(port), "sample" if sample else "no sample"],
+        env={**os.environ, "BUFFER_HOME": str(home), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        for pid in (process.pid, *processes_of(home)):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.wait()
+
+
+def processes_of(home: Path) -> list[int]:
+    """Return the processes whose environment names this BUFFER_HOME: all that `serve` has started."""
+    named = f"BUFFER_HOME={home}".encode()
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if named in environment.read_bytes().split(b"\0"):
+                found.append(int(environment.parent.name))
+        except OSError:
+            continue  # It ended meanwhile, or is somebody else's.
+    return found
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    """Return what it prints first, which is when it is ready."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def wait_for(ask_for: Callable[[], Found | None], *, what: str) -> Found:
+    """Poll, with a deadline, until there is an answer, and return it."""
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while not (found := ask_for()):
+        assert time.monotonic() < deadline, f"{what}: not within {WAIT_SECONDS_MAX} seconds"
+        time.sleep(0.1)
+    return found
+
+
+def ask(port: int, query: str, **variables: object) -> Any:
+    """Ask the UI's GraphQL."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/graphql",
+        data=json.dumps({"query": query, "variables": variables}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)["data"]
+
+
+def repository(port: int) -> Any:
+    """Return the schedules and sensors of the loaded code, once it is loaded."""
+    query = """{repositoriesOrError {... on RepositoryConnection {nodes {
+        schedules {id name scheduleState {status}} sensors {name sensorState {status}}}}}}"""
+    nodes = wait_for(
+        lambda: ask(port, query)["repositoriesOrError"].get("nodes"), what="the code location's load"
+    )
+    return nodes[0]
+
+
+def launch_release(port: int, **config: object) -> str:
+    """Launch the job as the Launchpad does and return its run's id."""
+    launch = """mutation ($config: RunConfigData!) {launchRun(executionParams: {
+        mode: "default", runConfigData: $config, selector: {
+            repositoryLocationName: "buffer_pipeline", repositoryName: "__repository__",
+            jobName: "release_pending_payments"}}) {__typename ... on LaunchRunSuccess {run {runId}}}}"""
+    ops = {"released_transactions": {"ops": {"select_matured_transactions": {"config": config}}}}
+    run_id: str = ask(port, launch, config={"ops": ops})["launchRun"]["run"]["runId"]
+    return run_id
+
+
+def end_of(port: int, run_id: str) -> str:
+    """Wait for the run's end and return its status."""
+    query = "query ($run: ID!) {runOrError(runId: $run) {... on Run {status}}}"
+
+    def final() -> str | None:
+        status: str = ask(port, query, run=run_id)["runOrError"]["status"]
+        return status if status in {"SUCCESS", "FAILURE", "CANCELED"} else None
+
+    return wait_for(final, what=f"the end of run {run_id}")

@@ -1,0 +1,305 @@
+"""The asset checks: each sees what breaks it, and names the rows."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import dagster as dg
+import pytest
+from sqlalchemy import Connection, Engine
+
+from buffer_pipeline.backjob import approve_backjob, request_backjob
+from buffer_pipeline.counts import count_hours
+from buffer_pipeline.hold import HoldState
+from buffer_pipeline.hours import HOUR, hour_of
+from buffer_pipeline.orchestration.definitions import defs
+from buffer_pipeline.reconcile import INVARIANTS
+from buffer_pipeline_tests.builders import ADMIN, PAYEE, PAYER, place_hold, wallet_of
+from buffer_pipeline_tests.conftest import NOON
+from buffer_pipeline_tests.runs import corrupt, delivered, outcomes, release, rows_of
+
+RECONCILE_JOB: Final = "reconcile_books"
+SECOND_EARNING: Final = (
+    "DROP INDEX buffer.transaction_hold_type_key",
+    "INSERT INTO buffer.transaction (type, from_account, from_wallet_id, to_account, to_wallet_id,"
+    " currency, amount_minor, balance_after_minor, hold_id, batch_id, recorded_at)"
+    " SELECT type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor,"
+    " balance_after_minor, hold_id, batch_id, recorded_at"
+    " FROM buffer.transaction WHERE type = 'EARNING'",
+)
+
+
+@pytest.fixture
+def waiting(engine: Engine, environment: None) -> int:
+    """A hold of 1000.00 PHP that has been due for long."""
+    del environment
+    with engine.begin() as connection:
+        return place_hold(connection)
+
+
+def evaluation_of(result: dg.ExecuteInProcessResult, check: str) -> dg.AssetCheckEvaluation:
+    """Return what the run said of a check."""
+    return next(found for found in result.get_asset_check_evaluations() if found.check_name == check)
+
+
+def check_alone(name: str, asset: str, instance: dg.DagsterInstance) -> dg.AssetCheckEvaluation:
+    """Evaluate one check by itself, as its button in the UI does."""
+    key = dg.AssetCheckKey(dg.AssetKey(asset), name)
+    job = dg.define_asset_job("alone", selection=dg.AssetSelection.checks(key))
+    merged = dg.Definitions.merge(defs, dg.Definitions(jobs=[job]))
+    result = merged.resolve_job_def("alone").execute_in_process(instance=instance, raise_on_error=False)
+    return evaluation_of(result, name)
+
+
+# ---- between the credits and the notifications
+
+
+def test_broken_books_keep_the_notifications_back(
+    waiting: int, superuser_url: str, engine: Engine, instance: dg.DagsterInstance
+) -> None:
+    """Money that came from nowhere fails the checks that name it; nobody is told, nothing is retried."""
+    del waiting
+    corrupt(
+        superuser_url, f"UPDATE buffer.wallet SET balance_minor = balance_minor + 7 WHERE owner = '{PAYEE}'"
+    )
+
+    result = release(instance, raise_on_error=False)
+
+    assert not result.success
+    assert outcomes(result) == {
+        "books_balance": False,
+        "wallet_equals_its_transactions": False,
+        "hold_settled_once": True,
+    }
+    row = rows_of(evaluation_of(result, "books_balance"), "rows")[0]
+    assert row["currency"] == "PHP"
+    assert row["wallets_minor"] - row["transactions_minor"] == 7
+    row = rows_of(evaluation_of(result, "wallet_equals_its_transactions"), "rows")[0]
+    assert (row["owner"], row["balance_minor"], row["transactions_balance_minor"]) == (
+        PAYEE,
+        100_007,
+        100_000,
+    )
+    with engine.connect() as connection:
+        assert wallet_of(connection, PAYEE).balance_minor == 100_007
+        assert delivered(connection) == (2, 0)
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
+
+
+def test_a_payment_that_was_paid_twice_is_named(
+    waiting: int, superuser_url: str, engine: Engine, instance: dg.DagsterInstance
+) -> None:
+    """A second EARNING of a hold, forced past the constraints, fails the check; later ones wait too."""
+    release(instance)
+    corrupt(superuser_url, *SECOND_EARNING)
+    with engine.begin() as connection:
+        place_hold(connection)
+
+    result = release(instance, raise_on_error=False)
+
+    assert outcomes(result)["hold_settled_once"] is False
+    row = rows_of(evaluation_of(result, "hold_settled_once"), "rows")[0]
+    assert (row["hold_id"], row["earnings"]) == (waiting, 2)
+    with engine.connect() as connection:
+        assert delivered(connection) == (4, 2)
+
+
+# ---- all invariants
+
+
+def _wallet_off(connection: Connection) -> tuple[str, ...]:
+    place_hold(connection)
+    return ("UPDATE buffer.wallet SET balance_minor = balance_minor + 7",)
+
+
+def _pending_off(connection: Connection) -> tuple[str, ...]:
+    place_hold(connection)
+    return (f"UPDATE buffer.wallet SET pending_earnings_minor = 1 WHERE owner = '{PAYEE}'",)
+
+
+def _paid_twice(connection: Connection) -> tuple[str, ...]:
+    place_hold(connection, state=HoldState.RELEASED)
+    return SECOND_EARNING
+
+
+def _another_amount(connection: Connection) -> tuple[str, ...]:
+    place_hold(connection)
+    return ("UPDATE buffer.hold SET amount_minor = amount_minor + 1",)
+
+
+def _frozen_without_a_freeze(connection: Connection) -> tuple[str, ...]:
+    place_hold(connection)
+    return ("UPDATE buffer.hold SET state = 'FROZEN'",)
+
+
+def _backjob_that_freezes_nothing(connection: Connection) -> tuple[str, ...]:
+    hold_id = place_hold(connection)
+    request_backjob(connection, job="job-8", by=PAYER, reason="not as agreed", now=NOON)
+    return (f"DELETE FROM buffer.hold_freeze WHERE hold_id = {hold_id}",)
+
+
+def _another_refund(connection: Connection) -> tuple[str, ...]:
+    place_hold(connection)
+    backjob = request_backjob(connection, job="job-8", by=PAYER, reason="not as agreed", now=NOON)
+    approve_backjob(connection, backjob_id=backjob.backjob_id, by=ADMIN, reason="indeed", now=NOON)
+    return ("UPDATE buffer.backjob SET refunded_minor = refunded_minor - 1",)
+
+
+def _another_balance_after(connection: Connection) -> tuple[str, ...]:
+    place_hold(connection, state=HoldState.RELEASED)
+    return ("UPDATE buffer.transaction SET balance_after_minor = 5 WHERE type = 'EARNING'",)
+
+
+CORRUPTIONS: Final[dict[str, Callable[[Connection], tuple[str, ...]]]] = {
+    "books_balance": _wallet_off,
+    "wallet_equals_its_transactions": _wallet_off,
+    "pending_equals_unsettled_holds": _pending_off,
+    "hold_settled_once": _paid_twice,
+    "hold_equals_its_transactions": _another_amount,
+    "frozen_iff_open_freeze": _frozen_without_a_freeze,
+    "backjob_open_iff_it_freezes": _backjob_that_freezes_nothing,
+    "backjob_equals_its_refunds": _another_refund,
+    "balance_after_follows": _another_balance_after,
+}
+"""Invariant -> what breaks it: sets up rows, returns what a superuser then does to them."""
+
+
+def test_every_invariant_has_a_corruption() -> None:
+    """No check is left that nothing has ever failed."""
+    assert set(CORRUPTIONS) == set(INVARIANTS)
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("invariant", INVARIANTS)
+def test_a_broken_invariant_fails_its_check(
+    invariant: str, superuser_url: str, engine: Engine, instance: dg.DagsterInstance
+) -> None:
+    """What a superuser does to the books, past every constraint, the daily job finds and names."""
+    job = defs.resolve_job_def(RECONCILE_JOB)
+    with engine.begin() as connection:
+        statements = CORRUPTIONS[invariant](connection)
+    before = job.execute_in_process(instance=instance)
+
+    corrupt(superuser_url, *statements)
+    after = job.execute_in_process(instance=instance, raise_on_error=False)
+
+    assert outcomes(before) == dict.fromkeys(INVARIANTS, True)
+    assert outcomes(after)[invariant] is False
+    found = evaluation_of(after, invariant)
+    rows = rows_of(found, "rows")
+    assert found.metadata["offending_rows"].value == len(rows) > 0
+
+
+# ---- overdue, stuck
+
+
+def test_an_overdue_payment_is_named(waiting: int, engine: Engine, instance: dg.DagsterInstance) -> None:
+    """What has been due for over an hour fails the check, what has come due since does not."""
+    late = check_alone("nothing_overdue", "released_transactions", instance)
+    release(instance)
+    with engine.begin() as connection:
+        place_hold(connection, release_date=datetime.now(UTC) - timedelta(minutes=59))
+
+    on_time = check_alone("nothing_overdue", "released_transactions", instance)
+
+    assert (late.passed, on_time.passed) == (False, True)
+    assert rows_of(late, "holds")[0]["hold_id"] == waiting
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_stuck_freeze_is_named(engine: Engine, instance: dg.DagsterInstance) -> None:
+    """A freeze older than the limit fails the check; one of an hour does not."""
+    with engine.begin() as connection:
+        place_hold(connection, state=HoldState.FROZEN, held_at=datetime.now(UTC) - timedelta(hours=1))
+    fresh = check_alone("no_payment_stuck", "frozen_payments", instance)
+    with engine.begin() as connection:
+        stuck = place_hold(connection, state=HoldState.FROZEN)
+
+    old = check_alone("no_payment_stuck", "frozen_payments", instance)
+
+    assert (fresh.passed, old.passed) == (True, False)
+    assert [row["hold_id"] for row in rows_of(old, "holds")] == [stuck]
+
+
+# ---- counts
+
+
+def counted_hour(engine: Engine) -> datetime:
+    """Release a payment, place another in an hour that is over and count that hour."""
+    hour = hour_of(datetime.now(UTC)) - 3 * HOUR
+    with engine.begin() as connection:
+        place_hold(connection, state=HoldState.RELEASED, held_at=hour + timedelta(minutes=5))
+        place_hold(connection, state=HoldState.FROZEN, held_at=hour + timedelta(minutes=6))
+    count_hours(engine, start=hour, end=hour + HOUR, counted_by="test")
+    return hour
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    ("statement", "figures"),
+    [
+        (
+            "UPDATE buffer.hourly_release_count SET released_minor = released_minor + 1",
+            {("released_minor", "100001", "100000")},
+        ),
+        (
+            "UPDATE buffer.transaction SET amount_minor = 90000 WHERE type = 'EARNING'",
+            {("released_minor", "100000", "90000")},
+        ),
+        (
+            "UPDATE buffer.hold_freeze SET opened_at = opened_at - interval '1 day'",
+            {("freezes_opened", "1", "0")},
+        ),
+        (
+            "DELETE FROM buffer.hourly_release_count",
+            {
+                ("added_minor", "", "200000"),
+                ("freezes_closed", "", "0"),
+                ("freezes_opened", "", "1"),
+                ("holds_added", "", "2"),
+                ("holds_released", "", "1"),
+                ("holds_released_early", "", "1"),
+                ("payees", "", "1"),
+                ("refunded_minor", "", "0"),
+                ("refunds", "", "0"),
+                ("released_minor", "", "100000"),
+            },
+        ),
+    ],
+    ids=["the-count", "the-transaction", "the-freeze", "no-count"],
+)
+def test_a_count_that_differs_is_named(
+    engine: Engine,
+    superuser_url: str,
+    instance: dg.DagsterInstance,
+    statement: str,
+    figures: set[tuple[str, str, str]],
+) -> None:
+    """Whichever side was changed, the check names the hour, the currency and each figure."""
+    hour = counted_hour(engine)
+    before = check_alone("counts_equal_transactions", "hourly_release_counts", instance)
+
+    corrupt(superuser_url, statement)
+    after = check_alone("counts_equal_transactions", "hourly_release_counts", instance)
+
+    assert (before.passed, after.passed) == (True, False)
+    rows: list[Any] = rows_of(after, "rows")
+    assert {(row["figure"], row["counted"], row["transactions_say"]) for row in rows} == figures
+    assert {(row["hour"], row["currency"]) for row in rows} == {(hour.isoformat(), "PHP")}
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_late_writer_shows_against_the_count(engine: Engine, instance: dg.DagsterInstance) -> None:
+    """What a caller with a slow clock writes into a counted hour fails the check; counting again heals it."""
+    hour = counted_hour(engine)
+    with engine.begin() as connection:
+        place_hold(connection, held_at=hour + timedelta(minutes=30))
+
+    differs = check_alone("counts_equal_transactions", "hourly_release_counts", instance)
+    count_hours(engine, start=hour, end=hour + HOUR, counted_by="test")
+    healed = check_alone("counts_equal_transactions", "hourly_release_counts", instance)
+
+    assert {row["figure"] for row in rows_of(differs, "rows")} == {"holds_added", "added_minor"}
+    assert healed.passed

@@ -1,0 +1,175 @@
+"""A release run whose process is killed between two batches, on the real stack."""
+
+import os
+import signal
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import Connection, Engine, select, text
+
+from buffer_pipeline.database import database_clock, make_engine
+from buffer_pipeline.drain import drain_matured
+from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline.intake import Earning, add_many_pending_earnings
+from buffer_pipeline.reconcile import reconcile
+from buffer_pipeline.tables import hold, notification, transaction, wallet
+from buffer_pipeline_tests.builders import waiting_for_a_lock
+from buffer_pipeline_tests.stack import (
+    ask,
+    end_of,
+    first_line,
+    free_port,
+    launch_release,
+    repository,
+    serving,
+    wait_for,
+)
+
+HOLDS: Final = 600
+WALLETS: Final = 24
+BATCH_LIMIT: Final = 50
+"""Two wallets a batch: a lock on the twelfth wallet stops the sixth batch."""
+
+RUN: Final = """query ($run: ID!) {runOrError(runId: $run) {... on Run {
+    status parentRunId rootRunId stepKeysToExecute stepStats {stepKey status}
+    eventConnection {events {... on MessageEvent {message eventType}}}}}}"""
+
+
+@pytest.fixture
+def other_engine(server: EmbeddedServer) -> Iterator[Engine]:
+    """An engine on a second set of fresh books."""
+    name = f"other_{os.urandom(6).hex()}"
+    admin = make_engine(server.url("postgres", user="postgres"))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE buffer OWNER buffer"))
+    admin.dispose()
+    engine = make_engine(server.url(name))
+    yield engine
+    engine.dispose()
+
+
+def hold_many(engine: Engine, *, now: datetime) -> None:
+    """Hold earnings of many sizes, all due within one hour."""
+    with engine.begin() as connection:
+        add_many_pending_earnings(
+            connection,
+            [
+                Earning(
+                    reference=f"earning-{number}",
+                    job=f"job-{number}",
+                    payee=f"worker-{number % WALLETS:02d}",
+                    payer="client-3",
+                    amount=f"{10 + number}.{number % 100:02d}",
+                    currency="PHP",
+                    held_at=now - timedelta(days=8),
+                )
+                for number in range(HOLDS)
+            ],
+            now=now,
+        )
+
+
+def end_state(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
+    """Return every wallet, hold, transaction and notification, without ids and times."""
+    by_hold = select(hold.c.reference).where(hold.c.hold_id == transaction.c.hold_id).scalar_subquery()
+    told_of = select(hold.c.reference).where(hold.c.hold_id == notification.c.hold_id).scalar_subquery()
+    statements = {
+        "wallets": select(
+            wallet.c.owner, wallet.c.currency, wallet.c.balance_minor, wallet.c.pending_earnings_minor
+        ),
+        "holds": select(
+            hold.c.reference, hold.c.job, hold.c.state, hold.c.amount_minor, hold.c.refunded_minor
+        ),
+        "transactions": select(
+            by_hold,
+            transaction.c.type,
+            transaction.c.from_account,
+            transaction.c.to_account,
+            transaction.c.amount_minor,
+            transaction.c.balance_after_minor,
+        ),
+        "notifications": select(
+            told_of, notification.c.type, notification.c.owner, notification.c.amount_minor
+        ),
+    }
+    return {
+        name: sorted(tuple(row) for row in connection.execute(statement))
+        for name, statement in statements.items()
+    }
+
+
+def process_of(port: int, run_id: str) -> int | None:
+    """Return the run's process, which Dagster names in the run's log."""
+    started = "Started process for run (pid: "
+    for event in ask(port, RUN, run=run_id)["runOrError"]["eventConnection"]["events"]:
+        message = event.get("message") or ""
+        if message.startswith(started):
+            return int(message.removeprefix(started).removesuffix(")."))
+    return None
+
+
+def retry_of(port: int, run_id: str) -> str | None:
+    """Return the run that Dagster has launched in the place of this one."""
+    query = """query ($run: String!) {runsOrError(filter: {tags: [
+        {key: "dagster/parent_run_id", value: $run}]}) {... on Runs {results {runId}}}}"""
+    found = ask(port, query, run=run_id)["runsOrError"]["results"]
+    assert len(found) <= 1
+    return found[0]["runId"] if found else None
+
+
+def stop_schedule(port: int) -> None:
+    """Stop the hourly schedule: no run but the test's own is to take the holds."""
+    schedule = next(found for found in repository(port)["schedules"] if found["name"] == "hourly_release")
+    stopped = ask(
+        port,
+        "mutation ($id: String!) {stopRunningSchedule(id: $id) {__typename}}",
+        id=schedule["id"],
+    )
+    assert stopped["stopRunningSchedule"]["__typename"] == "ScheduleStateResult"
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(
+    engine: Engine, database_url: str, other_engine: Engine, home: Path
+) -> None:
+    """SIGKILL between two batches; Dagster runs the job again from its first op, and nothing differs."""
+    port = free_port()
+    with other_engine.connect() as connection:
+        now = database_clock(connection)
+    hold_many(other_engine, now=now)
+    drain_matured(other_engine, due_by=now, source="undisturbed", batch_limit=BATCH_LIMIT)
+    with serving(home, port, sample=False, BUFFER_DATABASE_URL=database_url) as process:
+        first_line(process)
+        stop_schedule(port)
+        hold_many(engine, now=now)
+
+        with engine.connect() as blocker, engine.connect() as watcher:
+            blocker.execute(text("SELECT FROM buffer.wallet WHERE owner = 'worker-11' FOR UPDATE"))
+            killed = launch_release(port, batch_limit=BATCH_LIMIT)
+            wait_for(lambda: waiting_for_a_lock(watcher), what="a batch that waits")
+            pid = wait_for(lambda: process_of(port, killed), what="the run's process")
+            os.kill(pid, signal.SIGKILL)
+            blocker.rollback()
+            wait_for(lambda: not waiting_for_a_lock(watcher), what="the end of what was killed")
+            released_by_killed = watcher.execute(
+                text("SELECT count(*) FROM buffer.hold WHERE state = 'RELEASED'")
+            ).scalar_one()
+        status_of_killed = end_of(port, killed)
+        retry = wait_for(lambda: retry_of(port, killed), what="the retry")
+        status_of_retry = end_of(port, retry)
+        first, second = (ask(port, RUN, run=run_id)["runOrError"] for run_id in (killed, retry))
+
+    assert released_by_killed == 5 * BATCH_LIMIT
+    assert (status_of_killed, status_of_retry) == ("FAILURE", "SUCCESS")
+    assert (second["parentRunId"], second["rootRunId"]) == (killed, killed)
+    steps = {step["stepKey"]: step["status"] for step in second["stepStats"]}
+    assert sorted(steps) == sorted(first["stepKeysToExecute"])
+    assert set(steps.values()) == {"SUCCESS"}
+    assert "released_transactions.select_matured_transactions" in steps
+    with engine.connect() as connection, other_engine.connect() as other_connection:
+        state = end_state(connection)
+        assert state == end_state(other_connection)
+        assert {row[2] for row in state["holds"]} == {"RELEASED"}
+        assert reconcile(connection) == []

@@ -1,0 +1,387 @@
+"""The report assets in Dagster: hours counted in one run, the schedules that ask for them, freshness."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.definitions.freshness_evaluator import FRESHNESS_EVALUATORS_BY_POLICY_TYPE
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.test_utils import freeze_time
+from sqlalchemy import Engine, func, select
+
+from buffer_pipeline.counts import count_hours
+from buffer_pipeline.hold import HoldState
+from buffer_pipeline.hours import HOUR, hour_of
+from buffer_pipeline.orchestration.definitions import defs
+from buffer_pipeline.orchestration.report_assets import HOURS, RANGE_END_TAG, RANGE_START_TAG
+from buffer_pipeline.orchestration.resources import books_from_environment
+from buffer_pipeline.orchestration.schedules import HOURS_PER_RUN_MAX
+from buffer_pipeline.settings import load_settings
+from buffer_pipeline.tables import counted_hour
+from buffer_pipeline_tests.builders import books, place_hold
+from buffer_pipeline_tests.runs import outcomes, release
+
+COUNTS: Final = dg.AssetKey("hourly_release_counts")
+REPORT: Final = dg.AssetKey("daily_release_report")
+REPORT_TABLES: Final = {"counted_hour", "hourly_release_count"}
+
+
+def key_of(hour: datetime) -> str:
+    """Return the partition of an hour."""
+    return f"{hour:%Y-%m-%d-%H:%M}"
+
+
+def count(
+    instance: dg.DagsterInstance, first: datetime, last: datetime, *, raise_on_error: bool = True
+) -> dg.ExecuteInProcessResult:
+    """Count a range of hours in one run, as a backfill and the schedule do."""
+    return defs.resolve_job_def("count_hours").execute_in_process(
+        instance=instance,
+        raise_on_error=raise_on_error,
+        tags={RANGE_START_TAG: key_of(first), RANGE_END_TAG: key_of(last)},
+    )
+
+
+def figures(result: dg.ExecuteInProcessResult, asset: dg.AssetKey) -> dict[str, dict[str, Any]]:
+    """Return partition -> metadata of what the run materialized of an asset."""
+    return {
+        str(event.materialization.partition): {
+            name: value.value for name, value in event.materialization.metadata.items()
+        }
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == asset
+    }
+
+
+@pytest.fixture
+def this_hour() -> datetime:
+    """The hour that is not over yet, and will not be before a test ends."""
+    now = datetime.now(UTC)
+    left = hour_of(now) + HOUR - now
+    if left < timedelta(seconds=20):
+        time.sleep(left.total_seconds())
+    return hour_of(datetime.now(UTC))
+
+
+# ---- hours
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_range_of_hours_is_one_run(
+    engine: Engine, lasting_instance: dg.DagsterInstance, this_hour: datetime
+) -> None:
+    """A backfill of 48 hours is one run that materializes each with its figures, zero too; no money moves."""
+    first, last = this_hour - 48 * HOUR, this_hour - HOUR
+    with engine.begin() as connection:
+        place_hold(connection, state=HoldState.RELEASED, held_at=first + timedelta(minutes=5))
+        place_hold(connection, held_at=last, currency="JPY", amount="7")
+        place_hold(connection, state=HoldState.FROZEN, held_at=last)
+        place_hold(connection, job="job-9", state=HoldState.REFUNDED, held_at=last)
+        before = {name: rows for name, rows in books(connection).items() if name not in REPORT_TABLES}
+
+    result = count(lasting_instance, first, last)
+
+    assert result.success
+    assert outcomes(result) == {"counts_equal_transactions": True}
+    counted = figures(result, COUNTS)
+    assert len(counted) == 48
+    assert lasting_instance.get_materialized_partitions(COUNTS) == set(counted)
+    assert (counted[key_of(first)]["holds_released"], counted[key_of(first)]["amount_PHP"]) == (1, 1000.0)
+    assert (counted[key_of(last)]["holds_added"], counted[key_of(last)]["refunds"]) == (3, 1)
+    assert (counted[key_of(last)]["freezes_opened"], counted[key_of(last)]["freezes_closed"]) == (2, 1)
+    assert (counted[key_of(first + HOUR)]["holds_released"], counted[key_of(first + HOUR)]["amounts"]) == (
+        0,
+        "none",
+    )
+    with engine.connect() as connection:
+        after = {name: rows for name, rows in books(connection).items() if name not in REPORT_TABLES}
+        by = set(connection.scalars(select(counted_hour.c.counted_by)))
+    assert after == before
+    assert by == {f"dagster run {result.run_id}"}
+
+
+def test_the_asset_says_that_it_moves_no_money() -> None:
+    """Who is about to launch a backfill reads it first; any range is one run."""
+    node = defs.resolve_asset_graph().get(COUNTS)
+
+    assert "a backfill moves no money" in (node.description or "")
+    assert node.backfill_policy == dg.BackfillPolicy.single_run()
+    assert isinstance(node.partitions_def, dg.HourlyPartitionsDefinition)
+    assert node.partitions_def.timezone == "UTC"
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_hour_that_is_written_into_fails_the_run(
+    engine: Engine,
+    instance: dg.DagsterInstance,
+    this_hour: datetime,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run names the hour, counts nothing and is not retried; the hour stays missing."""
+    monkeypatch.setattr("buffer_pipeline.counts.count_hours.__kwdefaults__", {"wait_seconds_max": 0})
+    with engine.connect() as writer, writer.begin():
+        place_hold(writer, held_at=this_hour - HOUR)
+
+        result = count(instance, this_hour - 2 * HOUR, this_hour - HOUR, raise_on_error=False)
+
+    failure = result.failure_data_for_node("hourly_release_counts")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    assert f"hour {this_hour - HOUR:%Y-%m-%dT%H:%MZ}: a transaction still writes" in str(
+        failure.user_failure_data.description
+    )
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(counted_hour)) == 0
+
+
+def test_the_first_hour_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The partitions begin with the day that BUFFER_REPORTS_START names."""
+    monkeypatch.setenv("BUFFER_REPORTS_START", "2025-03-01")
+
+    assert load_settings().reports_start.isoformat() == "2025-03-01"
+    monkeypatch.delenv("BUFFER_REPORTS_START")
+    assert HOURS.start.date() == load_settings().reports_start
+
+
+# ---- the schedule of the hours
+
+
+@pytest.fixture
+def tick(lasting_instance: dg.DagsterInstance) -> Callable[[str], Any]:
+    """Evaluates a schedule as the daemon does."""
+
+    def evaluate(name: str) -> Any:
+        with dg.build_schedule_context(
+            instance=lasting_instance,
+            scheduled_execution_time=datetime.now(UTC),
+            repository_def=defs.get_repository_def(),
+            resources={"books": books_from_environment},
+        ) as context:
+            return defs.resolve_schedule_def(name).evaluate_tick(context)
+
+    return evaluate
+
+
+def asked_for(outcome: Any) -> tuple[str, str]:
+    """Return the first and last partition of the one run that a tick asks for."""
+    (request,) = outcome.run_requests
+    return request.tags[RANGE_START_TAG], request.tags[RANGE_END_TAG]
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_outage_leaves_no_gap(engine: Engine, tick: Callable[[str], Any], this_hour: datetime) -> None:
+    """The tick asks for all from the earliest missing hour to the last one that is over, in one run."""
+    with engine.begin() as connection:
+        place_hold(connection, held_at=this_hour - 10 * HOUR)
+    count_hours(engine, start=this_hour - 10 * HOUR, end=this_hour - 6 * HOUR, counted_by="test")
+    count_hours(engine, start=this_hour - 3 * HOUR, end=this_hour - 2 * HOUR, counted_by="test")
+
+    outcome = tick("hourly_counts")
+
+    assert asked_for(outcome) == (key_of(this_hour - 6 * HOUR), key_of(this_hour - HOUR))
+
+
+@pytest.mark.usefixtures("environment")
+def test_what_the_tick_asks_for_is_what_the_run_counts(
+    engine: Engine, lasting_instance: dg.DagsterInstance, tick: Callable[[str], Any], this_hour: datetime
+) -> None:
+    """Behind the run of a tick the next tick finds every hour counted."""
+    with engine.begin() as connection:
+        place_hold(connection, held_at=this_hour - 5 * HOUR)
+    outcome = tick("hourly_counts")
+
+    result = defs.resolve_job_def("count_hours").execute_in_process(
+        instance=lasting_instance, tags=outcome.run_requests[0].tags
+    )
+
+    assert len(figures(result, COUNTS)) == 5
+    assert "is counted" in tick("hourly_counts").skip_message
+
+
+@pytest.mark.usefixtures("environment")
+def test_empty_books_have_no_hour(tick: Callable[[str], Any]) -> None:
+    """A new installation is not asked to count the hours before it began."""
+    outcome = tick("hourly_counts")
+
+    assert not outcome.run_requests
+    assert "the books are empty" in outcome.skip_message
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_long_gap_is_closed_by_several_ticks(
+    engine: Engine, tick: Callable[[str], Any], this_hour: datetime
+) -> None:
+    """One run takes a month of hours; the next tick goes on behind it."""
+    begin = this_hour - 800 * HOUR
+    with engine.begin() as connection:
+        place_hold(connection, held_at=begin)
+
+    first = asked_for(tick("hourly_counts"))
+    count_hours(engine, start=begin, end=begin + HOURS_PER_RUN_MAX * HOUR, counted_by="test")
+    second = asked_for(tick("hourly_counts"))
+
+    assert first == (key_of(begin), key_of(begin + 719 * HOUR))
+    assert second == (key_of(begin + 720 * HOUR), key_of(this_hour - HOUR))
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_hour_in_progress_is_left_to_the_next_tick(
+    engine: Engine, tick: Callable[[str], Any], this_hour: datetime
+) -> None:
+    """The tick asks up to the hour that is written into; when that is the first, it skips and names it."""
+    with engine.begin() as connection:
+        place_hold(connection, held_at=this_hour - 4 * HOUR)
+    with engine.connect() as writer, writer.begin():
+        place_hold(writer, held_at=this_hour - 2 * HOUR, payee="worker-2", payer="client-2")
+        before = asked_for(tick("hourly_counts"))
+        count_hours(engine, start=this_hour - 4 * HOUR, end=this_hour - 2 * HOUR, counted_by="test")
+
+        outcome = tick("hourly_counts")
+
+    assert before == (key_of(this_hour - 4 * HOUR), key_of(this_hour - 3 * HOUR))
+    assert not outcome.run_requests
+    assert f"hour {this_hour - 2 * HOUR:%Y-%m-%dT%H:%MZ}: an open transaction" in outcome.skip_message
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_count_that_runs_already_is_not_doubled(
+    engine: Engine, lasting_instance: dg.DagsterInstance, tick: Callable[[str], Any], this_hour: datetime
+) -> None:
+    """While a run of the job is queued or under way, the tick skips and names it."""
+    with engine.begin() as connection:
+        place_hold(connection, held_at=this_hour - 4 * HOUR)
+    run = lasting_instance.create_run_for_job(
+        defs.resolve_job_def("count_hours"), status=dg.DagsterRunStatus.STARTED
+    )
+
+    outcome = tick("hourly_counts")
+
+    assert not outcome.run_requests
+    assert outcome.skip_message == f"run {run.run_id} is counting hours already"
+
+
+# ---- days
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_days_report_has_its_table_and_pictures(
+    engine: Engine, lasting_instance: dg.DagsterInstance, this_hour: datetime
+) -> None:
+    """The day's partition shows the figures and three pictures."""
+    day = this_hour.replace(hour=0) - timedelta(days=2)
+    with engine.begin() as connection:
+        place_hold(connection, state=HoldState.RELEASED, held_at=day + timedelta(hours=5))
+
+    result = defs.resolve_job_def("report_days").execute_in_process(
+        instance=lasting_instance,
+        tags={RANGE_START_TAG: f"{day:%Y-%m-%d}", RANGE_END_TAG: f"{day + timedelta(days=1):%Y-%m-%d}"},
+    )
+
+    reports = figures(result, REPORT)
+    assert set(reports) == {f"{day:%Y-%m-%d}", f"{day + timedelta(days=1):%Y-%m-%d}"}
+    shown = reports[f"{day:%Y-%m-%d}"]
+    pictures = [
+        value
+        for value in shown.values()
+        if isinstance(value, str) and "](data:image/png;base64,iVBOR" in value
+    ]
+    assert len(pictures) == 3
+    event = next(
+        event.materialization
+        for event in result.get_asset_materialization_events()
+        if event.materialization.partition == f"{day:%Y-%m-%d}"
+    )
+    table = event.metadata["figures"]
+    assert isinstance(table, dg.TableMetadataValue)
+    rows = [dict(record.data) for record in table.records]
+    stated = defs.resolve_asset_graph().get(REPORT).metadata["dagster/column_schema"]
+    assert isinstance(stated, dg.TableSchema)
+    assert list(rows[0]) == [column.name for column in stated.columns]
+    released = next(row for row in rows if row["figure"] == "amount released")
+    assert (released["currency"], released["day"]) == ("PHP", "1,000.00")
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_days_since_the_latest_report_are_asked_for(
+    engine: Engine, lasting_instance: dg.DagsterInstance, tick: Callable[[str], Any], this_hour: datetime
+) -> None:
+    """At first from the books' first day, then from behind the latest report; nothing when all are in."""
+    today = this_hour.replace(hour=0)
+    days = [f"{today - timedelta(days=number):%Y-%m-%d}" for number in range(6)]
+    empty = tick("daily_report")
+    with engine.begin() as connection:
+        place_hold(connection, held_at=today - timedelta(days=5))
+
+    first = asked_for(tick("daily_report"))
+    lasting_instance.report_runless_asset_event(dg.AssetMaterialization(REPORT, partition=days[3]))
+    second = asked_for(tick("daily_report"))
+    lasting_instance.report_runless_asset_event(dg.AssetMaterialization(REPORT, partition=days[1]))
+    done = tick("daily_report")
+
+    assert "the books are empty" in empty.skip_message
+    assert first == (days[5], days[1])
+    assert second == (days[2], days[1])
+    assert done.skip_message == f"every day before {days[0]} is reported"
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_books_are_proved_every_night(tick: Callable[[str], Any]) -> None:
+    """The nightly tick asks for one run of every invariant."""
+    outcome = tick("daily_reconciliation")
+
+    assert len(outcome.run_requests) == 1
+    assert defs.resolve_schedule_def("daily_reconciliation").job_name == "reconcile_books"
+
+
+# ---- freshness
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_hour_that_is_missed_turns_late_within_75_minutes(
+    lasting_instance: dg.DagsterInstance, this_hour: datetime
+) -> None:
+    """Released on the hour, even nothing, assets are fresh; a quarter past a missed hour they are late."""
+    with freeze_time(this_hour):
+        release(lasting_instance)
+        count(lasting_instance, this_hour - HOUR, this_hour - HOUR)
+    states = {}
+    for minutes in (59, 66, 74, 76):
+        with freeze_time(this_hour + timedelta(minutes=minutes)):
+            states[minutes] = {
+                name: freshness_of(lasting_instance, name)
+                for name in (
+                    "released_transactions",
+                    "release_notifications",
+                    "release_counts",
+                    "hourly_release_counts",
+                )
+            }
+
+    assert [set(states[minutes].values()) for minutes in (59, 66, 74, 76)] == [
+        {FreshnessState.PASS},
+        {FreshnessState.WARN},
+        {FreshnessState.WARN},
+        {FreshnessState.FAIL},
+    ]
+
+
+def test_a_dry_run_keeps_nothing_fresh(environment: None, lasting_instance: dg.DagsterInstance) -> None:
+    """What did not release is no release."""
+    del environment
+    release(lasting_instance, dry_run=True)
+
+    assert freshness_of(lasting_instance, "released_transactions") is FreshnessState.UNKNOWN
+
+
+def freshness_of(instance: dg.DagsterInstance, name: str) -> FreshnessState:
+    """Return what Dagster's freshness daemon finds of an asset."""
+    node = defs.resolve_asset_graph().get(dg.AssetKey(name))
+    policy = node.freshness_policy
+    assert policy is not None
+    evaluator = FRESHNESS_EVALUATORS_BY_POLICY_TYPE[type(policy)]()
+    return asyncio.run(evaluator.evaluate_freshness(LoadingContextForTest(instance), node))

@@ -1,0 +1,501 @@
+"""The sensors, tick by tick, and the alerts that they send to a real HTTP server."""
+
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.test_utils import create_run_for_test
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from pytest_httpserver import HTTPServer
+from sqlalchemy import Connection, Engine, select, text
+
+from buffer_pipeline import reports
+from buffer_pipeline.alerts import (
+    AlertKind,
+    day_of,
+    is_told,
+    record_told,
+    untold_stuck_payments,
+)
+from buffer_pipeline.delivery import alerts as delivery
+from buffer_pipeline.delivery.alerts import Alert, send_alert
+from buffer_pipeline.errors import SettingError
+from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
+from buffer_pipeline.hold import FreezeKind, HoldState
+from buffer_pipeline.orchestration import failed_runs as failed_runs_room
+from buffer_pipeline.orchestration.definitions import defs
+from buffer_pipeline.orchestration.failed_runs import first_line
+from buffer_pipeline.orchestration.resources import Alerts, Books
+from buffer_pipeline.policy import Policy
+from buffer_pipeline.release import release_matured
+from buffer_pipeline.settings import Settings, load_settings
+from buffer_pipeline.tables import alert, hold_freeze
+from buffer_pipeline_tests.builders import ADMIN, DAY_7, PAYEE, place_hold
+from buffer_pipeline_tests.conftest import NOON
+from buffer_pipeline_tests.runs import JOB_NAME, release, rows_of
+
+STUCK: Final = "stuck_frozen_payments"
+OVERDUE: Final = "overdue_releases"
+FAILED: Final = "failed_runs"
+
+DAGSTER_URL: Final = "https://dagster.example.com"
+SECRET: Final = "hunter2"
+
+
+class Receiver:
+    """A service that takes alerts, and what it got."""
+
+    def __init__(self, server: HTTPServer) -> None:
+        self._server = server
+        self.url = f"json://{server.host}:{server.port}/alerts"
+        self.answers(200)
+
+    def answers(self, status: int) -> None:
+        """Answer with this status from now on."""
+        self._server.clear_all_handlers()
+        self._server.expect_request("/alerts", method="POST").respond_with_data("", status=status)
+
+    @property
+    def got(self) -> list[tuple[str, str]]:
+        """Title and text of each message, whatever was answered."""
+        payloads = [request.get_json() for request, _ in self._server.log]
+        return [(payload["title"], payload["message"]) for payload in payloads]
+
+
+@pytest.fixture
+def receiver(httpserver: HTTPServer) -> Receiver:
+    """A service that takes every alert."""
+    return Receiver(httpserver)
+
+
+class Sensor:
+    """A sensor of the definitions with its own books and cursor, as the daemon keeps them."""
+
+    def __init__(self, name: str, instance: dg.DagsterInstance, **resources: object) -> None:
+        self._name = name
+        self._instance = instance
+        self._resources = resources
+        self._cursor: str | None = None
+
+    def tick(self) -> SensorExecutionData:
+        """Evaluate it once."""
+        with dg.build_sensor_context(
+            instance=self._instance,
+            repository_def=defs.get_repository_def(),
+            sensor_name=self._name,
+            cursor=self._cursor,
+            resources=self._resources,
+        ) as context:
+            data = defs.resolve_sensor_def(self._name).evaluate_tick(context)
+        self._cursor = data.cursor
+        assert not data.run_requests
+        return data
+
+
+@pytest.fixture
+def books_of(engine: Engine) -> Books:
+    """The books of the test, under which a payment is stuck after 72 hours."""
+    return Books(engine=engine, policy=Policy(stuck_after_hours=72))
+
+
+@pytest.fixture
+def stuck_sensor(books_of: Books, receiver: Receiver, lasting_instance: dg.DagsterInstance) -> Sensor:
+    """The sensor of stuck payments."""
+    alerts = Alerts(urls=(receiver.url,), dagster_url=DAGSTER_URL)
+    return Sensor(STUCK, lasting_instance, books=books_of, alerts=alerts)
+
+
+@pytest.fixture
+def overdue_sensor(books_of: Books, receiver: Receiver, lasting_instance: dg.DagsterInstance) -> Sensor:
+    """The sensor of overdue releases."""
+    alerts = Alerts(urls=(receiver.url,), dagster_url=DAGSTER_URL)
+    return Sensor(OVERDUE, lasting_instance, books=books_of, alerts=alerts)
+
+
+@pytest.fixture
+def failed_sensor(receiver: Receiver, lasting_instance: dg.DagsterInstance) -> Sensor:
+    """The sensor of failed runs, which watches already."""
+    sensor = Sensor(
+        FAILED, lasting_instance, alerts=Alerts(urls=(receiver.url,), dagster_url=DAGSTER_URL)
+    )
+    sensor.tick()
+    return sensor
+
+
+def evaluation_of(tick: SensorExecutionData) -> dg.AssetCheckEvaluation:
+    """Return the tick's one check evaluation."""
+    found = [event for event in tick.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
+    assert len(found) == 1
+    return found[0]
+
+
+def place(engine: Engine, **facts: Any) -> int:
+    """Place a hold in a transaction of its own."""
+    with engine.begin() as connection:
+        return place_hold(connection, **facts)
+
+
+def told_a_period_earlier(engine: Engine, interval: str) -> None:
+    """Let what was told have been told earlier: for the sensor that is as if the time had come."""
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE buffer.alert SET period = period - CAST(:by AS interval)"), {"by": interval})
+
+
+# ---- stuck payments
+
+
+def test_a_stuck_payment_is_flagged_and_told(
+    engine: Engine, stuck_sensor: Sensor, receiver: Receiver
+) -> None:
+    """It is observed, fails the check that lists it, and operators get who, how much and since when."""
+    stuck = place(engine, state=HoldState.FROZEN)
+
+    tick = stuck_sensor.tick()
+
+    evaluation = evaluation_of(tick)
+    assert (evaluation.check_name, evaluation.passed) == ("no_payment_stuck", False)
+    assert evaluation.metadata["stuck_holds"].value == 1
+    assert rows_of(evaluation, "holds") == [
+        {
+            "hold_id": stuck,
+            "job": "job-8",
+            "payee": PAYEE,
+            "frozen_since": NOON.isoformat(),
+            "kinds": "ADMIN",
+        }
+    ]
+    observation = next(event for event in tick.asset_events if isinstance(event, dg.AssetObservation))
+    assert observation.asset_key == dg.AssetKey("frozen_payments")
+    assert observation.metadata == evaluation.metadata
+    assert tick.skip_message == "1 payment frozen for more than 72 hours; told"
+    [(title, message)] = receiver.got
+    assert title == "1 payment frozen for more than 72 hours: 1000.00 PHP"
+    assert (
+        f"hold {stuck}, job job-8, to {PAYEE}, 1000.00 PHP, frozen since 2026-03-02 12:00 UTC (ADMIN)"
+        in message
+    )
+    assert f"{DAGSTER_URL}/assets/frozen_payments" in message
+
+
+def test_without_a_stuck_payment_the_check_passes_and_nobody_is_told(
+    engine: Engine, stuck_sensor: Sensor, receiver: Receiver
+) -> None:
+    """One frozen an hour too short does not count; the next tick has nothing new to say."""
+    place(engine, state=HoldState.FROZEN, held_at=datetime.now(UTC) - timedelta(hours=71))
+
+    first, second = stuck_sensor.tick(), stuck_sensor.tick()
+
+    assert evaluation_of(first).passed
+    assert first.skip_message == "no payment has been frozen for more than 72 hours"
+    assert second.asset_events == []
+    assert second.skip_message == first.skip_message
+    assert receiver.got == []
+
+
+def test_a_payment_is_told_once_a_day(engine: Engine, stuck_sensor: Sensor, receiver: Receiver) -> None:
+    """A second tick is silent; the next day tells it, and observes it, again."""
+    place(engine, state=HoldState.FROZEN)
+    stuck_sensor.tick()
+
+    same_day = stuck_sensor.tick()
+    told_by_then = len(receiver.got)
+    told_a_period_earlier(engine, "1 day")
+    next_day = stuck_sensor.tick()
+
+    assert same_day.asset_events == []
+    assert (
+        same_day.skip_message
+        == "1 payment frozen for more than 72 hours, the same as before; told today already"
+    )
+    assert told_by_then == 1
+    assert not evaluation_of(next_day).passed
+    assert next_day.skip_message == "1 payment frozen for more than 72 hours, the same as before; told"
+    assert len(receiver.got) == 2
+
+
+def test_a_payment_that_gets_stuck_later_is_told_alone(
+    engine: Engine, stuck_sensor: Sensor, receiver: Receiver
+) -> None:
+    """Another stuck payment on the same day is a message about that one; the check lists both."""
+    place(engine, state=HoldState.FROZEN)
+    stuck_sensor.tick()
+    later = place(engine, state=HoldState.FROZEN, job="job-9", amount="250.50")
+
+    tick = stuck_sensor.tick()
+
+    assert tick.skip_message == "2 payments frozen for more than 72 hours; 1 of them told"
+    assert evaluation_of(tick).metadata["stuck_holds"].value == 2
+    title, message = receiver.got[-1]
+    assert title == "1 payment frozen for more than 72 hours: 250.50 PHP"
+    assert f"hold {later}, job job-9" in message
+    assert "job-8" not in message
+    assert len(receiver.got) == 2
+
+
+def test_when_the_last_freeze_is_lifted_the_check_passes_again(engine: Engine, stuck_sensor: Sensor) -> None:
+    """The tick after a payment is unfrozen says that nothing is stuck."""
+    place(engine, state=HoldState.FROZEN)
+    stuck_sensor.tick()
+    with engine.begin() as connection:
+        freeze_id = connection.scalars(select(hold_freeze.c.freeze_id)).one()
+        unfreeze_hold(connection, freeze_id=freeze_id, by=ADMIN, reason="looked", now=DAY_7)
+
+    tick = stuck_sensor.tick()
+
+    assert evaluation_of(tick).passed
+    assert tick.skip_message == "no payment has been frozen for more than 72 hours"
+
+
+def test_as_many_other_stuck_payments_are_a_change(engine: Engine, stuck_sensor: Sensor) -> None:
+    """One payment unfrozen and another stuck instead: the check is evaluated anew."""
+    first = place(engine, state=HoldState.FROZEN)
+    stuck_sensor.tick()
+    with engine.begin() as connection:
+        freeze_id = connection.scalars(select(hold_freeze.c.freeze_id)).one()
+        unfreeze_hold(connection, freeze_id=freeze_id, by=ADMIN, reason="looked", now=DAY_7)
+        second = place_hold(connection, state=HoldState.FROZEN)
+
+    tick = stuck_sensor.tick()
+
+    assert [row["hold_id"] for row in rows_of(evaluation_of(tick), "holds")] == [second] != [first]
+
+
+def test_a_flood_of_stuck_payments_is_one_message(
+    engine: Engine, stuck_sensor: Sensor, receiver: Receiver
+) -> None:
+    """All are counted and summed by currency; the check lists a hundred, the message twenty."""
+    with engine.begin() as connection:
+        for number in range(101):
+            place_hold(connection, state=HoldState.FROZEN, held_at=NOON + timedelta(seconds=number))
+        place_hold(connection, state=HoldState.FROZEN, currency="JPY", amount="700", held_at=DAY_7)
+
+    tick = stuck_sensor.tick()
+
+    evaluation = evaluation_of(tick)
+    assert evaluation.metadata["stuck_holds"].value == 102
+    shown = rows_of(evaluation, "holds")
+    assert len(shown) == 100
+    assert [row["frozen_since"] for row in shown] == sorted(row["frozen_since"] for row in shown)
+    [(title, message)] = receiver.got
+    assert title == "102 payments frozen for more than 72 hours: 700 JPY, 101000.00 PHP"
+    assert message.count("hold ") == 20
+    assert f"hold {shown[0]['hold_id']}," in message
+    assert "and 82 more" in message
+
+
+def test_a_payment_under_two_freezes_is_one(engine: Engine, stuck_sensor: Sensor, receiver: Receiver) -> None:
+    """It counts once and with its own amount, since the older freeze, and names both kinds."""
+    hold_id = place(engine, state=HoldState.FROZEN)
+    with engine.begin() as connection:
+        freeze_hold(
+            connection, hold_id=hold_id, kind=FreezeKind.RISK, by="risk-1", reason="a pattern", now=DAY_7
+        )
+
+    tick = stuck_sensor.tick()
+
+    assert tick.skip_message == "1 payment frozen for more than 72 hours; told"
+    [(title, message)] = receiver.got
+    assert title.endswith(": 1000.00 PHP")
+    assert "frozen since 2026-03-02 12:00 UTC (ADMIN, RISK)" in message
+
+
+# ---- overdue releases
+
+
+def test_an_overdue_payment_is_flagged_and_told(
+    engine: Engine, overdue_sensor: Sensor, receiver: Receiver
+) -> None:
+    """A hold that nobody released within the hour fails the check that lists it; operators are told."""
+    overdue = place(engine)
+
+    tick = overdue_sensor.tick()
+
+    evaluation = evaluation_of(tick)
+    assert (evaluation.check_name, evaluation.passed) == ("nothing_overdue", False)
+    assert evaluation.metadata["overdue_holds"].value == 1
+    assert evaluation.metadata["amounts"].value == "1000.00 PHP"
+    assert rows_of(evaluation, "holds")[0]["hold_id"] == overdue
+    assert tick.skip_message == "1 payment due for more than an hour and not released; told"
+    [(title, message)] = receiver.got
+    assert title == "1 payment due for more than an hour and not released: 1000.00 PHP"
+    assert f"hold {overdue}, job job-8, to {PAYEE}, 1000.00 PHP, due since 2026-03-09 12:00 UTC" in message
+    assert "buffer-pipeline release" in message
+    assert f"{DAGSTER_URL}/assets/released_transactions" in message
+
+
+def test_a_payment_due_just_now_is_not_overdue(
+    engine: Engine, overdue_sensor: Sensor, receiver: Receiver
+) -> None:
+    """Within the hour the next run is expected to take it; a frozen one is not due at all."""
+    place(engine, held_at=datetime.now(UTC) - timedelta(days=7, minutes=30))
+    place(engine, state=HoldState.FROZEN)
+
+    first, second = overdue_sensor.tick(), overdue_sensor.tick()
+
+    assert evaluation_of(first).passed
+    assert first.skip_message == "no payment has been due for more than an hour"
+    assert second.asset_events == []
+    assert second.skip_message == first.skip_message
+    assert receiver.got == []
+
+
+def test_overdue_payments_are_told_every_hour_while_it_lasts(
+    engine: Engine, overdue_sensor: Sensor, receiver: Receiver
+) -> None:
+    """Within the hour one alert, though more come due; the next hour again; once released, silence."""
+    place(engine)
+    overdue_sensor.tick()
+
+    unchanged = overdue_sensor.tick()
+    place(engine)
+    more = overdue_sensor.tick()
+    told_by_then = len(receiver.got)
+    told_a_period_earlier(engine, "1 hour")
+    next_hour = overdue_sensor.tick()
+    with engine.begin() as connection:
+        release_matured(
+            connection, due_by=datetime.now(UTC), now=datetime.now(UTC), batch_limit=10, source="a test"
+        )
+    released = overdue_sensor.tick()
+
+    fact = "due for more than an hour and not released"
+    assert unchanged.skip_message == f"1 payment {fact}, the same as before; told this hour already"
+    assert unchanged.asset_events == []
+    assert more.skip_message == f"2 payments {fact}; told this hour already"
+    assert evaluation_of(more).metadata["overdue_holds"].value == 2
+    assert told_by_then == 1
+    assert next_hour.skip_message == f"2 payments {fact}, the same as before; told"
+    assert evaluation_of(released).passed
+    assert [title for title, _ in receiver.got] == [f"1 payment {fact}: 1000.00 PHP", f"2 payments {fact}: 2000.00 PHP"]
+
+
+def test_a_sensors_tick_reads_the_books_of_the_environment(
+    engine: Engine, environment: None, lasting_instance: dg.DagsterInstance
+) -> None:
+    """As the daemon evaluates it, the sensor opens the books that the environment names."""
+    place(engine)
+    resources = dict(defs.resources or {})
+
+    tick = Sensor(
+        OVERDUE, lasting_instance, books=resources["books"], alerts=resources["alerts"]
+    ).tick()
+
+    assert tick.skip_message == (
+        "1 payment due for more than an hour and not released; told in the log, as BUFFER_ALERT_URLS is not set"
+    )
+    assert len(tick.asset_events) == 1
+
+
+# ---- failed runs
+
+
+def fail(instance: dg.DagsterInstance, message: str = "it broke", **facts: Any) -> str:
+    """Let a run fail as a monitor reports it, and return its id."""
+    run = create_run_for_test(instance, job_name=facts.pop("job_name", JOB_NAME), **facts)
+    instance.report_run_failed(run, message=message)
+    return run.run_id
+
+
+def test_a_failed_run_is_told_with_a_link(
+    environment: None, failed_sensor: Sensor, receiver: Receiver, lasting_instance: dg.DagsterInstance
+) -> None:
+    """The message has the job, the step, the error's first line and where to look; it comes once."""
+    run_id = release(lasting_instance, raise_on_error=False, as_of="2026-03-02T12:00:00").run_id
+
+    first, second = failed_sensor.tick(), failed_sensor.tick()
+
+    link = f"{DAGSTER_URL}/runs/{run_id}"
+    assert first.skip_message == f"1 failed run told: {link}"
+    [(title, message)] = receiver.got
+    assert title == f"{JOB_NAME} failed"
+    assert message.splitlines() == [
+        f"{JOB_NAME}: released_transactions.select_matured_transactions: as_of 2026-03-02T12:00:00: has no"
+        " time zone; write 2026-03-02T12:00:00Z for UTC",
+        link,
+    ]
+    assert second.skip_message == "no run has failed since the last tick"
+
+
+def test_a_run_that_succeeds_is_not_told(
+    environment: None, failed_sensor: Sensor, receiver: Receiver, lasting_instance: dg.DagsterInstance
+) -> None:
+    """There is nothing to say about it."""
+    release(lasting_instance)
+
+    tick = failed_sensor.tick()
+
+    assert tick.skip_message == "no run has failed since the last tick"
+    assert receiver.got == []
+
+
+def test_failed_runs_are_told_while_the_books_are_away(
+    failed_sensor: Sensor,
+    receiver: Receiver,
+    lasting_instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that finds no database is told by a sensor that needs none, without the URL's secrets."""
+    monkeypatch.setenv("BUFFER_DATABASE_URL", f"postgresql://platform:{SECRET}@127.0.0.1:1/books")
+    release(lasting_instance, raise_on_error=False)
+
+    tick = failed_sensor.tick()
+
+    assert tick.skip_message is not None
+    assert tick.skip_message.startswith("1 failed run told")
+    [(_, message)] = receiver.got
+    assert "BUFFER_DATABASE_URL" in message
+    assert SECRET not in message
+    assert len(message.splitlines()) == 2
+
+
+def test_runs_that_failed_before_the_first_tick_are_not_told(
+    receiver: Receiver, lasting_instance: dg.DagsterInstance
+) -> None:
+    """A sensor that is switched on does not tell the whole past, and says so."""
+    fail(lasting_instance)
+    sensor = Sensor(FAILED, lasting_instance, alerts=Alerts(urls=(receiver.url,)))
+
+    first = sensor.tick()
+    run_id = fail(lasting_instance)
+    second = sensor.tick()
+
+    assert first.skip_message == "from now on failed runs are told; those that failed before are not"
+    assert second.skip_message == f"1 failed run told: http://127.0.0.1:3000/runs/{run_id}"
+    assert len(receiver.got) == 1
+
+
+def test_many_failed_runs_are_one_message(
+    failed_sensor: Sensor, receiver: Receiver, lasting_instance: dg.DagsterInstance
+) -> None:
+    """They are counted; the first twenty are told in full."""
+    run_ids = [fail(lasting_instance, f"reason {number}") for number in range(22)]
+
+    failed_sensor.tick()
+
+    [(title, message)] = receiver.got
+    assert title == "22 runs failed"
+    assert message.count("/runs/") == 20
+    assert f"{JOB_NAME}: reason 0\n{DAGSTER_URL}/runs/{run_ids[0]}" in message
+    assert message.endswith("and 2 more")
+
+
+def test_a_run_of_another_code_location_is_its_own_business(
+    failed_sensor: Sensor, receiver: Receiver, lasting_instance: dg.DagsterInstance
+) -> None:
+    """Only runs of the sensor's own code location are told."""
+    other = InProcessCodeLocationOrigin(
+        LoadableTargetOrigin(module_name="other"), location_name="other"
+    )
+    fail(lasting_instance, remote_job_origin=remote_job_of(other))
+
+    tick = failed_sensor.tick()
+
+    assert tick.skip_message == "no run has failed since the last tick"
+    assert receiver.got == []
