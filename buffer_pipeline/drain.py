@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.errors import InvalidInput
+from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.release import ReleaseBatch, ReleasePosition, release_matured
 
 BATCH_LIMIT: Final = 20_000

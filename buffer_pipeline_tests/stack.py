@@ -124,3 +124,24 @@ def end_of(port: int, run_id: str) -> str:
         return status if status in {"SUCCESS", "FAILURE", "CANCELED"} else None
 
     return wait_for(final, what=f"the end of run {run_id}")
+
+
+@contextmanager
+def hourly_release_stopped(port: int) -> Iterator[None]:
+    """Turn the hourly schedule off meanwhile, so that no run but the test's own takes what is due."""
+    schedule = next(found for found in repository(port)["schedules"] if found["name"] == "hourly_release")
+    stopped = ask(
+        port, "mutation ($id: String!) {stopRunningSchedule(id: $id) {__typename}}", id=schedule["id"]
+    )
+    assert stopped["stopRunningSchedule"]["__typename"] == "ScheduleStateResult"
+    yield
+    started = ask(
+        port,
+        "mutation ($selector: ScheduleSelector!) {startSchedule(scheduleSelector: $selector) {__typename}}",
+        selector={
+            "repositoryLocationName": "buffer_pipeline",
+            "repositoryName": "__repository__",
+            "scheduleName": "hourly_release",
+        },
+    )
+    assert started["startSchedule"]["__typename"] == "ScheduleStateResult"

@@ -65,15 +65,15 @@ def test_an_hour_counts_what_happened_in_it(connection: Connection) -> None:
     place_hold(connection, payee="worker-1", amount="20.00", held_at=NOON + timedelta(minutes=20))
     place_hold(connection, payee="worker-2", amount="40.00", held_at=NOON + timedelta(minutes=30))
     early = place_hold(connection, payee="worker-3", amount="80.00", held_at=NOON + timedelta(hours=2))
-    refunded = place_hold(connection, job="job-9", amount="5.00", held_at=NOON + timedelta(hours=2))
+    place_hold(connection, job="job-9", amount="5.00", held_at=NOON + timedelta(hours=2))
     release_early(
         connection, hold_id=early, by=PAYER, reason="well done", now=AT_RELEASE + timedelta(minutes=1)
     )
-    request = {"job": "job-9", "by": PAYER, "reason": "not as agreed", "now": NOON + timedelta(hours=5)}
-    backjob = request_backjob(connection, **request)
+    backjob = request_backjob(
+        connection, job="job-9", by=PAYER, reason="not as agreed", now=NOON + timedelta(hours=5)
+    )
     release(connection, now=AT_RELEASE)
     approve_backjob(connection, backjob_id=backjob.backjob_id, by=ADMIN, reason="indeed", now=AT_RELEASE)
-    del refunded
 
     counts = compute_counts(connection, start=NOON, end=AT_RELEASE + HOUR)
 
@@ -383,7 +383,6 @@ def test_every_verb_that_is_counted_marks_its_hour(engine: Engine, verb: str) ->
         if verb in ("reject", "approve"):
             backjob = request_backjob(connection, job="job-8", by=PAYER, reason="no", now=NOON).backjob_id
     now = AT_RELEASE + 5 * HOUR
-    decision = {"by": ADMIN, "reason": "a look", "now": now}
 
     with engine.connect() as writer, writer.begin() as transaction:
         if verb == "add":
@@ -391,13 +390,13 @@ def test_every_verb_that_is_counted_marks_its_hour(engine: Engine, verb: str) ->
         elif verb == "release":
             release(writer, now=now)
         elif verb == "early":
-            release_early(writer, hold_id=hold_id, as_admin=True, **decision)
+            release_early(writer, hold_id=hold_id, as_admin=True, by=ADMIN, reason="a look", now=now)
         elif verb == "freeze":
-            freeze_hold(writer, hold_id=hold_id, kind=FreezeKind.RISK, **decision)
+            freeze_hold(writer, hold_id=hold_id, kind=FreezeKind.RISK, by=ADMIN, reason="a look", now=now)
         elif verb == "reject":
-            reject_backjob(writer, backjob_id=backjob, **decision)
+            reject_backjob(writer, backjob_id=backjob, by=ADMIN, reason="a look", now=now)
         else:
-            approve_backjob(writer, backjob_id=backjob, **decision)
+            approve_backjob(writer, backjob_id=backjob, by=ADMIN, reason="a look", now=now)
         with engine.connect() as watcher:
             in_progress = earliest_hour_in_progress(watcher)
         transaction.rollback()

@@ -22,8 +22,8 @@ from buffer_pipeline_tests.stack import (
     end_of,
     first_line,
     free_port,
+    hourly_release_stopped,
     launch_release,
-    repository,
     serving,
     wait_for,
 )
@@ -120,17 +120,6 @@ def retry_of(port: int, run_id: str) -> str | None:
     return found[0]["runId"] if found else None
 
 
-def stop_schedule(port: int) -> None:
-    """Stop the hourly schedule: no run but the test's own is to take the holds."""
-    schedule = next(found for found in repository(port)["schedules"] if found["name"] == "hourly_release")
-    stopped = ask(
-        port,
-        "mutation ($id: String!) {stopRunningSchedule(id: $id) {__typename}}",
-        id=schedule["id"],
-    )
-    assert stopped["stopRunningSchedule"]["__typename"] == "ScheduleStateResult"
-
-
 def test_a_run_that_was_killed_ends_as_one_that_was_not(
     engine: Engine, database_url: str, other_engine: Engine, home: Path
 ) -> None:
@@ -140,13 +129,16 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
         now = database_clock(connection)
     hold_many(other_engine, now=now)
     drain_matured(other_engine, due_by=now, source="undisturbed", batch_limit=BATCH_LIMIT)
-    with serving(home, port, sample=False, BUFFER_DATABASE_URL=database_url) as process:
+    with (
+        serving(home, port, sample=False, BUFFER_DATABASE_URL=database_url) as process,
+        engine.connect() as blocker,
+        engine.connect() as watcher,
+    ):
         first_line(process)
-        stop_schedule(port)
-        hold_many(engine, now=now)
-
-        with engine.connect() as blocker, engine.connect() as watcher:
+        with hourly_release_stopped(port):
+            hold_many(engine, now=now)
             blocker.execute(text("SELECT FROM buffer.wallet WHERE owner = 'worker-11' FOR UPDATE"))
+
             killed = launch_release(port, batch_limit=BATCH_LIMIT)
             wait_for(lambda: waiting_for_a_lock(watcher), what="a batch that waits")
             pid = wait_for(lambda: process_of(port, killed), what="the run's process")
@@ -156,9 +148,9 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
             released_by_killed = watcher.execute(
                 text("SELECT count(*) FROM buffer.hold WHERE state = 'RELEASED'")
             ).scalar_one()
-        status_of_killed = end_of(port, killed)
-        retry = wait_for(lambda: retry_of(port, killed), what="the retry")
-        status_of_retry = end_of(port, retry)
+            status_of_killed = end_of(port, killed)
+            retry = wait_for(lambda: retry_of(port, killed), what="the retry")
+            status_of_retry = end_of(port, retry)
         first, second = (ask(port, RUN, run=run_id)["runOrError"] for run_id in (killed, retry))
 
     assert released_by_killed == 5 * BATCH_LIMIT

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from unittest.mock import ANY
 
 import dagster as dg
@@ -10,17 +10,12 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from buffer_pipeline.drain import BATCH_LIMIT
-from buffer_pipeline.freeze import unfreeze_hold
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.legacy import import_legacy
 from buffer_pipeline.orchestration.definitions import build_defs, defs
-from buffer_pipeline.orchestration.resources import Books, books_from_environment
-from buffer_pipeline.orchestration.sensors import overdue_releases, stuck_frozen_payments
-from buffer_pipeline.policy import Policy
 from buffer_pipeline.reconcile import reconcile
-from buffer_pipeline.tables import batch, hold_freeze, wallet
+from buffer_pipeline.tables import batch, wallet
 from buffer_pipeline_tests.builders import (
-    ADMIN,
     DAY_7,
     PAYEE,
     books,
@@ -36,7 +31,6 @@ from buffer_pipeline_tests.runs import (
     outcomes,
     release,
     reported,
-    rows_of,
 )
 
 EXPORT: Final = Path(__file__).parent / "legacy_export"
@@ -51,6 +45,7 @@ BLOCKING_PASSED: Final = {
 @pytest.fixture
 def waiting(engine: Engine, environment: None) -> int:
     """A hold of 1000.00 PHP that has been due for long."""
+    del environment
     with engine.begin() as connection:
         return place_hold(connection)
 
@@ -439,133 +434,3 @@ def test_the_defaults_are_a_real_run_of_all_that_is_due() -> None:
     assert fields["dry_run"].default_value is False
     assert not fields["as_of"].is_required
     assert all(field.description for field in fields.values())
-
-
-# ---- the sensors
-
-
-def sensor_context(
-    engine: Engine, instance: dg.DagsterInstance, *, cursor: str | None = None
-) -> dg.SensorEvaluationContext:
-    """Return what a tick gets."""
-    return dg.build_sensor_context(
-        instance=instance,
-        cursor=cursor,
-        resources={"books": Books(engine=engine, policy=Policy(stuck_after_hours=72))},
-    )
-
-
-def evaluation_of(result: Any) -> dg.AssetCheckEvaluation:
-    """Return the one check evaluation of a tick."""
-    assert isinstance(result, dg.SensorResult)
-    found = [event for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
-    assert len(found) == 1
-    return found[0]
-
-
-def test_a_payment_frozen_for_too_long_is_flagged(engine: Engine, instance: dg.DagsterInstance) -> None:
-    """The sensor observes the stuck payment and fails the check that lists it."""
-    with engine.begin() as connection:
-        stuck = place_hold(connection, state=HoldState.FROZEN)
-
-    result: Any = stuck_frozen_payments(sensor_context(engine, instance))
-
-    evaluation = evaluation_of(result)
-    assert (evaluation.check_name, evaluation.passed) == ("no_payment_stuck", False)
-    row = rows_of(evaluation, "holds")[0]
-    assert row == {
-        "hold_id": stuck,
-        "job": "job-8",
-        "payee": PAYEE,
-        "frozen_since": NOON.isoformat(),
-        "kinds": "ADMIN",
-    }
-    observation = next(event for event in result.asset_events if isinstance(event, dg.AssetObservation))
-    assert observation.asset_key == dg.AssetKey("frozen_payments")
-    assert observation.metadata["stuck_holds"].value == 1
-    assert result.skip_reason.skip_message == "payments frozen for more than 72 hours: 1"
-    assert not result.run_requests
-
-
-def test_a_fresh_freeze_is_not_stuck(engine: Engine, instance: dg.DagsterInstance) -> None:
-    """A payment frozen just now passes the check."""
-    with engine.begin() as connection:
-        place_hold(connection, state=HoldState.FROZEN, held_at=datetime.now(UTC) - timedelta(hours=71))
-
-    result = stuck_frozen_payments(sensor_context(engine, instance))
-
-    assert evaluation_of(result).passed
-
-
-def test_the_stuck_payments_are_told_once(engine: Engine, instance: dg.DagsterInstance) -> None:
-    """While the set is the same the sensor is silent; unfrozen, the check passes again."""
-    with engine.begin() as connection:
-        place_hold(connection, state=HoldState.FROZEN)
-    first: Any = stuck_frozen_payments(sensor_context(engine, instance))
-
-    second: Any = stuck_frozen_payments(sensor_context(engine, instance, cursor=first.cursor))
-    with engine.begin() as connection:
-        freeze_id = connection.scalars(select(hold_freeze.c.freeze_id)).one()
-        unfreeze_hold(connection, freeze_id=freeze_id, by=ADMIN, reason="looked", now=DAY_7)
-    third = stuck_frozen_payments(sensor_context(engine, instance, cursor=second.cursor))
-
-    assert second.asset_events == []
-    assert second.skip_reason.skip_message.endswith("the same as before")
-    assert evaluation_of(third).passed
-
-
-def test_no_more_than_a_hundred_rows_are_listed(engine: Engine, instance: dg.DagsterInstance) -> None:
-    """A flood of stuck payments is counted whole and listed in part."""
-    with engine.begin() as connection:
-        for _ in range(101):
-            place_hold(connection, state=HoldState.FROZEN)
-
-    result = stuck_frozen_payments(sensor_context(engine, instance))
-
-    evaluation = evaluation_of(result)
-    assert evaluation.metadata["stuck_holds"].value == 101
-    assert len(rows_of(evaluation, "holds")) == 100
-
-
-def test_a_payment_due_for_too_long_is_flagged(engine: Engine, instance: dg.DagsterInstance) -> None:
-    """A hold that nobody released within the hour fails the check that lists it."""
-    with engine.begin() as connection:
-        overdue = place_hold(connection)
-
-    result: Any = overdue_releases(sensor_context(engine, instance))
-
-    evaluation = evaluation_of(result)
-    assert (evaluation.check_name, evaluation.passed) == ("nothing_overdue", False)
-    assert rows_of(evaluation, "holds")[0]["hold_id"] == overdue
-    assert result.skip_reason.skip_message == "payments due for more than an hour: 1"
-
-
-def test_a_payment_due_just_now_is_not_overdue(engine: Engine, instance: dg.DagsterInstance) -> None:
-    """Within the hour the next run is expected to take it."""
-    with engine.begin() as connection:
-        place_hold(connection, held_at=datetime.now(UTC) - timedelta(days=7, minutes=30))
-
-    first: Any = overdue_releases(sensor_context(engine, instance))
-    second: Any = overdue_releases(sensor_context(engine, instance, cursor=first.cursor))
-
-    assert evaluation_of(first).passed
-    assert second.asset_events == []
-
-
-def test_a_sensors_tick_reads_the_books_of_the_environment(
-    waiting: int, lasting_instance: dg.DagsterInstance
-) -> None:
-    """As the daemon evaluates it, the sensor opens the books that the environment names."""
-    del waiting
-    sensor = defs.resolve_sensor_def("overdue_releases")
-
-    with dg.build_sensor_context(
-        instance=lasting_instance,
-        repository_def=defs.get_repository_def(),
-        sensor_name=sensor.name,
-        resources={"books": books_from_environment},
-    ) as context:
-        tick = sensor.evaluate_tick(context)
-
-    assert tick.skip_message == "payments due for more than an hour: 1"
-    assert len(tick.asset_events) == 1

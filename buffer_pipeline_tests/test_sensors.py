@@ -1,6 +1,5 @@
-"""The sensors, tick by tick, and the alerts that they send to a real HTTP server."""
+"""The sensors, tick by tick, and what they tell a real HTTP server."""
 
-import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -10,35 +9,28 @@ from typing import Any, Final
 import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
-from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.events import DagsterEvent, RunFailureReason
+from dagster._core.events.log import EventLogEntry
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.test_utils import create_run_for_test
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from pytest_httpserver import HTTPServer
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Engine, func, select, text
+from werkzeug import Request, Response
 
-from buffer_pipeline import reports
-from buffer_pipeline.alerts import (
-    AlertKind,
-    day_of,
-    is_told,
-    record_told,
-    untold_stuck_payments,
-)
 from buffer_pipeline.delivery import alerts as delivery
-from buffer_pipeline.delivery.alerts import Alert, send_alert
-from buffer_pipeline.errors import SettingError
 from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
-from buffer_pipeline.orchestration import failed_runs as failed_runs_room
+from buffer_pipeline.orchestration import failed_runs as room
 from buffer_pipeline.orchestration.definitions import defs
-from buffer_pipeline.orchestration.failed_runs import first_line
+from buffer_pipeline.orchestration.failed_runs import RETRIED_BY_TAG, first_line
 from buffer_pipeline.orchestration.resources import Alerts, Books
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.release import release_matured
-from buffer_pipeline.settings import Settings, load_settings
 from buffer_pipeline.tables import alert, hold_freeze
 from buffer_pipeline_tests.builders import ADMIN, DAY_7, PAYEE, place_hold
 from buffer_pipeline_tests.conftest import NOON
+from buffer_pipeline_tests.receiver import Receiver
 from buffer_pipeline_tests.runs import JOB_NAME, release, rows_of
 
 STUCK: Final = "stuck_frozen_payments"
@@ -47,26 +39,6 @@ FAILED: Final = "failed_runs"
 
 DAGSTER_URL: Final = "https://dagster.example.com"
 SECRET: Final = "hunter2"
-
-
-class Receiver:
-    """A service that takes alerts, and what it got."""
-
-    def __init__(self, server: HTTPServer) -> None:
-        self._server = server
-        self.url = f"json://{server.host}:{server.port}/alerts"
-        self.answers(200)
-
-    def answers(self, status: int) -> None:
-        """Answer with this status from now on."""
-        self._server.clear_all_handlers()
-        self._server.expect_request("/alerts", method="POST").respond_with_data("", status=status)
-
-    @property
-    def got(self) -> list[tuple[str, str]]:
-        """Title and text of each message, whatever was answered."""
-        payloads = [request.get_json() for request, _ in self._server.log]
-        return [(payload["title"], payload["message"]) for payload in payloads]
 
 
 @pytest.fixture
@@ -122,9 +94,7 @@ def overdue_sensor(books_of: Books, receiver: Receiver, lasting_instance: dg.Dag
 @pytest.fixture
 def failed_sensor(receiver: Receiver, lasting_instance: dg.DagsterInstance) -> Sensor:
     """The sensor of failed runs, which watches already."""
-    sensor = Sensor(
-        FAILED, lasting_instance, alerts=Alerts(urls=(receiver.url,), dagster_url=DAGSTER_URL)
-    )
+    sensor = Sensor(FAILED, lasting_instance, alerts=Alerts(urls=(receiver.url,), dagster_url=DAGSTER_URL))
     sensor.tick()
     return sensor
 
@@ -145,7 +115,9 @@ def place(engine: Engine, **facts: Any) -> int:
 def told_a_period_earlier(engine: Engine, interval: str) -> None:
     """Let what was told have been told earlier: for the sensor that is as if the time had come."""
     with engine.begin() as connection:
-        connection.execute(text("UPDATE buffer.alert SET period = period - CAST(:by AS interval)"), {"by": interval})
+        connection.execute(
+            text("UPDATE buffer.alert SET period = period - CAST(:by AS interval)"), {"by": interval}
+        )
 
 
 # ---- stuck payments
@@ -373,22 +345,25 @@ def test_overdue_payments_are_told_every_hour_while_it_lasts(
     assert told_by_then == 1
     assert next_hour.skip_message == f"2 payments {fact}, the same as before; told"
     assert evaluation_of(released).passed
-    assert [title for title, _ in receiver.got] == [f"1 payment {fact}: 1000.00 PHP", f"2 payments {fact}: 2000.00 PHP"]
+    assert [title for title, _ in receiver.got] == [
+        f"1 payment {fact}: 1000.00 PHP",
+        f"2 payments {fact}: 2000.00 PHP",
+    ]
 
 
+@pytest.mark.usefixtures("environment")
 def test_a_sensors_tick_reads_the_books_of_the_environment(
-    engine: Engine, environment: None, lasting_instance: dg.DagsterInstance
+    engine: Engine, lasting_instance: dg.DagsterInstance
 ) -> None:
     """As the daemon evaluates it, the sensor opens the books that the environment names."""
     place(engine)
     resources = dict(defs.resources or {})
 
-    tick = Sensor(
-        OVERDUE, lasting_instance, books=resources["books"], alerts=resources["alerts"]
-    ).tick()
+    tick = Sensor(OVERDUE, lasting_instance, books=resources["books"], alerts=resources["alerts"]).tick()
 
     assert tick.skip_message == (
-        "1 payment due for more than an hour and not released; told in the log, as BUFFER_ALERT_URLS is not set"
+        "1 payment due for more than an hour and not released;"
+        " told in the log, as BUFFER_ALERT_URLS is not set"
     )
     assert len(tick.asset_events) == 1
 
@@ -398,13 +373,14 @@ def test_a_sensors_tick_reads_the_books_of_the_environment(
 
 def fail(instance: dg.DagsterInstance, message: str = "it broke", **facts: Any) -> str:
     """Let a run fail as a monitor reports it, and return its id."""
-    run = create_run_for_test(instance, job_name=facts.pop("job_name", JOB_NAME), **facts)
+    run: dg.DagsterRun = create_run_for_test(instance, job_name=JOB_NAME, **facts)
     instance.report_run_failed(run, message=message)
     return run.run_id
 
 
+@pytest.mark.usefixtures("environment")
 def test_a_failed_run_is_told_with_a_link(
-    environment: None, failed_sensor: Sensor, receiver: Receiver, lasting_instance: dg.DagsterInstance
+    failed_sensor: Sensor, receiver: Receiver, lasting_instance: dg.DagsterInstance
 ) -> None:
     """The message has the job, the step, the error's first line and where to look; it comes once."""
     run_id = release(lasting_instance, raise_on_error=False, as_of="2026-03-02T12:00:00").run_id
@@ -423,8 +399,9 @@ def test_a_failed_run_is_told_with_a_link(
     assert second.skip_message == "no run has failed since the last tick"
 
 
+@pytest.mark.usefixtures("environment")
 def test_a_run_that_succeeds_is_not_told(
-    environment: None, failed_sensor: Sensor, receiver: Receiver, lasting_instance: dg.DagsterInstance
+    failed_sensor: Sensor, receiver: Receiver, lasting_instance: dg.DagsterInstance
 ) -> None:
     """There is nothing to say about it."""
     release(lasting_instance)
@@ -490,12 +467,218 @@ def test_a_run_of_another_code_location_is_its_own_business(
     failed_sensor: Sensor, receiver: Receiver, lasting_instance: dg.DagsterInstance
 ) -> None:
     """Only runs of the sensor's own code location are told."""
-    other = InProcessCodeLocationOrigin(
-        LoadableTargetOrigin(module_name="other"), location_name="other"
+    origin = InProcessCodeLocationOrigin(
+        LoadableTargetOrigin(module_name="elsewhere"), location_name="elsewhere"
     )
-    fail(lasting_instance, remote_job_origin=remote_job_of(other))
+    job = RemoteRepositoryOrigin(origin, "__repository__").get_job_origin(JOB_NAME)
+    fail(lasting_instance, remote_job_origin=job)
 
     tick = failed_sensor.tick()
 
     assert tick.skip_message == "no run has failed since the last tick"
     assert receiver.got == []
+
+
+@pytest.fixture
+def retrying_instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance that retries a failed run once, as the daemon would."""
+    with dg.instance_for_test(overrides={"run_retries": {"enabled": True, "max_retries": 1}}) as instance:
+        yield instance
+
+
+@pytest.fixture
+def retrying_sensor(receiver: Receiver, retrying_instance: dg.DagsterInstance) -> Sensor:
+    """The sensor of failed runs there, which watches already."""
+    alerts = Alerts(urls=(receiver.url,), dagster_url=DAGSTER_URL)
+    sensor = Sensor(FAILED, retrying_instance, alerts=alerts)
+    sensor.tick()
+    return sensor
+
+
+def test_a_run_that_dagster_retries_is_not_told_its_last_attempt_is(
+    retrying_sensor: Sensor, receiver: Receiver, retrying_instance: dg.DagsterInstance
+) -> None:
+    """The tick says that the run is retried; when the retry fails too, that one is told."""
+    first_id = fail(retrying_instance)
+
+    waiting = retrying_sensor.tick()
+    group = {"dagster/parent_run_id": first_id, "dagster/root_run_id": first_id}
+    second_id = fail(retrying_instance, parent_run_id=first_id, root_run_id=first_id, tags=group)
+    # What the daemon does when it has started the retry.
+    retrying_instance.add_run_tags(first_id, {RETRIED_BY_TAG: second_id})
+    failed_too = retrying_sensor.tick()
+    after = retrying_sensor.tick()
+
+    retried = (
+        f"1 failed run retried by Dagster itself, whose last attempt is told: {DAGSTER_URL}/runs/{first_id}"
+    )
+    assert waiting.skip_message == retried
+    assert failed_too.skip_message == f"1 failed run told: {DAGSTER_URL}/runs/{second_id}; {retried}"
+    assert after.skip_message == "no run has failed since the last tick"
+    assert len(receiver.got) == 1
+    assert second_id in receiver.got[0][1]
+
+
+def test_a_retry_that_never_comes_is_told(
+    retrying_sensor: Sensor,
+    receiver: Receiver,
+    retrying_instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dagster may promise a retry and start none; then the failed run itself is told after a while."""
+    run_id = fail(retrying_instance)
+    retrying_sensor.tick()
+    monkeypatch.setattr(room, "RETRY_AWAITED_SECONDS_MAX", 0)
+
+    late, after = retrying_sensor.tick(), retrying_sensor.tick()
+
+    assert late.skip_message == f"1 failed run told: {DAGSTER_URL}/runs/{run_id}"
+    assert after.skip_message == "no run has failed since the last tick"
+    assert len(receiver.got) == 1
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_run_that_gives_up_its_retries_is_told_at_once(
+    retrying_sensor: Sensor, receiver: Receiver, retrying_instance: dg.DagsterInstance
+) -> None:
+    """A refusal that no retry would change takes back the retry, and is told."""
+    release(retrying_instance, raise_on_error=False, as_of="yesterday")
+
+    tick = retrying_sensor.tick()
+
+    assert tick.skip_message is not None
+    assert tick.skip_message.startswith("1 failed run told")
+    assert len(receiver.got) == 1
+
+
+def test_a_failure_whose_state_is_not_written_yet_is_looked_at_again(
+    failed_sensor: Sensor, lasting_instance: dg.DagsterInstance
+) -> None:
+    """Dagster writes the event first and the run's state a moment later; a tick between loses nothing."""
+    run = create_run_for_test(lasting_instance, job_name=JOB_NAME, status=dg.DagsterRunStatus.STARTED)
+    event = DagsterEvent.job_failure(JOB_NAME, "it broke", RunFailureReason.UNKNOWN)
+    entry = EventLogEntry(  # type: ignore[no-untyped-call]
+        None, "error", "it broke", run.run_id, time.time(), job_name=JOB_NAME, dagster_event=event
+    )
+    lasting_instance.event_log_storage.store_event(entry)
+
+    between = failed_sensor.tick()
+    lasting_instance.run_storage.handle_run_event(run.run_id, event, datetime.now(UTC))
+    after = failed_sensor.tick()
+
+    assert between.skip_message == "no run has failed since the last tick"
+    assert after.skip_message == f"1 failed run told: {DAGSTER_URL}/runs/{run.run_id}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"Client error '404' for url 'https://user:{SECRET}@hooks.example.com/{SECRET}'",
+        f"connection to postgresql://platform:{SECRET}@127.0.0.1/books failed",
+        f"invalid dsn: host=127.0.0.1 password={SECRET} port=1",
+        f"PGPASSWORD = {SECRET}",
+        f'{{"api_key": "{SECRET}"}}',
+        f"Authorization: Bearer {SECRET}",
+        f"the first line\npassword of the second: {SECRET}",
+    ],
+)
+def test_an_error_that_carries_a_credential_is_told_without_it(line: str) -> None:
+    """What looks like a URL or a password ends where it begins; only the first line is told."""
+    told = first_line(line)
+
+    assert SECRET not in told
+    assert told
+
+
+def test_a_long_error_is_cut() -> None:
+    """An error is told in a few hundred characters."""
+    told = first_line("long " * 1000)
+
+    assert len(told) == room.ERROR_LENGTH_MAX + 1
+
+
+# ---- a receiver that fails
+
+
+@pytest.mark.parametrize("name", [STUCK, OVERDUE, FAILED])
+def test_what_no_receiver_took_is_sent_again_at_the_next_tick(
+    engine: Engine,
+    books_of: Books,
+    receiver: Receiver,
+    lasting_instance: dg.DagsterInstance,
+    name: str,
+) -> None:
+    """A tick whose alert is answered with 500 ends well and says so; the next one sends it again, once."""
+    resources = {"alerts": Alerts(urls=(receiver.url,))} | ({} if name == FAILED else {"books": books_of})
+    sensor = Sensor(name, lasting_instance, **resources)
+    sensor.tick()
+    place(engine)
+    place(engine, state=HoldState.FROZEN)
+    fail(lasting_instance)
+    receiver.answers(500)
+
+    refused = sensor.tick()
+    receiver.answers(200)
+    taken, after = sensor.tick(), sensor.tick()
+
+    assert refused.skip_message is not None
+    assert (
+        "not told: no receiver took the alert, which is sent again at the next tick" in refused.skip_message
+    )
+    assert taken.skip_message is not None
+    assert "not told" not in taken.skip_message
+    assert "told" in taken.skip_message
+    assert len(receiver.got) == 2
+    assert receiver.got[0] == receiver.got[1]
+    assert after.asset_events == []
+
+
+def test_a_receiver_that_hangs_does_not_hold_the_tick(
+    engine: Engine,
+    books_of: Books,
+    lasting_instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A service that takes the connection and never answers costs a bounded time, and no transaction."""
+    place(engine, state=HoldState.FROZEN)
+    monkeypatch.setattr(delivery, "SECONDS_MAX", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        alerts = Alerts(urls=(f"json://127.0.0.1:{hanging.getsockname()[1]}/",))
+        sensor = Sensor(STUCK, lasting_instance, books=books_of, alerts=alerts)
+        began = time.monotonic()
+
+        tick = sensor.tick()
+
+        seconds = time.monotonic() - began
+    assert tick.skip_message is not None
+    assert "not told" in tick.skip_message
+    assert seconds < 3
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(alert)) == 0
+
+
+def test_the_network_is_touched_outside_any_transaction(
+    engine: Engine, stuck_sensor: Sensor, httpserver: HTTPServer
+) -> None:
+    """While the receiver has the message, no transaction is open on the books."""
+    place(engine, state=HoldState.FROZEN)
+    open_transactions: list[int] = []
+
+    def look(_request: Request) -> Response:
+        with engine.connect() as connection:
+            open_transactions.append(
+                connection.execute(
+                    text(
+                        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                        " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+                    )
+                ).scalar_one()
+            )
+        return Response()
+
+    httpserver.clear_all_handlers()
+    httpserver.expect_request("/alerts").respond_with_handler(look)
+
+    stuck_sensor.tick()
+
+    assert open_transactions == [0]

@@ -38,7 +38,7 @@ RETRIED_BY_TAG: Final = "dagster/auto_retry_run_id"
 _SECRETS: Final = (
     re.compile(r"(\w+://)\S+"),
     re.compile(
-        r"(?i)((?:\b|_)(?:password|passwd|pwd|secret|token|api[_-]?key|authorization)\b['\"]?\s*[=:]\s*).+"
+        r"(?i)(\w*(?:password|passwd|pwd|secret|token|api[_-]?key|authorization)\w*['\"]?\s*[=:]\s*).+"
     ),
 )
 
@@ -136,10 +136,8 @@ def _may_be_retried(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 
 def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
-    origin = run.remote_job_origin
-    here = context.code_location_origin
-    launched_in = origin.repository_origin.code_location_origin.location_name if origin else None
-    return launched_in == (here.location_name if here else None)
+    origin, here = run.remote_job_origin, context.code_location_origin
+    return (origin and origin.location_name) == (here and here.location_name)
 
 
 def _failed_run(instance: dg.DagsterInstance, run: dg.DagsterRun, *, alerts: Alerts) -> FailedRun:
@@ -158,10 +156,11 @@ def _error_of(instance: dg.DagsterInstance, run_id: str) -> str:
     event = records[0].event_log_entry.dagster_event if records else None
     if event is None:
         return "why is not in the event log"
-    failure = event.job_failure_data
-    step = failure.first_step_failure_event
-    if step is None:
-        return first_line(_cause(failure.error) or event.message or "")
+    # A run that is failed from outside, as when its process died, has a message and no data.
+    failure: Any = event.event_specific_data
+    step = failure and failure.first_step_failure_event
+    if not step:
+        return first_line(_cause(failure and failure.error) or event.message or "")
     given = step.step_failure_data.user_failure_data
     text = given.description if given else _cause(step.step_failure_data.error)
     return f"{step.step_key}: {first_line(text or step.message or '')}"

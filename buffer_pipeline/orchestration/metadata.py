@@ -24,8 +24,9 @@ def amount_metadata(amounts_minor: Mapping[str, int]) -> dict[str, Any]:
         for currency, amount_minor in sorted(amounts_minor.items())
     }
     return {
-        **{f"amount_{currency}": dg.MetadataValue.float(float(amount)) for currency, amount in exact.items()},
+        # The text first: the page of a run cuts an event behind its first lines.
         "amounts": amounts_text(amounts_minor),
+        **{f"amount_{currency}": dg.MetadataValue.float(float(amount)) for currency, amount in exact.items()},
     }
 
 

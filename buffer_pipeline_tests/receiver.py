@@ -1,0 +1,23 @@
+"""A service that takes alerts over HTTP, as Apprise sends them, and what it got."""
+
+from pytest_httpserver import HTTPServer
+
+
+class Receiver:
+    """A service that takes alerts, and what it got."""
+
+    def __init__(self, server: HTTPServer) -> None:
+        self._server = server
+        self.url = f"json://{server.host}:{server.port}/alerts"
+        self.answers(200)
+
+    def answers(self, status: int) -> None:
+        """Answer with this status from now on."""
+        self._server.clear_all_handlers()
+        self._server.expect_request("/alerts", method="POST").respond_with_data("", status=status)
+
+    @property
+    def got(self) -> list[tuple[str, str]]:
+        """Title and text of each message, whatever was answered."""
+        payloads = [request.get_json() for request, _ in self._server.log]
+        return [(payload["title"], payload["message"]) for payload in payloads]

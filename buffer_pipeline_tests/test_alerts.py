@@ -1,0 +1,318 @@
+"""Alerts: the settings that say where they go, sending them, and remembering what was told."""
+
+import logging
+import socket
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import pytest
+from pytest_httpserver import HTTPServer
+from sqlalchemy import Connection, Engine
+
+from buffer_pipeline.alerts import (
+    AlertKind,
+    day_of,
+    is_told,
+    record_told,
+    untold_stuck_payments,
+)
+from buffer_pipeline.delivery import alerts as delivery
+from buffer_pipeline.delivery.alerts import Alert, send_alert
+from buffer_pipeline.errors import SettingError
+from buffer_pipeline.hold import HoldState
+from buffer_pipeline.reports import count_stuck, stuck_holds
+from buffer_pipeline.settings import Settings, load_settings
+from buffer_pipeline_tests.builders import all_at_once, place_hold
+from buffer_pipeline_tests.conftest import NOON
+from buffer_pipeline_tests.receiver import Receiver
+
+SECRET: Final = "hunter2"
+DAY_4: Final = NOON + timedelta(days=4)
+THREE_DAYS: Final = timedelta(days=3)
+ALERT: Final = Alert(title="3 payments overdue", body="hold 1\nhold 2\nhold 3")
+
+
+@pytest.fixture
+def receiver(httpserver: HTTPServer) -> Receiver:
+    """A service that takes every alert."""
+    return Receiver(httpserver)
+
+
+# ---- the settings
+
+
+@pytest.mark.parametrize(
+    ("given", "urls"),
+    [
+        ("", ()),
+        (" \n", ()),
+        ("json://one.example.com/a", ("json://one.example.com/a",)),
+        ("json://one.example.com,xml://two.example.com", ("json://one.example.com", "xml://two.example.com")),
+        (
+            " json://one.example.com ,\n\txml://two.example.com, ",
+            ("json://one.example.com", "xml://two.example.com"),
+        ),
+        (
+            f"mailto://me:{SECRET}@example.com?to=a@example.com,b@example.com json://one.example.com",
+            (f"mailto://me:{SECRET}@example.com?to=a@example.com,b@example.com", "json://one.example.com"),
+        ),
+    ],
+    ids=["unset", "blank", "one", "comma", "white space", "comma inside"],
+)
+def test_alert_urls_are_parted_by_commas_or_white_space(
+    monkeypatch: pytest.MonkeyPatch, given: str, urls: tuple[str, ...]
+) -> None:
+    """A comma inside a URL stays there; an empty variable is no URL."""
+    monkeypatch.setenv("BUFFER_ALERT_URLS", given)
+
+    settings = load_settings()
+
+    assert settings.alert_urls == urls
+    assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        (SECRET, "URL 1 of 1"),
+        (f"https://hooks.example.com/{SECRET}", "URL 1 of 1"),
+        (f"json://one.example.com slack://{SECRET}", "URL 2 of 2"),
+        (f"unknown://{SECRET}, json://one.example.com", "URL 1 of 2"),
+        (f"json://me:{SECRET}@[broken", "URL 1 of 1"),
+    ],
+    ids=["no URL", "web hook", "incomplete", "unknown", "broken"],
+)
+def test_a_wrong_alert_url_is_named_by_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    given: str,
+    place: str,
+) -> None:
+    """The message has the variable and which of the URLs it is; the URL, which is a secret, shows nowhere."""
+    monkeypatch.setenv("BUFFER_ALERT_URLS", given)
+
+    with caplog.at_level(logging.DEBUG), pytest.raises(SettingError) as refused:
+        load_settings()
+
+    message = str(refused.value)
+    assert message.startswith(f"BUFFER_ALERT_URLS: {place} is not one that Apprise can use")
+    assert "\n" not in message
+    shown = message + caplog.text + "".join(capfd.readouterr())
+    assert SECRET not in shown
+    assert "example.com/" not in shown
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("given", "base"),
+    [
+        ("", "http://127.0.0.1:3000"),
+        ("https://dagster.example.com/", "https://dagster.example.com"),
+        ("http://10.0.0.5:3000/dagster", "http://10.0.0.5:3000/dagster"),
+    ],
+)
+def test_dagster_url_is_the_base_of_links(monkeypatch: pytest.MonkeyPatch, given: str, base: str) -> None:
+    """It loses its last slash; unset, it is where Dagster's own webserver listens."""
+    monkeypatch.setenv("BUFFER_DAGSTER_URL", given)
+
+    settings = load_settings()
+
+    assert settings.dagster_url == base
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "dagster.example.com",
+        "ftp://dagster.example.com",
+        f"https://me:{SECRET}@dagster.example.com",
+        f"https://dagster.example.com/?token={SECRET}",
+        f"https://dagster.example.com:{SECRET}",
+        "https://[broken",
+    ],
+)
+def test_a_dagster_url_that_cannot_stand_in_an_alert_is_refused(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """It is shown to everybody who gets an alert, so it carries no user; the refusal doesn't repeat it."""
+    monkeypatch.setenv("BUFFER_DAGSTER_URL", given)
+
+    with pytest.raises(SettingError, match="BUFFER_DAGSTER_URL: not a base for links") as refused:
+        load_settings()
+
+    assert SECRET not in str(refused.value)
+
+
+# ---- sending
+
+
+def test_an_alert_goes_to_every_url(receiver: Receiver) -> None:
+    """Each receiver gets the title and the text."""
+    sent = send_alert(ALERT, urls=[receiver.url, f"{receiver.url}?+X-Second=yes"])
+
+    assert sent
+    assert receiver.got == [(ALERT.title, ALERT.body)] * 2
+
+
+def test_without_urls_an_alert_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """It stands in the log as a warning, whole, and counts as sent."""
+    sent = send_alert(ALERT, urls=Settings().alert_urls)
+
+    assert sent
+    assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("buffer_pipeline.alerts", "WARNING", f"{ALERT.title}\n{ALERT.body}")
+    ]
+
+
+def test_an_alert_that_nobody_took_is_not_sent(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    """It raises nothing; the log names the receiver by its place, without the URL's secrets."""
+    receiver.answers(500)
+
+    sent = send_alert(ALERT, urls=[f"{receiver.url}?+X-Token={SECRET}"])
+
+    assert not sent
+    assert "alert not taken by receiver 1 of 1, JSON: FAILURE (3 payments overdue)" in caplog.messages
+    assert SECRET not in caplog.text
+
+
+def test_an_alert_that_one_receiver_took_is_sent(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service that is down does not make the others get it again; that it is down is logged."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        sent = send_alert(ALERT, urls=[f"json://127.0.0.1:{nobody.getsockname()[1]}/", receiver.url])
+
+    assert sent
+    assert len(receiver.got) == 1
+    assert "alert not taken by receiver 1 of 2, JSON: FAILURE (3 payments overdue)" in caplog.messages
+
+
+def test_a_receiver_that_never_answers_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that takes the connection and keeps it costs no more than the time an alert has."""
+    monkeypatch.setattr(delivery, "SECONDS_MAX", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        began = time.monotonic()
+
+        sent = send_alert(ALERT, urls=[f"json://127.0.0.1:{hanging.getsockname()[1]}/?rto=60&cto=60"])
+
+        seconds = time.monotonic() - began
+    assert not sent
+    assert seconds < 3
+    assert "alert not taken by receiver 1 of 1, JSON: TIMEOUT (3 payments overdue)" in caplog.messages
+
+
+def test_an_alert_too_long_for_a_service_is_cut(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service with a limit gets the beginning rather than refusing the whole."""
+    from apprise.plugins.custom_json import NotifyJSON
+
+    monkeypatch.setattr(NotifyJSON, "body_maxlen", 100)
+
+    sent = send_alert(Alert(title="a flood", body="hold 1\n" * 1000), urls=[receiver.url])
+
+    assert sent
+    [(_, message)] = receiver.got
+    assert message.startswith("hold 1\n")
+    assert len(message) <= 100
+
+
+# ---- remembering
+
+
+def test_what_was_told_is_untold_the_next_day(connection: Connection) -> None:
+    """A day is one of UTC: what was told on it is new again at midnight, and only then."""
+    hold_id = place_hold(connection, state=HoldState.FROZEN)
+    midnight = datetime(2026, 3, 8, tzinfo=UTC)
+    told_at = midnight - timedelta(hours=1)
+    record_told(
+        connection, kind=AlertKind.STUCK_PAYMENT, subjects=[hold_id], period=day_of(told_at), now=told_at
+    )
+
+    untold = [
+        untold_stuck_payments(connection, now=now, older_than=THREE_DAYS, period=day_of(now)).hold_ids
+        for now in (told_at, midnight - timedelta(microseconds=1), midnight)
+    ]
+
+    assert untold == [[], [], [hold_id]]
+
+
+def test_a_day_is_one_of_utc() -> None:
+    """Half past midnight in Manila is still the day before."""
+    manila = datetime.fromisoformat("2026-03-08T00:30:00+08:00")
+
+    assert day_of(manila) == datetime(2026, 3, 7, tzinfo=UTC)
+
+
+def test_untold_payments_come_with_what_they_hold(connection: Connection) -> None:
+    """The longest frozen first, whatever their ids, and amounts by currency, told ones left out."""
+    later = place_hold(
+        connection, state=HoldState.FROZEN, held_at=NOON + timedelta(minutes=1), amount="10.50"
+    )
+    first = place_hold(connection, state=HoldState.FROZEN, amount="20.25")
+    yen = place_hold(
+        connection, state=HoldState.FROZEN, held_at=NOON + timedelta(minutes=2), amount="700", currency="JPY"
+    )
+    told = place_hold(connection, state=HoldState.FROZEN)
+    place_hold(connection, state=HoldState.FROZEN, held_at=DAY_4 - THREE_DAYS)
+    place_hold(connection)
+    period = day_of(DAY_4)
+    record_told(connection, kind=AlertKind.STUCK_PAYMENT, subjects=[told], period=period, now=DAY_4)
+
+    untold = untold_stuck_payments(connection, now=DAY_4, older_than=THREE_DAYS, period=period)
+
+    assert untold.hold_ids == [first, later, yen]
+    assert untold.amounts_minor == {"PHP": 3075, "JPY": 700}
+
+
+def test_recording_twice_is_recording_once(connection: Connection) -> None:
+    """A subject keeps its first alert of the period; the answer says how many were new."""
+    facts = {"kind": AlertKind.OVERDUE_RELEASE, "period": NOON, "now": NOON}
+
+    first = record_told(connection, subjects=["a"], **facts)  # type: ignore[arg-type]
+    second = record_told(connection, subjects=["a", "b"], **facts)  # type: ignore[arg-type]
+
+    assert (first, second) == (1, 1)
+    assert is_told(connection, kind=AlertKind.OVERDUE_RELEASE, subject="b", period=NOON)
+    later = NOON + timedelta(hours=1)
+    assert not is_told(connection, kind=AlertKind.OVERDUE_RELEASE, subject="b", period=later)
+    assert not is_told(connection, kind=AlertKind.STUCK_PAYMENT, subject="b", period=NOON)
+
+
+def test_two_who_record_the_same_at_once_both_succeed(engine: Engine) -> None:
+    """Of two ticks that told the same payments, one has recorded each."""
+
+    def record(connection: Connection) -> int:
+        return record_told(
+            connection, kind=AlertKind.STUCK_PAYMENT, subjects=list(range(50)), period=NOON, now=NOON
+        )
+
+    outcomes = all_at_once(engine, record, record)
+
+    assert sorted(outcome for outcome in outcomes if isinstance(outcome, int)) == [0, 50]
+
+
+# ---- the reports beneath
+
+
+def test_stuck_payments_are_counted_as_they_are_listed(connection: Connection) -> None:
+    """The count is of the rows, and the fingerprint that of their set."""
+    first = place_hold(connection, state=HoldState.FROZEN)
+    one = count_stuck(connection, now=DAY_4, older_than=THREE_DAYS)
+    second = place_hold(connection, state=HoldState.FROZEN, held_at=NOON - timedelta(hours=1))
+    place_hold(connection, state=HoldState.FROZEN, held_at=DAY_4 - THREE_DAYS)
+    two = count_stuck(connection, now=DAY_4, older_than=THREE_DAYS)
+
+    rows = stuck_holds(connection, now=DAY_4, older_than=THREE_DAYS)
+    limited = stuck_holds(connection, now=DAY_4, older_than=THREE_DAYS, limit=1)
+    chosen = stuck_holds(connection, now=DAY_4, older_than=THREE_DAYS, hold_ids=[first])
+
+    assert [row["hold_id"] for row in rows] == [second, first]
+    assert [row["hold_id"] for row in limited] == [second]
+    assert [row["hold_id"] for row in chosen] == [first]
+    assert (one.holds, two.holds) == (1, 2)
+    assert one.fingerprint != two.fingerprint
+    assert count_stuck(connection, now=NOON, older_than=THREE_DAYS).holds == 0

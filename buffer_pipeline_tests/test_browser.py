@@ -1,0 +1,245 @@
+"""The UI in a real browser, on the real stack as `dev` starts it. Pictures go to `artifacts/`."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from sqlalchemy import Engine, func, select
+
+from buffer_pipeline.database import database_clock, make_engine
+from buffer_pipeline.embedded import embedded_server
+from buffer_pipeline.hold import HoldState
+from buffer_pipeline.orchestration.definitions import defs
+from buffer_pipeline.orchestration.metadata import amounts_text
+from buffer_pipeline.tables import batch, counted_hour, hourly_release_count, transaction
+from buffer_pipeline_tests.builders import place_hold, state_of, wallet_of
+from buffer_pipeline_tests.stack import (
+    WAIT_SECONDS_MAX,
+    first_line,
+    free_port,
+    hourly_release_stopped,
+    serving,
+)
+
+ARTIFACTS: Final = Path(__file__).parents[1] / "artifacts"
+CHROMIUM_ARGUMENTS: Final = (
+    "--no-sandbox",  # Which root has to do without.
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE_MS: Final = 60_000
+BACKFILL_PATIENCE_MS: Final = 180_000
+"""The daemon looks at backfills twice a minute, once to begin and once to see the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """What `dev` serves, and an engine on its books."""
+
+    port: int
+    engine: Engine
+
+
+def chromium() -> str:
+    """Return where the browser is; without one skip, or fail where REQUIRE_BROWSER is set."""
+    found = shutil.which("chromium")
+    if found is None:
+        reason = "no browser: `chromium` is not on the PATH (apt-get install chromium)"
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    path = chromium()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def stack(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack over the sample, started once for all of these tests."""
+    del browser  # Without one there is nothing to start the stack for.
+    home, port = tmp_path_factory.mktemp("browser") / "home", free_port()
+    with serving(home, port) as process:
+        first_line(process)
+        with embedded_server(home) as server:
+            engine = make_engine(server.books_url)
+            yield Stack(port=port, engine=engine)
+            engine.dispose()
+        process.terminate()
+        process.wait(timeout=WAIT_SECONDS_MAX)
+
+
+@pytest.fixture
+def page(browser: Browser, stack: Stack, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A fresh page; what it showed last is kept, also when the test has failed."""
+    context = browser.new_context(
+        base_url=f"http://127.0.0.1:{stack.port}",
+        viewport={"width": 1600, "height": 1000},
+        locale="en-GB",
+        timezone_id="UTC",
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    yield page
+    picture(page, f"last_of_{request.node.name}")
+    context.close()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _patience() -> Iterator[None]:
+    expect.set_options(timeout=PATIENCE_MS)
+    yield
+    expect.set_options(timeout=None)
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep what the page shows."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png")
+
+
+def test_without_a_browser_the_tests_are_skipped_or_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere they are skipped with the reason; where a browser is required they fail."""
+    monkeypatch.setenv("PATH", "")
+
+    monkeypatch.delenv("REQUIRE_BROWSER", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="chromium"):
+        chromium()
+    monkeypatch.setenv("REQUIRE_BROWSER", "1")
+    with pytest.raises(pytest.fail.Exception, match="chromium"):
+        chromium()
+
+
+def test_the_schedules_and_sensors_are_on(page: Page) -> None:
+    """After a start every schedule and sensor is listed, and its switch is on."""
+    repository = defs.get_repository_def()
+    paths = [
+        *(f"/schedules/{schedule.name}" for schedule in repository.schedule_defs),
+        *(f"/sensors/{sensor.name}" for sensor in repository.sensor_defs),
+    ]
+
+    page.goto("/automation")
+
+    for path in paths:
+        row = page.locator("[data-index]").filter(has=page.locator(f"a[href$='{path}']"))
+        # The first checkbox selects the row.
+        expect(row.get_by_role("checkbox").last).to_be_checked()
+    picture(page, "automation")
+
+
+def test_the_page_of_a_launched_release_shows_the_money_it_moved(page: Page, stack: Stack) -> None:
+    """Launched in the UI, the run succeeds, and its page shows counts and amounts without a click."""
+    with hourly_release_stopped(stack.port):
+        with stack.engine.begin() as connection:
+            held_at = database_clock(connection) - timedelta(days=8)
+            hold_id = place_hold(connection, payee="worker-170", amount="1250.50", held_at=held_at)
+
+        page.goto("/locations/buffer_pipeline/jobs/release_pending_payments/playground")
+        page.get_by_role("button", name="Launch Run").click()
+        page.wait_for_url(re.compile(r"/runs/[0-9a-f-]{36}"))
+        expect(page.get_by_text("Success", exact=True)).to_be_visible()
+
+    run_id = urlsplit(page.url).path.rpartition("/")[2]
+    with stack.engine.connect() as connection:
+        released = connection.execute(
+            select(transaction.c.currency, func.count(), func.sum(transaction.c.amount_minor))
+            .join(batch, batch.c.batch_id == transaction.c.batch_id)
+            .where(batch.c.source == f"dagster run {run_id}", transaction.c.type == "EARNING")
+            .group_by(transaction.c.currency)
+        ).all()
+        assert state_of(connection, hold_id) is HoldState.RELEASED
+        assert wallet_of(connection, "worker-170").balance_minor == 125_050
+    holds_released = sum(count for _, count, _ in released)
+    amounts = amounts_text({currency: int(minor) for currency, _, minor in released})
+    assert holds_released >= 1
+    # What the last asset reports; the page has scrolled to the run's end by itself.
+    for name, value in (("holds_released", str(holds_released)), ("amounts", amounts)):
+        row = page.get_by_role("row").filter(has=page.get_by_text(name, exact=True)).last
+        expect(row).to_contain_text(value)
+        expect(row).to_be_in_viewport()
+    picture(page, "release_run")
+
+    page.goto("/assets/released_transactions")
+    figure = page.get_by_role("cell", name=amounts, exact=True)
+    expect(figure).to_be_visible()
+    figure.scroll_into_view_if_needed()
+    picture(page, "released_transactions")
+
+
+def test_a_backfill_counts_two_days_of_hours(page: Page, stack: Stack) -> None:
+    """Started in the UI over 48 hours, it succeeds in one run, and the books have those hours."""
+    with stack.engine.connect() as connection:
+        today = datetime.combine(database_clock(connection).astimezone(UTC), time(0), UTC)
+    first, end = today - timedelta(days=2), today
+
+    # What the UI asks while nothing has been released yet.
+    page.add_locator_handler(page.get_by_role("button", name="Confirm"), lambda button: button.click())
+    page.goto("/assets/hourly_release_counts?view=partitions")
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog")
+    # Nothing is selected yet, which is what the empty field says.
+    selection = dialog.get_by_placeholder("No matching partitions")
+    selection.fill(f"[{first:%Y-%m-%d}-00:00...{end - timedelta(days=1):%Y-%m-%d}-23:00]")
+    selection.press("Enter")
+    expect(dialog.get_by_text("48 partitions", exact=True)).to_be_visible()
+    expect(dialog.get_by_text("Backfills all partitions in a single run.")).to_be_visible()
+    picture(page, "backfill_launched")
+    dialog.get_by_role("button", name="Launch backfill").click()
+    page.get_by_role("link", name="View", exact=True).click()
+    expect(page.get_by_text("100% completed")).to_be_visible(timeout=BACKFILL_PATIENCE_MS)
+    expect(page.get_by_text("Succeeded", exact=True).first).to_be_visible(timeout=BACKFILL_PATIENCE_MS)
+    picture(page, "backfill")
+
+    with stack.engine.connect() as connection:
+        hours = connection.scalars(
+            select(counted_hour.c.hour).where(counted_hour.c.hour >= first, counted_hour.c.hour < end)
+        ).all()
+        holds_added = connection.scalar(
+            select(func.sum(hourly_release_count.c.holds_added)).where(
+                hourly_release_count.c.hour >= first, hourly_release_count.c.hour < end
+            )
+        )
+        earnings = connection.scalar(
+            select(func.count()).where(
+                transaction.c.type == "PENDING_EARNING",
+                transaction.c.recorded_at >= first,
+                transaction.c.recorded_at < end,
+            )
+        )
+    assert sorted(hours) == [first + timedelta(hours=number) for number in range(48)]
+    assert holds_added == earnings
+    assert holds_added
+
+
+def test_the_asset_graph_shows_every_asset(page: Page) -> None:
+    """The graph has a node for each asset, from the platform's events to the daily report."""
+    names = sorted(key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys())
+
+    page.goto("/asset-groups")
+    # The nodes show their state once the graph has the room.
+    page.get_by_text("Hide navigation").click()
+    page.reload()
+
+    for name in names:
+        node = page.locator("foreignObject").filter(has_text=name)
+        expect(node.get_by_text("Latest event").first).to_be_visible()
+    expect(page.locator("foreignObject").get_by_text(re.compile("^Loading"))).to_have_count(0)
+    picture(page, "asset_graph")
