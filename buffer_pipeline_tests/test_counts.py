@@ -38,7 +38,7 @@ def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a frame's rows without the zeros, a NaN as None."""
     return [
         {
-            name: None if pd.isna(value) else value
+            str(name): None if pd.isna(value) else value
             for name, value in record.items()
             if not (isinstance(value, int) and value == 0)
         }
