@@ -14,7 +14,7 @@ from buffer_pipeline.hours import hour_of
 
 
 class AlertKind(StrEnum):
-    """What an alert is about. A subject is a hold's id, or empty where a kind has one subject only."""
+    """What an alert is about."""
 
     STUCK_PAYMENT = "STUCK_PAYMENT"
     OVERDUE_RELEASE = "OVERDUE_RELEASE"
@@ -41,26 +41,18 @@ def untold_stuck_payments(
     return UntoldStuck(hold_ids=row["hold_ids"] or [], amounts_minor=row["amounts_minor"] or {})
 
 
-def is_told(connection: AnyConnection, *, kind: AlertKind, subject: str, period: datetime) -> bool:
-    """Return whether operators were told of `subject` in `period`."""
-    return bool(
-        fetch(connection, "alerts/find_alert", kind=kind.value, subject=subject, period=period)[0]["told"]
-    )
+def is_told(connection: AnyConnection, *, kind: AlertKind, period: datetime) -> bool:
+    """Return whether operators had an alert of this kind in `period`."""
+    return bool(fetch(connection, "alerts/find_alert", kind=kind.value, period=period)[0]["told"])
 
 
 def record_told(
     connection: AnyConnection,
     *,
     kind: AlertKind,
-    subjects: Sequence[str] | Sequence[int],
     period: datetime,
     now: datetime,
-) -> int:
-    """Remember that operators were told of `subjects` in `period`; return of how many for the first time.
-
-    Safe to run again.
-    """
-    rows = fetch(
-        connection, "alerts/record_alerts", kind=kind.value, subjects=list(subjects), period=period, now=now
-    )
-    return int(rows[0]["recorded"])
+    hold_ids: Sequence[int] = (),
+) -> None:
+    """Remember an alert that went out, and of a STUCK_PAYMENT which holds it was about."""
+    fetch(connection, "alerts/record_alert", kind=kind.value, period=period, hold_ids=list(hold_ids), now=now)

@@ -87,6 +87,16 @@ def copy_rows(connection: Connection, name: str, **parameters: object) -> bytes:
     return bytes(rows)
 
 
+@contextmanager
+def one_moment(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection in a transaction whose statements all see the books as they are at one moment."""
+    with (
+        engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
+        connection.begin(),
+    ):
+        yield connection
+
+
 def _require_transaction(connection: Any) -> None:
     # A verb is a few statements that stand or fall together.
     if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:

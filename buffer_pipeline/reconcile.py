@@ -39,7 +39,7 @@ def meaning_of(invariant: str) -> str:
 def reconcile(connection: AnyConnection, invariants: Iterable[str] = INVARIANTS) -> list[Violation]:
     """Check invariants and return those that are broken. Reads only.
 
-    To see one moment of books that are in use, call it in a REPEATABLE READ transaction.
+    To see one moment of books that are in use, call it with `database.one_moment`.
     """
     violations = []
     for invariant in invariants:

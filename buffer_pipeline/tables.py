@@ -8,6 +8,7 @@ migrations create them; a test compares the two.
 from typing import Final
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Column,
@@ -384,15 +385,20 @@ hourly_release_count = Table(
     ),
 )
 
-# What operators have been told: one alert a kind, period and subject, a period's alerts side by side.
+# What operators have been told: a row an alert, with the holds that it was about.
 # Failed runs are not here: they are told of while the books are away.
 alert = Table(
     "alert",
     metadata,
+    Column("alert_id", BigInteger, Identity(always=True), primary_key=True),
     Column("kind", Text, nullable=False),
-    Column("subject", Text, nullable=False),
     _when("period"),
+    Column("hold_ids", ARRAY(BigInteger), nullable=False),
     _when("sent_at"),
-    PrimaryKeyConstraint("kind", "period", "subject"),
     CheckConstraint("kind IN ('STUCK_PAYMENT', 'OVERDUE_RELEASE')", name="alert_kind_is_known"),
+    CheckConstraint(
+        "(kind = 'STUCK_PAYMENT') = (cardinality(hold_ids) > 0)",
+        name="alert_has_holds_iff_of_stuck_payments",
+    ),
 )
+Index("alert_period_idx", alert.c.kind, alert.c.period)

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 from pytest_httpserver import HTTPServer
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from buffer_pipeline.alerts import (
     AlertKind,
@@ -23,7 +23,7 @@ from buffer_pipeline.errors import SettingError
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.reports import count_stuck, stuck_holds
 from buffer_pipeline.settings import Settings, load_settings
-from buffer_pipeline_tests.builders import all_at_once, place_hold
+from buffer_pipeline_tests.builders import place_hold
 from buffer_pipeline_tests.conftest import NOON
 from buffer_pipeline_tests.receiver import Receiver
 
@@ -229,7 +229,7 @@ def test_what_was_told_is_untold_the_next_day(connection: Connection) -> None:
     midnight = datetime(2026, 3, 8, tzinfo=UTC)
     told_at = midnight - timedelta(hours=1)
     record_told(
-        connection, kind=AlertKind.STUCK_PAYMENT, subjects=[hold_id], period=day_of(told_at), now=told_at
+        connection, kind=AlertKind.STUCK_PAYMENT, hold_ids=[hold_id], period=day_of(told_at), now=told_at
     )
 
     untold = [
@@ -260,7 +260,7 @@ def test_untold_payments_come_with_what_they_hold(connection: Connection) -> Non
     place_hold(connection, state=HoldState.FROZEN, held_at=DAY_4 - THREE_DAYS)
     place_hold(connection)
     period = day_of(DAY_4)
-    record_told(connection, kind=AlertKind.STUCK_PAYMENT, subjects=[told], period=period, now=DAY_4)
+    record_told(connection, kind=AlertKind.STUCK_PAYMENT, hold_ids=[told], period=period, now=DAY_4)
 
     untold = untold_stuck_payments(connection, now=DAY_4, older_than=THREE_DAYS, period=period)
 
@@ -268,31 +268,27 @@ def test_untold_payments_come_with_what_they_hold(connection: Connection) -> Non
     assert untold.amounts_minor == {"PHP": 3075, "JPY": 700}
 
 
-def test_recording_twice_is_recording_once(connection: Connection) -> None:
-    """A subject keeps its first alert of the period; the answer says how many were new."""
-    facts = {"kind": AlertKind.OVERDUE_RELEASE, "period": NOON, "now": NOON}
+def test_an_alert_is_of_its_kind_and_period(connection: Connection) -> None:
+    """What was told this hour says nothing about the next one, nor about another kind."""
+    record_told(connection, kind=AlertKind.OVERDUE_RELEASE, period=NOON, now=NOON)
 
-    first = record_told(connection, subjects=["a"], **facts)  # type: ignore[arg-type]
-    second = record_told(connection, subjects=["a", "b"], **facts)  # type: ignore[arg-type]
+    this_hour = is_told(connection, kind=AlertKind.OVERDUE_RELEASE, period=NOON)
+    next_hour = is_told(connection, kind=AlertKind.OVERDUE_RELEASE, period=NOON + timedelta(hours=1))
+    other_kind = is_told(connection, kind=AlertKind.STUCK_PAYMENT, period=NOON)
 
-    assert (first, second) == (1, 1)
-    assert is_told(connection, kind=AlertKind.OVERDUE_RELEASE, subject="b", period=NOON)
-    later = NOON + timedelta(hours=1)
-    assert not is_told(connection, kind=AlertKind.OVERDUE_RELEASE, subject="b", period=later)
-    assert not is_told(connection, kind=AlertKind.STUCK_PAYMENT, subject="b", period=NOON)
+    assert (this_hour, next_hour, other_kind) == (True, False, False)
 
 
-def test_two_who_record_the_same_at_once_both_succeed(engine: Engine) -> None:
-    """Of two ticks that told the same payments, one has recorded each."""
+def test_several_alerts_of_a_day_add_up(connection: Connection) -> None:
+    """Each payment that one of them was about is told, also when two ticks told it at once."""
+    hold_ids = [place_hold(connection, state=HoldState.FROZEN) for _ in range(4)]
+    period = day_of(DAY_4)
+    for told in (hold_ids[:2], hold_ids[1:3]):
+        record_told(connection, kind=AlertKind.STUCK_PAYMENT, hold_ids=told, period=period, now=DAY_4)
 
-    def record(connection: Connection) -> int:
-        return record_told(
-            connection, kind=AlertKind.STUCK_PAYMENT, subjects=list(range(50)), period=NOON, now=NOON
-        )
+    untold = untold_stuck_payments(connection, now=DAY_4, older_than=THREE_DAYS, period=period)
 
-    outcomes = all_at_once(engine, record, record)
-
-    assert sorted(outcome for outcome in outcomes if isinstance(outcome, int)) == [0, 50]
+    assert untold.hold_ids == hold_ids[3:]
 
 
 # ---- the reports beneath

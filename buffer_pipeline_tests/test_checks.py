@@ -12,6 +12,7 @@ from buffer_pipeline.backjob import approve_backjob, request_backjob
 from buffer_pipeline.counts import count_hours
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.hours import HOUR, hour_of
+from buffer_pipeline.orchestration.checks import overdue_by
 from buffer_pipeline.orchestration.definitions import defs
 from buffer_pipeline.reconcile import INVARIANTS
 from buffer_pipeline_tests.builders import ADMIN, PAYEE, PAYER, place_hold, wallet_of
@@ -193,6 +194,24 @@ def test_a_broken_invariant_fails_its_check(
 
 
 # ---- overdue, stuck
+
+
+@pytest.mark.parametrize(
+    ("now", "due_by"),
+    [
+        ("11:00:03", "10:00:00"),
+        ("11:09:59", "10:00:00"),
+        ("11:10:00", "10:10:00"),
+        ("11:59:59", "10:59:59"),
+        ("12:00:00", "11:00:00"),
+        ("12:09:00", "11:00:00"),
+    ],
+)
+def test_a_release_on_its_way_is_not_overdue(now: str, due_by: str) -> None:
+    """What comes due just behind the hour waits for the next one, whose run has ten minutes."""
+    moment = datetime.fromisoformat(f"2026-03-02T{now}+00:00")
+
+    assert overdue_by(moment) == datetime.fromisoformat(f"2026-03-02T{due_by}+00:00")
 
 
 def test_an_overdue_payment_is_named(waiting: int, engine: Engine, instance: dg.DagsterInstance) -> None:

@@ -7,6 +7,7 @@ from unittest.mock import ANY
 
 import dagster as dg
 import pytest
+import yaml
 from sqlalchemy import Engine, func, select
 
 from buffer_pipeline.drain import BATCH_LIMIT
@@ -116,7 +117,7 @@ def test_the_definitions_are_these() -> None:
     assert schedules == {
         "hourly_release": ("0 * * * *", "UTC", "RUNNING"),
         "hourly_counts": ("10 * * * *", "UTC", "RUNNING"),
-        "daily_report": ("20 0 * * *", "UTC", "RUNNING"),
+        "daily_report": ("20 * * * *", "UTC", "RUNNING"),
         "daily_reconciliation": ("40 2 * * *", "UTC", "RUNNING"),
         "daily_prune": ("30 3 * * *", "UTC", "RUNNING"),
     }
@@ -185,6 +186,26 @@ def test_the_job_is_one_process_one_at_a_time_and_retried_whole() -> None:
     assert isinstance(graph, dg.GraphDefinition)
     assert {node.name for node in graph.nodes} == {"apply_credits", "select_matured_transactions"}
     assert job.has_node_named("emit_notifications")
+    credits_op = graph.node_named("apply_credits").definition
+    assert isinstance(credits_op, dg.OpDefinition)
+    assert credits_op.pool == "release"
+
+
+def test_the_instance_lets_one_release_run() -> None:
+    """A limit by the job's tag, and one by the op's pool for what is launched without it."""
+    settings = yaml.safe_load((Path(__file__).parents[1] / "dagster.yaml").read_text(encoding="utf-8"))
+
+    concurrency = settings["concurrency"]
+    assert {"key": "buffer/release", "value": "1", "limit": 1} in concurrency["runs"][
+        "tag_concurrency_limits"
+    ]
+    assert concurrency["pools"] == {"default_limit": 1, "granularity": "run"}
+    assert settings["run_monitoring"]["enabled"]
+    assert settings["run_retries"] == {
+        "enabled": True,
+        "max_retries": 2,
+        "retry_on_asset_or_op_failure": False,
+    }
 
 
 # ---- the run
@@ -228,7 +249,7 @@ def test_a_run_releases_what_is_due_and_tells_the_payee(
     assert reported(result, "release_counts") == released
     run = lasting_instance.get_run_by_id(result.run_id)
     assert run is not None
-    assert run.tags["buffer/outcome"] == "released 1 payments, 1000.00 PHP"
+    assert run.tags["buffer/outcome"] == "released 1 payment, 1000.00 PHP"
 
 
 def test_the_first_op_reports_what_is_due(waiting: int, instance: dg.DagsterInstance) -> None:
@@ -305,7 +326,7 @@ def test_a_dry_run_changes_nothing(waiting: int, engine: Engine, instance: dg.Da
     assert metadata["amounts"].value == "1000.00 PHP"
     run = instance.get_run_by_id(result.run_id)
     assert run is not None
-    assert run.tags["buffer/outcome"] == "would release 1 payments, 1000.00 PHP"
+    assert run.tags["buffer/outcome"] == "would release 1 payment, 1000.00 PHP"
 
 
 def test_notifications_alone_are_those_of_no_run(

@@ -94,10 +94,14 @@ def test_a_range_of_hours_is_one_run(
     assert (counted[key_of(first)]["holds_released"], counted[key_of(first)]["amount_PHP"]) == (1, 1000.0)
     assert (counted[key_of(last)]["holds_added"], counted[key_of(last)]["refunds"]) == (3, 1)
     assert (counted[key_of(last)]["freezes_opened"], counted[key_of(last)]["freezes_closed"]) == (2, 1)
-    assert (counted[key_of(first + HOUR)]["holds_released"], counted[key_of(first + HOUR)]["amounts"]) == (
-        0,
-        "none",
-    )
+    quiet = counted[key_of(first + HOUR)]
+    assert (quiet["holds_released"], quiet["amounts"]) == (0, "none")
+    assert {
+        quiet[f"{figure}_{currency}"]
+        for figure in ("amount", "lateness_median_seconds", "lateness_max_seconds")
+        for currency in ("JPY", "PHP")
+    } == {0.0}
+    assert all(set(quiet) <= set(figures) for figures in counted.values())
     with engine.connect() as connection:
         after = {name: rows for name, rows in books(connection).items() if name not in REPORT_TABLES}
         by = set(connection.scalars(select(counted_hour.c.counted_by)))
@@ -326,7 +330,25 @@ def test_the_days_since_the_latest_report_are_asked_for(
     assert "the books are empty" in empty.skip_message
     assert first == (days[5], days[1])
     assert second == (days[2], days[1])
-    assert done.skip_message == f"every day before {days[0]} is reported"
+    assert done.skip_message == f"every day up to {days[1]}, the last one that is over, is reported"
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_day_in_progress_is_left_to_the_next_tick(
+    engine: Engine, tick: Callable[[str], Any], this_hour: datetime
+) -> None:
+    """An open transaction in yesterday's last hour holds back yesterday, not the days before it."""
+    today = this_hour.replace(hour=0)
+    days = [f"{today - timedelta(days=number):%Y-%m-%d}" for number in range(4)]
+    with engine.begin() as connection:
+        place_hold(connection, held_at=today - timedelta(days=3))
+    with engine.connect() as writer, writer.begin():
+        place_hold(writer, held_at=today - timedelta(minutes=5), payee="worker-2", payer="client-2")
+
+        outcome = tick("daily_report")
+
+    assert asked_for(outcome) == (days[3], days[2])
+    assert asked_for(tick("daily_report")) == (days[3], days[1])
 
 
 @pytest.mark.usefixtures("environment")

@@ -7,7 +7,7 @@ import typer
 
 from buffer_pipeline.cli.output import Output, present
 from buffer_pipeline.cli.session import books
-from buffer_pipeline.database import REVISION, database_clock
+from buffer_pipeline.database import REVISION, database_clock, one_moment
 from buffer_pipeline.database import migrate as migrate_books
 from buffer_pipeline.reconcile import INVARIANTS, reconcile
 from buffer_pipeline.settings import load_settings
@@ -27,11 +27,8 @@ def reconcile_command(context: typer.Context) -> None:
     Example: `buffer-pipeline reconcile --json`
     """
     output: Output = context.obj
-    with books() as (engine, _):
-        # One moment of books that are in use.
-        snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
-        with snapshot.connect() as connection:
-            violations = reconcile(connection)
+    with books() as (engine, _), one_moment(engine) as connection:
+        violations = reconcile(connection)
     document = {
         "ok": not violations,
         "violations": [

@@ -9,7 +9,7 @@ import typer
 
 from buffer_pipeline.cli.output import Output, iso, present
 from buffer_pipeline.cli.session import books
-from buffer_pipeline.database import database_clock
+from buffer_pipeline.database import database_clock, one_moment
 from buffer_pipeline.errors import Refused
 
 if TYPE_CHECKING:
@@ -48,9 +48,8 @@ def report_command(
         with engine.connect() as connection:
             now = database_clock(connection)
             day = last_day_over(connection, now=now)
-        # One moment of books that are in use, begun behind the question whether the day is over.
-        snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
-        with snapshot.connect() as connection:
+        # Begun behind the question whether the day is over.
+        with one_moment(engine) as connection:
             report = daily_report(connection, day=day, days=days)
     if html is not None:
         _write_whole(html, render_page(report, made_at=now))

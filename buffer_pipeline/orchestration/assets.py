@@ -14,6 +14,7 @@ from pydantic import Field
 
 from buffer_pipeline import reports
 from buffer_pipeline.database import database_clock
+from buffer_pipeline.delivery.alerts import counted
 from buffer_pipeline.delivery.drain import drain_notifications
 from buffer_pipeline.delivery.log import deliver_to_log
 from buffer_pipeline.delivery.log import logger as notifications_logger
@@ -133,7 +134,7 @@ def apply_credits(
     except BooksOutOfBalance as broken:
         refuse(context, str(broken))
     seconds = round(time.monotonic() - started, 3)
-    summary = f"{run.holds_released:,} payments, {amounts_text(run.amounts_minor)}"
+    summary = f"{counted(run.holds_released, 'payment')}, {amounts_text(run.amounts_minor)}"
     if cutoff.dry_run:
         tell(context, f"would release {summary}")
         context.log_event(

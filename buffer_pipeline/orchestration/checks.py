@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from buffer_pipeline import reports
 from buffer_pipeline.counts import differing_counts
-from buffer_pipeline.database import database_clock
+from buffer_pipeline.database import database_clock, one_moment
 from buffer_pipeline.hours import HOUR, hour_of
 from buffer_pipeline.orchestration.assets import do_not_retry
 from buffer_pipeline.orchestration.lineage import FROZEN, HOURLY_COUNTS, RELEASED
@@ -20,7 +20,17 @@ from buffer_pipeline.policy import Policy
 from buffer_pipeline.reconcile import INVARIANTS, meaning_of, reconcile
 
 OVERDUE_AFTER: Final = timedelta(hours=1)
-"""The job runs on the hour, so a payment is normally released within one."""
+RELEASE_TAKES: Final = timedelta(minutes=10)
+"""A payment that comes due behind the full hour is released at the next one, and a run takes its time."""
+
+
+def overdue_by(now: datetime) -> datetime:
+    """Return by when a payment must have been due to be overdue.
+
+    That is over an hour ago, and at or before the latest full hour whose release has had its time.
+    """
+    return min(now - OVERDUE_AFTER, hour_of(now - RELEASE_TAKES))
+
 
 BLOCKING: Final = ("books_balance", "wallet_equals_its_transactions", "hold_settled_once")
 """The invariants that stand between the credits and the notifications; the others are proved daily."""
@@ -49,10 +59,7 @@ def books_reconciled(
     """Reconcile the books as they are at one moment."""
     selected = {key.name for key in context.selected_asset_check_keys}
     names = [invariant for invariant in INVARIANTS if invariant in selected]
-    with (
-        books.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
-        connection.begin(),
-    ):
+    with one_moment(books.engine) as connection:
         broken = {violation.invariant: violation.rows for violation in reconcile(connection, names)}
     if broken:
         do_not_retry(context)
@@ -76,7 +83,7 @@ def counts_equal_transactions(
     context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books]
 ) -> dg.AssetCheckResult:
     """List the figures that differ."""
-    with books.engine.begin() as connection:
+    with one_moment(books.engine) as connection:
         now = hour_of(database_clock(connection))
         start, end = hours_of_run(context.run.tags) or (now - DIFFERING_HOURS_BACK * HOUR, now)
         rows = differing_counts(connection, start=start, end=end)
@@ -98,7 +105,7 @@ def counts_equal_transactions(
 )
 def no_payment_stuck(books: dg.ResourceParam[Books]) -> dg.AssetCheckResult:
     """List the payments that have been frozen for too long."""
-    with books.engine.begin() as connection:
+    with one_moment(books.engine) as connection:
         now = database_clock(connection)
         stuck = reports.count_stuck(connection, now=now, older_than=books.policy.stuck_after)
         metadata = stuck_metadata(connection, stuck, now=now, policy=books.policy)
@@ -107,13 +114,13 @@ def no_payment_stuck(books: dg.ResourceParam[Books]) -> dg.AssetCheckResult:
 
 @dg.asset_check(
     asset=RELEASED,
-    description="No payment has been due for more than an hour without being released."
+    description="No payment has been due for more than an hour, past a release that should have taken it."
     " Evaluated by the sensor `overdue_releases` too.",
 )
 def nothing_overdue(books: dg.ResourceParam[Books]) -> dg.AssetCheckResult:
     """List the payments whose release is overdue."""
-    with books.engine.begin() as connection:
-        due_by = database_clock(connection) - OVERDUE_AFTER
+    with one_moment(books.engine) as connection:
+        due_by = overdue_by(database_clock(connection))
         overdue = reports.due_holds(connection, due_by=due_by)
         metadata = overdue_metadata(connection, overdue, due_by=due_by)
     return dg.AssetCheckResult(passed=overdue.holds == 0, metadata=metadata, severity=_WARN)

@@ -1,11 +1,10 @@
-"""Housekeeping: Dagster keeps every run, tick and log for ever, so a daily job prunes what is old."""
+"""Housekeeping: Dagster keeps every run and its log for ever, so a daily job prunes what is old."""
 
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,9 @@ RUNS_MAX: Final = 10_000
 
 SECONDS_MAX: Final = 1200
 """Well below the instance's `max_runtime_seconds`, which would end the run from outside."""
+
+REPOSITORY_TAG: Final = ".dagster/repository"
+"""Which code location's a run is, as name@location; a run in one's own process has none."""
 
 _PAGE: Final = 500
 
@@ -60,6 +62,7 @@ def prune(
     *,
     before: datetime,
     check_keys: Iterable[dg.AssetCheckKey],
+    repository: str | None = None,
     dry_run: bool = False,
     runs_max: int = RUNS_MAX,
     seconds_max: float = SECONDS_MAX,
@@ -68,16 +71,19 @@ def prune(
 
     Runs in progress stay, and so do the run that holds the latest materialization of an asset or
     the latest evaluation of one of `check_keys`, and the latest tick of each schedule and sensor.
+    `repository` (name@location) keeps the hands off what other code locations have on the instance.
     No more than `runs_max` runs, and no further run after `seconds_max`. Safe to run again, and
     after being cut short. A dry run takes the same way and deletes nothing.
     """
     deadline = time.monotonic() + seconds_max
-    ticks = _prune_ticks(instance, before=before, dry_run=dry_run)
-    old = dg.RunsFilter(statuses=FINISHED, updated_before=before)
-    kept = _kept_runs(instance, before=before, check_keys=check_keys)
-    runs_left = instance.get_runs_count(old) - len(kept)
+    ticks = _prune_ticks(instance, before=before, repository=repository, dry_run=dry_run)
+    tags = {} if repository is None else {REPOSITORY_TAG: repository}
+    old = dg.RunsFilter(statuses=FINISHED, updated_before=before, tags=tags)
+    reasons = _latest_of(instance, check_keys=check_keys)
     # All ids before the first deletion: a page begins behind a run that must still be there.
-    chosen = list(islice((run_id for run_id in _run_ids(instance, old) if run_id not in kept), runs_max))
+    ids = list(_run_ids(instance, old))
+    kept = {run_id: reasons[run_id] for run_id in ids if run_id in reasons}
+    chosen = [run_id for run_id in ids if run_id not in kept][:runs_max]
     runs = 0
     for run_id in chosen:
         if time.monotonic() >= deadline:
@@ -85,7 +91,7 @@ def prune(
         if not dry_run:
             _delete_run(instance, run_id)
         runs += 1
-    return Pruned(runs=runs, ticks=ticks, kept=kept, runs_left=runs_left - runs)
+    return Pruned(runs=runs, ticks=ticks, kept=kept, runs_left=len(ids) - len(kept) - runs)
 
 
 def _run_ids(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[str]:
@@ -97,10 +103,8 @@ def _run_ids(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[s
             yield cursor
 
 
-def _kept_runs(
-    instance: dg.DagsterInstance, *, before: datetime, check_keys: Iterable[dg.AssetCheckKey]
-) -> dict[str, str]:
-    """Return run id -> why it is kept, of the old runs whose events an asset's page begins with."""
+def _latest_of(instance: dg.DagsterInstance, *, check_keys: Iterable[dg.AssetCheckKey]) -> dict[str, str]:
+    """Return run id -> what of an asset's page would go with the run."""
     reasons: dict[str, str] = {}
     for key in instance.all_asset_keys():
         materialized = instance.get_latest_materialization_event(key)
@@ -110,12 +114,7 @@ def _kept_runs(
         evaluated = instance.get_latest_asset_check_evaluation_record(check_key)
         if evaluated is not None:
             reasons.setdefault(evaluated.run_id, f"latest evaluation of {check_key.to_user_string()}")
-    # What a sensor reported belongs to no run.
-    reasons.pop("", None)
-    if not reasons:
-        return {}
-    old = dg.RunsFilter(run_ids=list(reasons), statuses=FINISHED, updated_before=before)
-    return {run_id: reasons[run_id] for run_id in _run_ids(instance, old)}
+    return reasons
 
 
 def _delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
@@ -128,9 +127,13 @@ def _delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
     instance.delete_run(run_id)
 
 
-def _prune_ticks(instance: dg.DagsterInstance, *, before: datetime, dry_run: bool) -> int:
+def _prune_ticks(
+    instance: dg.DagsterInstance, *, before: datetime, repository: str | None, dry_run: bool
+) -> int:
     ticks = 0
     for state in instance.all_instigator_state():
+        if repository not in (None, state.origin.repository_origin.get_label()):
+            continue
         origin_id, selector_id = state.instigator_origin_id, state.selector_id
         latest = instance.get_ticks(origin_id, selector_id, limit=1)
         if not latest:
@@ -164,6 +167,7 @@ def prune_op(context: dg.OpExecutionContext, config: PruneConfig) -> None:
         context.instance,
         before=before,
         check_keys=context.repository_def.asset_graph.asset_check_keys,
+        repository=context.run.tags.get(REPOSITORY_TAG),
         dry_run=config.dry_run,
         runs_max=config.runs_max,
     )

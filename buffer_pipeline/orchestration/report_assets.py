@@ -1,6 +1,6 @@
 """The report assets: hours counted from the transactions, and days compared. They move no money."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn
 
@@ -8,7 +8,8 @@ import dagster as dg
 import pandas as pd
 
 from buffer_pipeline.counts import count_hours, require_complete
-from buffer_pipeline.daily_report import daily_report
+from buffer_pipeline.daily_report import FORTNIGHT, daily_report
+from buffer_pipeline.database import one_moment
 from buffer_pipeline.errors import HourInProgress, InvalidInput
 from buffer_pipeline.orchestration.assets import FRESH_FOR
 from buffer_pipeline.orchestration.lineage import (
@@ -25,6 +26,7 @@ from buffer_pipeline.orchestration.lineage import (
 )
 from buffer_pipeline.orchestration.metadata import amount_metadata, picture_metadata, table_metadata
 from buffer_pipeline.orchestration.resources import Books
+from buffer_pipeline.reports import currencies
 from buffer_pipeline.settings import load_settings
 
 # Read while the definitions load, as partitions are part of them; everything else waits for a run.
@@ -34,8 +36,8 @@ _START: Final = datetime.combine(load_settings().reports_start, datetime.min.tim
 HOURS: Final = dg.HourlyPartitionsDefinition(start_date=_START, timezone="UTC")
 DAYS: Final = dg.DailyPartitionsDefinition(start_date=_START, timezone="UTC")
 
-FORTNIGHT: Final = dg.TimeWindowPartitionMapping(
-    start_offset=-14 * 24, allow_nonexistent_upstream_partitions=True
+DAY_AND_FORTNIGHT: Final = dg.TimeWindowPartitionMapping(
+    start_offset=-FORTNIGHT * 24, allow_nonexistent_upstream_partitions=True
 )
 """A day's report reads its own hours and those of the fourteen days before."""
 
@@ -70,11 +72,13 @@ def hourly_release_counts(context: dg.AssetExecutionContext, books: dg.ResourceP
         )
     except (HourInProgress, InvalidInput) as refusal:
         not_now(refusal)
+    with books.engine.begin() as connection:
+        known = currencies(connection)
     by_hour = dict(list(counts.groupby("hour")))
     for key in context.partition_keys:
         hour = HOURS.time_window_for_partition_key(key).start
         context.add_asset_metadata(
-            hour_metadata(by_hour.get(pd.Timestamp(hour), counts.iloc[:0])),
+            hour_metadata(by_hour.get(pd.Timestamp(hour), counts.iloc[:0]), currencies=known),
             asset_key=HOURLY_COUNTS,
             partition_key=key,
         )
@@ -83,7 +87,7 @@ def hourly_release_counts(context: dg.AssetExecutionContext, books: dg.ResourceP
 @dg.asset(
     key=DAILY_REPORT,
     deps=[
-        dg.AssetDep(HOURLY_COUNTS, partition_mapping=FORTNIGHT),
+        dg.AssetDep(HOURLY_COUNTS, partition_mapping=DAY_AND_FORTNIGHT),
         BUFFERED,
         FROZEN,
     ],
@@ -109,7 +113,7 @@ def daily_release_report(context: dg.AssetExecutionContext, books: dg.ResourcePa
                 require_complete(connection, end=window.end)
             except HourInProgress as refusal:
                 not_now(refusal)
-        with books.engine.begin() as connection:
+        with one_moment(books.engine) as connection:
             report = daily_report(connection, day=window.start.date())
         context.add_asset_metadata(
             {**table_metadata("figures", report.table), **picture_metadata(report.plots, report.plot_titles)},
@@ -127,10 +131,13 @@ def hours_of_run(tags: Mapping[str, str]) -> tuple[datetime, datetime] | None:
     return HOURS.time_window_for_partition_key(first).start, HOURS.time_window_for_partition_key(last).end
 
 
-def hour_metadata(counts: pd.DataFrame) -> dict[str, Any]:
-    """Return an hour's counts to plot, over all its currencies; amounts a currency."""
-    released = dict(zip(counts["currency"], counts["released_minor"], strict=True))
-    late = counts.dropna(subset=["lateness_max_seconds"])
+def hour_metadata(counts: pd.DataFrame, *, currencies: Sequence[str]) -> dict[str, Any]:
+    """Return an hour's counts to plot: numbers over all its currencies, amounts and lateness a currency.
+
+    Of each of `currencies` there is a figure, zero where nothing happened.
+    """
+    of_currency = counts.set_index("currency").reindex(list(currencies))
+    late = of_currency[["lateness_median_seconds", "lateness_max_seconds"]].fillna(0.0)
     return {
         **{
             name: int(counts[name].sum())
@@ -138,14 +145,19 @@ def hour_metadata(counts: pd.DataFrame) -> dict[str, Any]:
                 "holds_added",
                 "holds_released",
                 "holds_released_early",
-                "payees",
                 "refunds",
                 "freezes_opened",
                 "freezes_closed",
             )
         },
-        **amount_metadata({currency: int(amount) for currency, amount in released.items()}),
-        "lateness_max_seconds": float(late["lateness_max_seconds"].max()) if len(late) else 0.0,
+        **amount_metadata(
+            {str(currency): int(minor) for currency, minor in of_currency["released_minor"].fillna(0).items()}
+        ),
+        **{
+            f"{name}_{currency}": round(float(seconds), 3)
+            for name, column in late.items()
+            for currency, seconds in column.items()
+        },
         **table_metadata("counts", [_row(record) for record in counts.to_dict("records")]),
     }
 

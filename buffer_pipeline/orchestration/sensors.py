@@ -1,16 +1,14 @@
 """Sensors that flag what has waited for too long, and tell operators of it. They launch nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import dagster as dg
-from sqlalchemy import Connection
 
 from buffer_pipeline import reports
 from buffer_pipeline.alerts import AlertKind, day_of, is_told, record_told, untold_stuck_payments
-from buffer_pipeline.database import database_clock
+from buffer_pipeline.database import database_clock, one_moment
 from buffer_pipeline.delivery.alerts import (
     LINES_MAX,
     Alert,
@@ -22,9 +20,9 @@ from buffer_pipeline.delivery.alerts import (
 )
 from buffer_pipeline.hours import hour_of
 from buffer_pipeline.orchestration.checks import (
-    OVERDUE_AFTER,
     no_payment_stuck,
     nothing_overdue,
+    overdue_by,
     overdue_metadata,
     stuck_metadata,
 )
@@ -49,7 +47,7 @@ def stuck_frozen_payments(
 ) -> dg.SensorResult:
     """Compare the stuck payments with those of the last tick, and with those told today."""
     policy, hours = books.policy, books.policy.stuck_after_hours
-    with _at_one_moment(books) as connection:
+    with one_moment(books.engine) as connection:
         now = database_clock(connection)
         period = day_of(now)
         stuck = reports.count_stuck(connection, now=now, older_than=policy.stuck_after)
@@ -76,7 +74,7 @@ def stuck_frozen_payments(
             alerts,
             alert,
             kind=AlertKind.STUCK_PAYMENT,
-            subjects=untold.hold_ids,
+            hold_ids=untold.hold_ids,
             period=period,
             now=now,
         )
@@ -111,17 +109,15 @@ def overdue_releases(
     context: dg.SensorEvaluationContext, books: dg.ResourceParam[Books], alerts: dg.ResourceParam[Alerts]
 ) -> dg.SensorResult:
     """Compare what is overdue with the last tick, and look whether it was told this hour."""
-    with _at_one_moment(books) as connection:
+    with one_moment(books.engine) as connection:
         now = database_clock(connection)
-        period, due_by = hour_of(now), now - OVERDUE_AFTER
+        period, due_by = hour_of(now), overdue_by(now)
         overdue = reports.due_holds(connection, due_by=due_by)
         oldest = overdue.oldest_release_date
         amounts = amounts_text(overdue.amounts_minor)
         cursor = f"{overdue.holds}:{amounts}:{'' if oldest is None else oldest.isoformat()}"
         changed = cursor != context.cursor
-        untold = oldest is not None and not is_told(
-            connection, kind=AlertKind.OVERDUE_RELEASE, subject="", period=period
-        )
+        untold = oldest is not None and not is_told(connection, kind=AlertKind.OVERDUE_RELEASE, period=period)
         metadata, first = {}, []
         if changed or untold:
             metadata = overdue_metadata(connection, overdue, due_by=due_by)
@@ -136,9 +132,7 @@ def overdue_releases(
             alert = overdue_alert(
                 first, holds=overdue.holds, amounts=amounts, oldest=oldest, dagster_url=alerts.dagster_url
             )
-            sent = _tell(
-                books, alerts, alert, kind=AlertKind.OVERDUE_RELEASE, subjects=[""], period=period, now=now
-            )
+            sent = _tell(books, alerts, alert, kind=AlertKind.OVERDUE_RELEASE, period=period, now=now)
             said = outcome_of(sent=sent, urls=alerts.urls)
         fact = f"{counted(overdue.holds, 'payment')} due for more than an hour and not released"
         reason = f"{fact}{'' if changed else SAME}; {said}"
@@ -157,15 +151,15 @@ def _tell(
     alert: Alert,
     *,
     kind: AlertKind,
-    subjects: Sequence[str] | Sequence[int],
     period: datetime,
     now: datetime,
+    hold_ids: Sequence[int] = (),
 ) -> bool:
     """Send, outside any transaction, and record what was sent; return whether it was."""
     if not send_alert(alert, urls=alerts.urls):
         return False
     with books.engine.begin() as connection:
-        record_told(connection, kind=kind, subjects=subjects, period=period, now=now)
+        record_told(connection, kind=kind, period=period, now=now, hold_ids=hold_ids)
     return True
 
 
@@ -179,13 +173,3 @@ def _evaluation(
         metadata=metadata,
         severity=dg.AssetCheckSeverity.WARN,
     )
-
-
-@contextmanager
-def _at_one_moment(books: Books) -> Iterator[Connection]:
-    """Open a transaction whose statements all see the same books."""
-    with (
-        books.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
-        connection.begin(),
-    ):
-        yield connection

@@ -100,14 +100,20 @@ def upgrade() -> None:
     )
     op.create_table(
         "alert",
+        sa.Column("alert_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("subject", sa.Text(), nullable=False),
         sa.Column("period", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("hold_ids", sa.ARRAY(sa.BigInteger()), nullable=False),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("kind IN ('STUCK_PAYMENT', 'OVERDUE_RELEASE')", name="alert_kind_is_known"),
-        sa.PrimaryKeyConstraint("kind", "period", "subject"),
+        sa.CheckConstraint(
+            "(kind = 'STUCK_PAYMENT') = (cardinality(hold_ids) > 0)",
+            name="alert_has_holds_iff_of_stuck_payments",
+        ),
+        sa.PrimaryKeyConstraint("alert_id"),
         schema="buffer",
     )
+    op.create_index("alert_period_idx", "alert", ["kind", "period"], schema="buffer")
     op.execute(_HOURS)
 
 

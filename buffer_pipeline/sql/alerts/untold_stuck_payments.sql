@@ -1,29 +1,30 @@
 -- The holds frozen since before :frozen_before that nobody was told of in :period, the longest first,
--- and what they hold by currency. One row; its arrays and amounts are NULL when there is none.
+-- and what they hold by currency. One row; its columns are NULL when there is none.
 WITH
-stuck AS (
+-- What is frozen and what was told, grouped rather than joined: linear, whatever the planner believes.
+frozen_or_told AS (
   SELECT
     hold_id,
-    min(opened_at) AS frozen_since
+    opened_at AS frozen_at,
+    FALSE AS told
   FROM buffer.hold_freeze
   WHERE closed_at IS NULL
-  GROUP BY hold_id
-  HAVING min(opened_at) < CAST(:frozen_before AS timestamptz)
+  UNION ALL
+  SELECT
+    unnest(hold_ids),
+    NULL,
+    TRUE
+  FROM buffer.alert
+  WHERE kind = 'STUCK_PAYMENT' AND period = CAST(:period AS timestamptz)
 ),
 
--- Before the holds are read: on most days, at most ticks, nothing is left.
 untold AS MATERIALIZED (
   SELECT
     hold_id,
-    frozen_since
-  FROM stuck
-  WHERE NOT EXISTS (
-    SELECT FROM buffer.alert
-    WHERE
-      alert.kind = 'STUCK_PAYMENT'
-      AND alert.period = CAST(:period AS timestamptz)
-      AND alert.subject = CAST(stuck.hold_id AS text)
-  )
+    min(frozen_at) AS frozen_since
+  FROM frozen_or_told
+  GROUP BY hold_id
+  HAVING min(frozen_at) < CAST(:frozen_before AS timestamptz) AND NOT bool_or(told)
 ),
 
 amount AS (
