@@ -15,6 +15,7 @@ from buffer_pipeline.errors import (
     WindowClosed,
 )
 from buffer_pipeline.hold import UNSETTLED, BackjobState
+from buffer_pipeline.hours import enter_hour
 from buffer_pipeline.inputs import require_id, require_reason, require_text, require_time
 from buffer_pipeline.money import format_amount, parse_amount, split_in_proportion
 from buffer_pipeline.policy import Policy
@@ -56,6 +57,7 @@ def request_backjob(
     require_reason(reason)
     policy = policy or Policy()
 
+    enter_hour(connection, now=now)
     holds = fetch(connection, "lock_holds", hold_ids=[], job=job)
     if not holds:
         raise NotFound(f"job {job!r}: has no hold")
@@ -254,6 +256,7 @@ def _require_open(connection: AnyConnection, *, backjob_id: int, by: str, reason
     require_text("by", by)
     require_reason(reason)
     require_id("backjob", backjob_id)
+    enter_hour(connection, now=now)
     return _find_open(connection, backjob_id)
 
 

@@ -21,14 +21,14 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 from sqlalchemy import Connection, Engine, insert, select
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from buffer_pipeline.database import copy_rows, database_clock, fetch
+from buffer_pipeline.database import database_clock, fetch
 from buffer_pipeline.errors import HourInProgress, InvalidInput, PaymentBufferError
 from buffer_pipeline.hours import HOUR, earliest_hour_in_progress, hour_of
+from buffer_pipeline.movements import Kind, movements
 from buffer_pipeline.tables import counted_hour, hourly_release_count
 
 WAIT_SECONDS_MAX: Final = 60
@@ -37,42 +37,7 @@ WAIT_SECONDS_MAX: Final = 60
 CHUNK: Final = timedelta(days=1)
 """What is read at a time, so that memory follows a day's transactions, not the range's."""
 
-_ADDED, _RELEASED, _RELEASED_EARLY, _REFUNDED, _FREEZE_OPENED, _FREEZE_CLOSED = range(1, 7)
-_KINDS: Final = list(range(1, 7))
 _KEY: Final = ["hour", "currency"]
-
-# COPY's binary form of `sql/counts/movements.sql`: the number of fields, and each field behind its
-# length, everything big-endian. Every field is there and of one width, so a row is a fixed record.
-# https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"
-_MOVEMENT: Final = np.dtype(
-    [
-        ("fields", ">i2"),
-        ("moment_length", ">i4"),
-        ("moment", ">i8"),
-        ("release_date_length", ">i4"),
-        ("release_date", ">i8"),
-        ("amount_minor_length", ">i4"),
-        ("amount_minor", ">i8"),
-        ("payee_wallet_id_length", ">i4"),
-        ("payee_wallet_id", ">i8"),
-        ("kind_length", ">i4"),
-        ("kind", ">i4"),
-        ("currency_length", ">i4"),
-        ("currency", "S3"),
-    ]
-)
-_LENGTHS: Final = {
-    "fields": 6,
-    "moment_length": 8,
-    "release_date_length": 8,
-    "amount_minor_length": 8,
-    "payee_wallet_id_length": 8,
-    "kind_length": 4,
-    "currency_length": 3,
-}
-_COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_COPY_TRAILER: Final = b"\xff\xff"
-_POSTGRES_EPOCH: Final = np.datetime64("2000-01-01T00:00:00", "us")
 
 
 def count_hours(
@@ -141,7 +106,7 @@ def compute_counts(connection: Connection, *, start: datetime, end: datetime) ->
     """Return the frame of counts from `start` to before `end` as the transactions have them. Reads only."""
     _require_hours(start, end)
     frames = [
-        _counted(_movements(connection, since=since, until=min(since + CHUNK, end)))
+        _counted(movements(connection, since=since, until=min(since + CHUNK, end)))
         for since in _steps(start, end)
     ]
     return pd.concat(frames, ignore_index=True)
@@ -153,6 +118,8 @@ def counts_between(connection: Connection, *, start: datetime, end: datetime) ->
     Reads only. Hours that are not over yet are counted as far as they have come.
     """
     _require_hours(start, end)
+    # Asked first and left out of what is stored: an hour that is counted meanwhile is there once.
+    uncounted = uncounted_hours(connection, start=start, end=end)
     table = hourly_release_count
     rows = connection.execute(
         select(table)
@@ -162,9 +129,9 @@ def counts_between(connection: Connection, *, start: datetime, end: datetime) ->
     stored = _typed(
         pd.DataFrame([dict(row) for row in rows], columns=[column.name for column in table.columns])
     )
+    stored = stored[~stored["hour"].isin(uncounted)]
     computed = [
-        compute_counts(connection, start=first, end=last + HOUR)
-        for first, last in _ranges(uncounted_hours(connection, start=start, end=end))
+        compute_counts(connection, start=first, end=last + HOUR) for first, last in _ranges(uncounted)
     ]
     return pd.concat([stored, *computed], ignore_index=True).sort_values(_KEY, ignore_index=True)
 
@@ -211,60 +178,37 @@ def _ranges(hours: list[datetime]) -> Iterator[tuple[datetime, datetime]]:
             first = index + 1
 
 
-def _movements(connection: Connection, *, since: datetime, until: datetime) -> pd.DataFrame:
-    """Return what the hours count: hour, currency, kind, amount_minor, payee_wallet_id, lateness_seconds."""
-    copied = copy_rows(connection, "counts/movements", since=since, until=until)
-    assert copied.startswith(_COPY_HEADER), "COPY's header is another one"
-    assert copied.endswith(_COPY_TRAILER), "COPY's trailer is another one"
-    rows = np.frombuffer(copied[len(_COPY_HEADER) : -len(_COPY_TRAILER)], dtype=_MOVEMENT)
-    for name, length in _LENGTHS.items():
-        assert (rows[name] == length).all(), f"a row of another width: {name}"
-    moment = rows["moment"].astype("i8")
-    moments = _POSTGRES_EPOCH + moment.astype("timedelta64[us]")
-    codes, currencies = pd.factorize(rows["currency"])
-    return pd.DataFrame(
-        {
-            "hour": pd.Series(moments.astype("datetime64[h]").astype("datetime64[us]")).dt.tz_localize("UTC"),
-            "currency": pd.Categorical.from_codes(codes, pd.Index([code.decode() for code in currencies])),
-            "kind": rows["kind"].astype("i4"),
-            "amount_minor": rows["amount_minor"].astype("i8"),
-            "payee_wallet_id": rows["payee_wallet_id"].astype("i8"),
-            "lateness_seconds": (moment - rows["release_date"].astype("i8")) / 1e6,
-        }
-    )
-
-
-def _counted(movements: pd.DataFrame) -> pd.DataFrame:
-    if movements.empty:
+def _counted(moved: pd.DataFrame) -> pd.DataFrame:
+    if moved.empty:
         return _typed(pd.DataFrame(columns=[column.name for column in hourly_release_count.columns]))
-    if movements["amount_minor"].to_numpy().sum(dtype="float64") > 2**62:
+    if moved["amount_minor"].to_numpy().sum(dtype="float64") > 2**62:
         # A sum of int64 would wrap around without a word.
         raise PaymentBufferError(
-            f"hours from {movements['hour'].min():%Y-%m-%dT%H:%MZ}: their amounts add up to more than 64 bits"
+            f"hours from {moved['hour'].min():%Y-%m-%dT%H:%MZ}: their amounts add up to more than 64 bits"
         )
-    by_kind = movements.groupby([*_KEY, "kind"], observed=True)["amount_minor"].agg(["size", "sum"])
+    by_kind = moved.groupby([*_KEY, "kind"], observed=True)["amount_minor"].agg(["size", "sum"])
     size, total = (
-        by_kind[name].unstack("kind", fill_value=0).reindex(columns=_KINDS, fill_value=0)
+        by_kind[name].unstack("kind", fill_value=0).reindex(columns=list(Kind), fill_value=0)
         for name in ("size", "sum")
     )
-    released = movements[movements["kind"].isin([_RELEASED, _RELEASED_EARLY])]
-    on_schedule = movements[movements["kind"] == _RELEASED].groupby(_KEY, observed=True)["lateness_seconds"]
+    released = moved[moved["kind"].isin([Kind.RELEASED, Kind.RELEASED_EARLY])]
+    on_schedule = moved[moved["kind"] == Kind.RELEASED].groupby(_KEY, observed=True)["lateness_seconds"]
     counts = pd.DataFrame(
         {
-            "holds_added": size[_ADDED],
-            "added_minor": total[_ADDED],
-            "holds_released": size[_RELEASED] + size[_RELEASED_EARLY],
-            "holds_released_early": size[_RELEASED_EARLY],
-            "released_minor": total[_RELEASED] + total[_RELEASED_EARLY],
+            "holds_added": size[Kind.ADDED],
+            "added_minor": total[Kind.ADDED],
+            "holds_released": size[Kind.RELEASED] + size[Kind.RELEASED_EARLY],
+            "holds_released_early": size[Kind.RELEASED_EARLY],
+            "released_minor": total[Kind.RELEASED] + total[Kind.RELEASED_EARLY],
             "payees": released.drop_duplicates([*_KEY, "payee_wallet_id"])
             .groupby(_KEY, observed=True)
             .size(),
             "lateness_median_seconds": on_schedule.median(),
             "lateness_max_seconds": on_schedule.max(),
-            "refunds": size[_REFUNDED],
-            "refunded_minor": total[_REFUNDED],
-            "freezes_opened": size[_FREEZE_OPENED],
-            "freezes_closed": size[_FREEZE_CLOSED],
+            "refunds": size[Kind.REFUNDED],
+            "refunded_minor": total[Kind.REFUNDED],
+            "freezes_opened": size[Kind.FREEZE_OPENED],
+            "freezes_closed": size[Kind.FREEZE_CLOSED],
         },
         index=size.index,
     )

@@ -68,7 +68,7 @@ def fetch(connection: AnyConnection, name: str, **parameters: object) -> Sequenc
     return connection.execute(_statement(name), parameters).mappings().all()
 
 
-def copy_rows(connection: Connection, name: str, **parameters: object) -> bytes:
+def copy_rows(connection: Connection, name: str, **parameters: object) -> bytearray:
     """Run the statement `sql/<name>.sql` and return its rows as COPY's binary form has them.
 
     Nothing is made of a row on its way: millions of them come as fast as the server can say them.
@@ -84,7 +84,7 @@ def copy_rows(connection: Connection, name: str, **parameters: object) -> bytes:
     ):
         for block in copy:
             rows += block
-    return bytes(rows)
+    return rows
 
 
 @contextmanager

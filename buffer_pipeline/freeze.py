@@ -6,6 +6,7 @@ from datetime import datetime
 from buffer_pipeline.database import AnyConnection, fetch
 from buffer_pipeline.errors import FreezeRefused, InvalidInput, NotFound, StateRefused
 from buffer_pipeline.hold import FreezeKind, HoldState, Verb, states_that_allow
+from buffer_pipeline.hours import enter_hour
 from buffer_pipeline.inputs import require_id, require_reason, require_text, require_time
 
 
@@ -44,6 +45,7 @@ def freeze_hold(
         raise InvalidInput(f"freeze on hold {hold_id}: kind {kind!r} is not ADMIN or RISK") from None
     if kind is FreezeKind.BACKJOB:
         raise InvalidInput(f"freeze on hold {hold_id}: a BACKJOB freeze comes with a backjob request")
+    enter_hour(connection, now=now)
     rows = fetch(
         connection,
         "freeze_hold",
@@ -88,6 +90,7 @@ def unfreeze_hold(
             f"freeze {freeze_id}: belongs to backjob {freezes[0]['backjob_id']};"
             " reject, approve or withdraw that"
         )
+    enter_hour(connection, now=now)
     # The lock first: which other freezes stand is then read behind it.
     fetch(connection, "lock_holds", hold_ids=[freezes[0]["hold_id"]], job=None)
     rows = fetch(connection, "unfreeze_hold", freeze_id=freeze_id, closed_by=by, reason=reason, now=now)

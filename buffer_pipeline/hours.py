@@ -17,6 +17,14 @@ def hour_of(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
+def enter_hour(connection: AnyConnection, *, now: datetime) -> None:
+    """Mark the hour of `now` as being written until the transaction ends.
+
+    A verb does so before it waits for any lock, so that however long it waits, a count sees it.
+    """
+    fetch(connection, "enter_hour", now=now)
+
+
 def clock_of_a_writer(connection: AnyConnection) -> datetime:
     """Return the database's clock, its hour marked as being written until the transaction ends."""
     now = fetch(connection, "clock_of_a_writer")[0]["now"]

@@ -9,6 +9,7 @@ from typing import Final
 from buffer_pipeline.database import AnyConnection, fetch
 from buffer_pipeline.errors import InvalidInput, ReferenceConflict, Refused
 from buffer_pipeline.hold import HoldState
+from buffer_pipeline.hours import enter_hour
 from buffer_pipeline.inputs import TITLE_LENGTH_MAX, require_text, require_time
 from buffer_pipeline.money import format_amount, parse_amount
 from buffer_pipeline.policy import Policy
@@ -185,6 +186,7 @@ def _add(
     """Return reference -> hold_id of what was added."""
     if not incoming:
         return {}
+    enter_hour(connection, now=now)
     earnings = [item.earning for item in incoming]
     owners = [owner for earning in earnings for owner in (earning.payee, earning.payer)]
     fetch(

@@ -13,6 +13,7 @@ from buffer_pipeline.errors import (
     StateRefused,
 )
 from buffer_pipeline.hold import NEXT_STATE, HoldState, Verb, states_that_allow
+from buffer_pipeline.hours import enter_hour
 from buffer_pipeline.inputs import require_id, require_reason, require_text, require_time
 
 
@@ -60,6 +61,7 @@ def release_matured(
         raise InvalidInput(f"batch_limit {batch_limit}: must be at least 1")
     due_by = require_time("due_by", due_by or now)
     after = after or ReleasePosition()
+    enter_hour(connection, now=now)
     rows = fetch(
         connection,
         "lock_matured_holds",
@@ -116,6 +118,7 @@ def release_early(
         require_id("hold", hold_id)
     else:
         require_text("job", job or "")
+    enter_hour(connection, now=now)
     holds = fetch(connection, "lock_holds", hold_ids=[] if hold_id is None else [hold_id], job=job)
     if not holds:
         raise NotFound(f"hold {hold_id}: does not exist" if job is None else f"job {job!r}: has no hold")

@@ -150,7 +150,7 @@ def list_holds(
         connection,
         _holds()
         .where(*conditions)
-        # The hour is part of the date: so the index of what is due is in this order already.
+        # The hour is part of the date: so the index of what is due gives the hours in their order.
         .order_by(hold.c.release_hour, hold.c.release_date, hold.c.hold_id)
         .limit(limit),
     )
@@ -370,17 +370,20 @@ def stuck_holds(
 
     `frozen_since` is when the oldest freeze that still stands was opened. `hold_ids` narrows them.
     """
-    frozen = _frozen_since(now - older_than).add_columns(
-        func.array_agg(hold_freeze.c.kind.distinct()).label("kinds")
-    )
+    frozen = _frozen_since(now - older_than)
     if hold_ids is not None:
         frozen = frozen.where(hold_freeze.c.hold_id.in_(hold_ids))
-    # Cut off before the joins: the rows that are shown are few, those that are stuck may be many.
+    # Cut off before all else: the rows that are shown are few, those that are stuck may be many.
     stuck = frozen.order_by("frozen_since", hold_freeze.c.hold_id).limit(limit).subquery()
+    kinds = (
+        select(func.array_agg(hold_freeze.c.kind.distinct()))
+        .where(hold_freeze.c.hold_id == stuck.c.hold_id, hold_freeze.c.closed_at.is_(None))
+        .scalar_subquery()
+    )
     return _rows(
         connection,
         _holds()
-        .add_columns(stuck.c.frozen_since, stuck.c.kinds)
+        .add_columns(stuck.c.frozen_since, kinds.label("kinds"))
         .join(stuck, stuck.c.hold_id == hold.c.hold_id)
         .order_by(stuck.c.frozen_since, hold.c.hold_id),
     )

@@ -179,6 +179,7 @@ hold_freeze = Table(
 )
 Index("hold_freeze_open_idx", hold_freeze.c.hold_id, postgresql_where=text("closed_at IS NULL"))
 Index("hold_freeze_hold_idx", hold_freeze.c.hold_id)
+Index("hold_freeze_times_brin", hold_freeze.c.opened_at, hold_freeze.c.closed_at, postgresql_using="brin")
 Index("hold_freeze_backjob_hold_key", hold_freeze.c.backjob_id, hold_freeze.c.hold_id, unique=True)
 
 batch = Table(
@@ -358,7 +359,7 @@ hourly_release_count = Table(
     Column("payees", BigInteger, nullable=False, doc="different wallets that were released to"),
     Column("lateness_median_seconds", Double, nullable=True, doc="released_at - release_date, on schedule"),
     Column("lateness_max_seconds", Double, nullable=True, doc="released_at - release_date, on schedule"),
-    Column("refunds", BigInteger, nullable=False, doc="payments refunded, whole or in part"),
+    Column("refunds", BigInteger, nullable=False, doc="refunds; a payment may be refunded in parts"),
     Column("refunded_minor", BigInteger, nullable=False, doc="what was refunded"),
     Column("freezes_opened", BigInteger, nullable=False, doc="backjob, admin and risk freezes"),
     Column("freezes_closed", BigInteger, nullable=False, doc="backjob, admin and risk freezes"),

@@ -229,11 +229,17 @@ def test_what_was_told_is_untold_the_next_day(connection: Connection) -> None:
     midnight = datetime(2026, 3, 8, tzinfo=UTC)
     told_at = midnight - timedelta(hours=1)
     record_told(
-        connection, kind=AlertKind.STUCK_PAYMENT, hold_ids=[hold_id], period=day_of(told_at), now=told_at
+        connection,
+        kind=AlertKind.STUCK_PAYMENT,
+        hold_ids=f"{{{hold_id}}}",
+        period=day_of(told_at),
+        now=told_at,
     )
 
     untold = [
-        untold_stuck_payments(connection, now=now, older_than=THREE_DAYS, period=day_of(now)).hold_ids
+        untold_stuck_payments(
+            connection, now=now, older_than=THREE_DAYS, period=day_of(now), shown=10
+        ).shown_ids
         for now in (told_at, midnight - timedelta(microseconds=1), midnight)
     ]
 
@@ -248,7 +254,7 @@ def test_a_day_is_one_of_utc() -> None:
 
 
 def test_untold_payments_come_with_what_they_hold(connection: Connection) -> None:
-    """The longest frozen first, whatever their ids, and amounts by currency, told ones left out."""
+    """The longest frozen first, whatever their ids, and amounts by currency; those told are left out."""
     later = place_hold(
         connection, state=HoldState.FROZEN, held_at=NOON + timedelta(minutes=1), amount="10.50"
     )
@@ -260,11 +266,13 @@ def test_untold_payments_come_with_what_they_hold(connection: Connection) -> Non
     place_hold(connection, state=HoldState.FROZEN, held_at=DAY_4 - THREE_DAYS)
     place_hold(connection)
     period = day_of(DAY_4)
-    record_told(connection, kind=AlertKind.STUCK_PAYMENT, hold_ids=[told], period=period, now=DAY_4)
+    record_told(connection, kind=AlertKind.STUCK_PAYMENT, hold_ids=f"{{{told}}}", period=period, now=DAY_4)
 
-    untold = untold_stuck_payments(connection, now=DAY_4, older_than=THREE_DAYS, period=period)
+    untold = untold_stuck_payments(connection, now=DAY_4, older_than=THREE_DAYS, period=period, shown=2)
 
-    assert untold.hold_ids == [first, later, yen]
+    assert untold.holds == 3
+    assert untold.shown_ids == [first, later]
+    assert sorted(untold.hold_ids.strip("{}").split(",")) == sorted(map(str, (first, later, yen)))
     assert untold.amounts_minor == {"PHP": 3075, "JPY": 700}
 
 
@@ -284,11 +292,13 @@ def test_several_alerts_of_a_day_add_up(connection: Connection) -> None:
     hold_ids = [place_hold(connection, state=HoldState.FROZEN) for _ in range(4)]
     period = day_of(DAY_4)
     for told in (hold_ids[:2], hold_ids[1:3]):
-        record_told(connection, kind=AlertKind.STUCK_PAYMENT, hold_ids=told, period=period, now=DAY_4)
+        ids = f"{{{','.join(map(str, told))}}}"
+        record_told(connection, kind=AlertKind.STUCK_PAYMENT, hold_ids=ids, period=period, now=DAY_4)
 
-    untold = untold_stuck_payments(connection, now=DAY_4, older_than=THREE_DAYS, period=period)
+    untold = untold_stuck_payments(connection, now=DAY_4, older_than=THREE_DAYS, period=period, shown=2)
 
-    assert untold.hold_ids == hold_ids[3:]
+    assert untold.shown_ids == hold_ids[3:]
+    assert untold.hold_ids == f"{{{hold_ids[3]}}}"
 
 
 # ---- the reports beneath

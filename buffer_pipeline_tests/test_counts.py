@@ -1,6 +1,10 @@
 """The hourly counts: what they say, when an hour is complete, and that they move no money."""
 
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import Any, Final
 
 import numpy as np
@@ -8,10 +12,10 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy import Connection, Engine, event, func, select, text
 
 from buffer_pipeline import counts as counts_module
-from buffer_pipeline.backjob import approve_backjob, reject_backjob, request_backjob
+from buffer_pipeline.backjob import approve_backjob, reject_backjob, request_backjob, withdraw_backjob
 from buffer_pipeline.counts import (
     compute_counts,
     count_hours,
@@ -20,14 +24,25 @@ from buffer_pipeline.counts import (
     first_hour,
     uncounted_hours,
 )
+from buffer_pipeline.database import database_clock, make_engine
 from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.errors import HourInProgress, InvalidInput, PaymentBufferError
-from buffer_pipeline.freeze import freeze_hold
+from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.hours import HOUR, clock_of_a_writer, earliest_hour_in_progress, hour_of
 from buffer_pipeline.release import release_early, release_matured
-from buffer_pipeline.tables import counted_hour, hourly_release_count
-from buffer_pipeline_tests.builders import ADMIN, PAYEE, PAYER, all_at_once, books, place_hold
+from buffer_pipeline.tables import counted_hour, hourly_release_count, wallet
+from buffer_pipeline_tests.builders import (
+    ADMIN,
+    DAY_7,
+    PAYEE,
+    PAYER,
+    WAIT_SECONDS_MAX,
+    all_at_once,
+    books,
+    place_hold,
+    waiting_for_a_lock,
+)
 from buffer_pipeline_tests.conftest import NOON
 
 REPORTS: Final = {"counted_hour", "hourly_release_count"}
@@ -168,12 +183,14 @@ def test_amounts_that_64_bits_do_not_hold_are_refused(
             "lateness_seconds": 0.0,
         }
     )
-    monkeypatch.setattr(counts_module, "_movements", lambda *_args, **_kwargs: movements)
+    monkeypatch.setattr(counts_module, "movements", lambda *_args, **_kwargs: movements)
 
     with pytest.raises(PaymentBufferError, match="2026-03-02T12:00Z: their amounts add up to more"):
         compute_counts(connection, start=NOON, end=NOON + HOUR)
 
 
+STATES: Final = (HoldState.BUFFERED, HoldState.RELEASED, HoldState.FROZEN, HoldState.REFUNDED)
+"""Early releases, standing freezes, and refunds with their freezes, beside what the schedule releases."""
 MOMENTS: Final = st.integers(0, 6 * 3600 * 10**6).map(
     lambda microseconds: NOON + timedelta(microseconds=microseconds)
 )
@@ -186,10 +203,10 @@ MOMENTS: Final = st.integers(0, 6 * 3600 * 10**6).map(
         max_size=12,
     ),
     released=MOMENTS,
-    refunds=st.booleans(),
+    settles=st.booleans(),
 )
 def test_the_frame_and_the_sql_agree(
-    engine: Engine, held: list[tuple[datetime, str, int, str]], released: datetime, refunds: bool
+    engine: Engine, held: list[tuple[datetime, str, int, str]], released: datetime, settles: bool
 ) -> None:
     """Counted in pandas and counted in SQL, any hours come to the same figures."""
     with engine.connect() as connection, connection.begin() as transaction:
@@ -202,7 +219,7 @@ def test_the_frame_and_the_sql_agree(
                 currency=currency,
                 held_at=moment,
                 release_date=moment + timedelta(hours=number),
-                state=HoldState.REFUNDED if refunds and number % 3 == 0 and number else HoldState.BUFFERED,
+                state=STATES[number % len(STATES)] if settles else HoldState.BUFFERED,
             )
         release(connection, now=released + timedelta(hours=6))
         end = NOON + timedelta(hours=13)
@@ -318,13 +335,15 @@ def test_wrong_hours_are_refused(engine: Engine, start: datetime, end: datetime,
 
 
 def test_the_books_begin_with_their_first_transaction(connection: Connection) -> None:
-    """Empty books have no first hour."""
+    """With the earliest, whatever the order in which they were written; empty books have no first hour."""
     empty = first_hour(connection)
     place_hold(connection, held_at=NOON + timedelta(minutes=59))
     place_hold(connection, held_at=NOON + timedelta(days=3))
 
+    place_hold(connection, held_at=NOON - timedelta(days=3))
+
     assert empty is None
-    assert first_hour(connection) == NOON
+    assert first_hour(connection) == NOON - timedelta(days=3)
 
 
 # ---- an hour that is being written
@@ -354,45 +373,204 @@ def test_a_release_that_is_not_committed_keeps_its_hour_open(engine: Engine) -> 
     assert [row["holds_released"] for row in rows(counts)] == [1]
 
 
-def test_a_release_marks_its_hour_before_it_reads_the_clock(engine: Engine) -> None:
-    """However long a release pauses behind its first look at the clock, its hour is marked by then."""
+def test_a_verb_that_waits_has_marked_its_hour(engine: Engine) -> None:
+    """An early release that has waited for a wallet since its own hour keeps that hour from being counted."""
+    hour = hour_of(datetime.now(UTC)) - 2 * HOUR
+    with engine.begin() as connection:
+        hold_id = place_hold(connection)
+
+    def keep_the_wallets(connection: Connection) -> None:
+        connection.execute(select(wallet).with_for_update())
+
+    def release_then(connection: Connection) -> None:
+        release_early(
+            connection, hold_id=hold_id, by=PAYER, reason="well done", now=hour + timedelta(minutes=59)
+        )
+
+    def count_meanwhile(connection: Connection) -> str:
+        keep_the_wallets(connection)
+        with ThreadPoolExecutor(1) as threads, engine.connect() as watcher:
+            running = threads.submit(run_in_transaction, engine, release_then)
+            deadline = time.monotonic() + WAIT_SECONDS_MAX
+            while not waiting_for_a_lock(watcher):
+                assert time.monotonic() < deadline, "the release does not wait"
+            with pytest.raises(HourInProgress) as refusal:
+                count_hours(engine, start=hour, end=hour + HOUR, counted_by="test", wait_seconds_max=0)
+            connection.rollback()
+            running.result(timeout=WAIT_SECONDS_MAX)
+        return str(refusal.value)
+
+    with engine.connect() as connection:
+        said = count_meanwhile(connection)
+
+    assert said.startswith(f"hour {hour:%Y-%m-%dT%H:%MZ}: ")
+    counts = count_hours(engine, start=hour, end=hour + HOUR, counted_by="test")
+    assert [row["holds_released_early"] for row in rows(counts)] == [1]
+
+
+def run_in_transaction(engine: Engine, verb: Callable[[Connection], None]) -> None:
+    """Run a verb and commit."""
+    with engine.begin() as connection:
+        verb(connection)
+
+
+def marks_at_each_statement(engine: Engine) -> list[datetime | None]:
+    """Return a list that grows by the hour in progress, as another session sees it, with each statement."""
     seen: list[datetime | None] = []
+    watcher_engine = make_engine(engine.url)
 
-    def clock(connection: Connection) -> datetime:
-        now = clock_of_a_writer(connection)
-        with engine.connect() as watcher:
+    @event.listens_for(engine, "before_cursor_execute")
+    def look(*_arguments: object) -> None:
+        with watcher_engine.connect() as watcher:
             seen.append(earliest_hour_in_progress(watcher))
-        return now
 
+    return seen
+
+
+def test_a_release_marks_its_hour_before_all_else(engine: Engine) -> None:
+    """From its second statement on, each batch of a release run has its hour marked: nothing that it does
+    later, the reading of the clock that it records included, can fall between.
+    """
     with engine.begin() as connection:
         place_hold(connection)
     before = hour_of(datetime.now(UTC))
-    drain_matured(engine, due_by=AT_RELEASE, source="test", clock=clock)
+    seen = marks_at_each_statement(engine)
 
-    assert seen
-    assert all(hour is not None and before <= hour <= hour_of(datetime.now(UTC)) for hour in seen)
-    with engine.connect() as watcher:
-        assert earliest_hour_in_progress(watcher) is None
+    drain_matured(engine, due_by=AT_RELEASE, source="test")
+
+    first, *later = seen[: seen.index(None, 1)] if None in seen[1:] else seen
+    assert first is None
+    assert len(later) > 2
+    assert all(hour is not None and before <= hour <= hour_of(datetime.now(UTC)) for hour in later)
 
 
-@pytest.mark.parametrize("verb", ["add", "release", "early", "freeze", "reject", "approve"])
+def test_the_clock_of_a_writer_is_read_behind_its_mark(engine: Engine) -> None:
+    """However long the mark takes, the time that is returned is a later one."""
+    keep_the_marks = text(
+        "SELECT pg_advisory_xact_lock(hashtext('buffer.hour'), hours) FROM generate_series("
+        "CAST(extract(epoch FROM clock_timestamp()) / 3600 AS int) - 1,"
+        " CAST(extract(epoch FROM clock_timestamp()) / 3600 AS int) + 1) AS hours"
+    )
+    marked_at: list[datetime] = []
+
+    with engine.connect() as keeper, engine.connect() as watcher, ThreadPoolExecutor(1) as threads:
+        keeper.execute(keep_the_marks)
+        running = threads.submit(
+            run_in_transaction,
+            engine,
+            lambda connection: marked_at.append(clock_of_a_writer(connection)),
+        )
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        while not waiting_for_a_lock(watcher):
+            assert time.monotonic() < deadline, "the writer does not wait"
+        kept_until = database_clock(watcher)
+        keeper.rollback()
+        running.result(timeout=WAIT_SECONDS_MAX)
+
+    assert marked_at[0] > kept_until
+
+
+def test_a_count_waits_for_a_release_that_is_about_to_end(engine: Engine) -> None:
+    """A count that comes while a batch is open takes up the batch once it has ended."""
+    hour = hour_of(datetime.now(UTC)) - 2 * HOUR
+    counting_engine = make_engine(engine.url)
+    looked = Event()
+    looks = 0
+
+    @event.listens_for(counting_engine, "before_cursor_execute")
+    def count_looks(_connection: object, _cursor: object, statement: str, *_arguments: object) -> None:
+        nonlocal looks
+        looks += "pg_locks" in statement
+        if looks == 3:
+            looked.set()
+
+    with engine.connect() as writer, writer.begin() as transaction, ThreadPoolExecutor(1) as threads:
+        place_hold(writer, held_at=hour)
+        counting = threads.submit(
+            count_hours, counting_engine, start=hour, end=hour + HOUR, counted_by="test"
+        )
+        assert looked.wait(WAIT_SECONDS_MAX)
+        transaction.commit()
+        counts = counting.result(timeout=WAIT_SECONDS_MAX)
+
+    counting_engine.dispose()
+    assert [row["holds_added"] for row in rows(counts)] == [1]
+
+
+def test_a_long_history_takes_one_mark(engine: Engine) -> None:
+    """Many hours in one transaction, in their order, are one lock; a savepoint gives its mark back."""
+    marks = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
+    enter = text(
+        "SELECT count(buffer.enter_hour(CAST(:first AS timestamptz) + number * interval '1 hour'))"
+        " FROM generate_series(1, 20000) AS number"
+    )
+    with engine.connect() as connection, connection.begin():
+        connection.execute(enter, {"first": NOON})
+        of_history = connection.scalar(marks)
+        with connection.begin_nested() as savepoint:
+            connection.execute(enter, {"first": NOON - 30000 * HOUR})
+            in_savepoint = connection.scalar(marks)
+            savepoint.rollback()
+        behind_savepoint = connection.scalar(marks)
+        connection.execute(enter, {"first": NOON - 30000 * HOUR})
+        with engine.connect() as watcher:
+            in_progress = earliest_hour_in_progress(watcher)
+
+    assert (of_history, in_savepoint, behind_savepoint) == (1, 2, 1)
+    assert in_progress == NOON - 29999 * HOUR
+
+
+def test_an_hour_that_is_counted_meanwhile_is_there_once(engine: Engine) -> None:
+    """A count that commits between the two looks of a report neither loses nor doubles its hour."""
+    with engine.begin() as connection:
+        place_hold(connection)
+    reader = make_engine(engine.url)
+    done: list[bool] = []
+
+    @event.listens_for(reader, "before_cursor_execute")
+    def count_now(_connection: object, _cursor: object, statement: str, *_arguments: object) -> None:
+        if "hourly_release_count" in statement and not done:
+            done.append(True)
+            count_hours(engine, start=NOON, end=NOON + HOUR, counted_by="test")
+
+    with reader.connect() as connection:
+        counts = counts_between(connection, start=NOON, end=NOON + HOUR)
+
+    reader.dispose()
+    assert done
+    assert [row["holds_added"] for row in rows(counts)] == [1]
+
+
+@pytest.mark.parametrize(
+    "verb", ["add", "release", "early", "freeze", "unfreeze", "request", "reject", "withdraw", "approve"]
+)
 def test_every_verb_that_is_counted_marks_its_hour(engine: Engine, verb: str) -> None:
     """Whoever writes what an hour counts keeps it open until the end of the transaction."""
     with engine.begin() as connection:
         hold_id = place_hold(connection)
-        if verb in ("reject", "approve"):
+        if verb == "unfreeze":
+            freeze = freeze_hold(
+                connection, hold_id=hold_id, kind=FreezeKind.RISK, by=ADMIN, reason="a look", now=NOON
+            ).freeze_id
+        if verb in ("reject", "withdraw", "approve"):
             backjob = request_backjob(connection, job="job-8", by=PAYER, reason="no", now=NOON).backjob_id
-    now = AT_RELEASE + 5 * HOUR
+    now = NOON + 5 * HOUR
 
     with engine.connect() as writer, writer.begin() as transaction:
         if verb == "add":
             place_hold(writer, held_at=now)
         elif verb == "release":
-            release(writer, now=now)
+            release_matured(writer, now=now, due_by=DAY_7, batch_limit=10, source="test")
         elif verb == "early":
             release_early(writer, hold_id=hold_id, as_admin=True, by=ADMIN, reason="a look", now=now)
         elif verb == "freeze":
             freeze_hold(writer, hold_id=hold_id, kind=FreezeKind.RISK, by=ADMIN, reason="a look", now=now)
+        elif verb == "unfreeze":
+            unfreeze_hold(writer, freeze_id=freeze, by=ADMIN, reason="a look", now=now)
+        elif verb == "request":
+            request_backjob(writer, job="job-8", by=PAYER, reason="a look", now=now)
+        elif verb == "withdraw":
+            withdraw_backjob(writer, backjob_id=backjob, by=ADMIN, reason="a look", now=now)
         elif verb == "reject":
             reject_backjob(writer, backjob_id=backjob, by=ADMIN, reason="a look", now=now)
         else:

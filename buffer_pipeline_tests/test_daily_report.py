@@ -1,6 +1,7 @@
 """The daily report: its figures by hand, its curve against the holds, its pictures, its page, its command."""
 
 import base64
+import os
 import random
 import re
 import subprocess
@@ -13,20 +14,22 @@ from fractions import Fraction
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy import Connection, Engine, event, func, select, text
 
 from buffer_pipeline.backjob import approve_backjob, reject_backjob, request_backjob, withdraw_backjob
 from buffer_pipeline.counts import count_hours
 from buffer_pipeline.daily_report import LABELS, DailyReport, Figure, daily_report, last_day_over, render_page
 from buffer_pipeline.daily_report.curve import amounts_in_buffer
+from buffer_pipeline.daily_report.figures import read_aloud
 from buffer_pipeline.database import fetch
-from buffer_pipeline.errors import PaymentBufferError
+from buffer_pipeline.errors import HourInProgress, PaymentBufferError
 from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.hours import HOUR
@@ -187,6 +190,27 @@ def test_counted_hours_and_uncounted_ones_report_the_same(engine: Engine) -> Non
     assert counted.days == uncounted.days
 
 
+def test_a_late_writer_brings_a_currency_that_no_count_has(engine: Engine) -> None:
+    """What is written into an hour behind its count is in the report, with a currency of its own."""
+    with engine.begin() as connection:
+        a_fortnight(connection)
+    count_hours(engine, start=at(16, 14), end=at(16, 15), counted_by="a test")
+    with engine.begin() as connection:
+        # Held and released between two full hours, so that the curve does not have it either.
+        place_hold(
+            connection, amount="9.00", currency="SGD", held_at=at(16, 14, 20), state=HoldState.RELEASED
+        )
+
+    with engine.begin() as connection:
+        report = daily_report(connection, day=TODAY, days=2)
+
+    assert report.currencies == ("JPY", "PHP", "SGD")
+    assert figure(report, "payees", "SGD") == (1, 0, 1)
+    assert figure(report, "payees", None) == (2, Fraction(1, 14), 2)
+    assert {row["currency"] for row in report.days if row["day"] == TODAY} == {"JPY", "PHP", "SGD", None}
+    assert "SGD" in Page(render_page(report, made_at=at(17))).texts
+
+
 def test_figures_read_as_people_write_them(connection: Connection) -> None:
     """Thousands are apart, each currency has its places, and a change from nothing has no per cent."""
     a_fortnight(connection)
@@ -210,6 +234,22 @@ def test_figures_read_as_people_write_them(connection: Connection) -> None:
     assert rows["PHP", "lateness, median"]["change"] == "-16.7 %"
     assert rows["PHP", "BUFFERED at the end"]["period"] == "–"
     assert rows["all currencies", "holds added"]["fortnight_mean"] == "0.3"
+
+
+@pytest.mark.parametrize(
+    ("amount_minor", "currency", "aloud"),
+    [
+        (-50, "PHP", "-0.50"),
+        (-125050, "PHP", "-1,250.50"),
+        (-1234, "JPY", "-1,234"),
+        (Fraction(-1, 3), "PHP", "0.00"),
+        (0, "PHP", "0.00"),
+        (5, "PHP", "0.05"),
+    ],
+)
+def test_an_amount_keeps_its_sign(amount_minor: int | Fraction, currency: str, aloud: str) -> None:
+    """Less than nothing reads so, be it less than one whole unit."""
+    assert read_aloud("buffered_minor", amount_minor, currency) == aloud
 
 
 @pytest.mark.parametrize(
@@ -387,6 +427,23 @@ def test_freezes_that_overlap_freeze_the_amount_once(connection: Connection) -> 
     assert curve["frozen_minor"].tolist() == [0, 100_00, 100_00, 100_00, 0]
 
 
+def test_a_freeze_ends_with_its_hold(connection: Connection) -> None:
+    """A hold that is settled before a clock ahead closed its freeze is in the buffer no longer."""
+    hold_id = place_hold(connection, amount="100.00", held_at=at(2, 9), release_date=at(2, 11, 45))
+    opened = freeze_hold(
+        connection, hold_id=hold_id, kind=FreezeKind.RISK, by=ADMIN, reason="a look", now=at(2, 10, 30)
+    )
+    unfreeze_hold(connection, freeze_id=opened.freeze_id, by=ADMIN, reason="all well", now=at(2, 13, 30))
+    release_at(connection, at(2, 11, 45))
+
+    whole = amounts_in_buffer(connection, start=at(2, 10), end=at(2, 14))
+    behind = amounts_in_buffer(connection, start=at(2, 12), end=at(2, 14))
+
+    assert whole["frozen_minor"].tolist() == [0, 100_00, 0, 0, 0]
+    assert whole["buffered_minor"].tolist() == [100_00, 0, 0, 0, 0]
+    assert behind.empty
+
+
 def test_what_happens_at_a_full_hour_belongs_to_the_hour_that_begins(connection: Connection) -> None:
     """At an hour stands what was recorded before it, wherever the curve begins."""
     hold_id = place_hold(connection, amount="100.00", held_at=at(2, 9))
@@ -425,16 +482,39 @@ def test_a_backjob_that_came_over_freezes_no_more_than_there_is(connection: Conn
     assert curve["buffered_minor"].tolist() == [0, 0, 0, 0]
 
 
+def write_into(connection: Connection, moment: datetime) -> None:
+    """Mark the hour of a time as being written until the connection's transaction ends."""
+    connection.execute(text("SELECT buffer.enter_hour(:moment)"), {"moment": moment})
+
+
 def test_a_day_is_over_once_nobody_writes_into_it(engine: Engine) -> None:
-    """The last day is yesterday, or an earlier one while a transaction still writes into yesterday."""
+    """The last day is yesterday, or the day before while a transaction still writes into yesterday."""
     with engine.connect() as reader, engine.connect() as writer:
+
+        def last_day_beside(moment: datetime) -> date:
+            write_into(writer, moment)
+            found = last_day_over(reader, now=at(17, 0, 1))
+            writer.rollback()
+            return found
+
         before = last_day_over(reader, now=at(17, 0, 1))
-        writer.execute(text("SELECT buffer.enter_hour(:moment)"), {"moment": at(16, 23, 59)})
-        during = last_day_over(reader, now=at(17, 0, 1))
-        writer.rollback()
+        during = [last_day_beside(moment) for moment in (at(16), at(16, 23, 59), at(17))]
         after = last_day_over(reader, now=at(17, 23, 59))
 
-    assert (before, during, after) == (TODAY, date(2026, 3, 15), TODAY)
+    assert before == after == TODAY
+    assert during == [date(2026, 3, 15), date(2026, 3, 15), TODAY]
+
+
+@pytest.mark.parametrize("moment", [at(15, 23, 59), datetime(2024, 2, 29, 5, 30, tzinfo=UTC)])
+def test_a_writer_into_the_past_does_not_choose_the_day(engine: Engine, moment: datetime) -> None:
+    """An hour in progress before yesterday is named; no earlier day is reported in yesterday's place."""
+    with engine.connect() as reader, engine.connect() as writer:
+        write_into(writer, moment)
+
+        with pytest.raises(HourInProgress) as refused:
+            last_day_over(reader, now=at(17, 0, 1))
+
+    assert refused.value.hour == moment.replace(minute=0)
 
 
 def test_pictures_decode_and_show_what_there_is(connection: Connection) -> None:
@@ -587,6 +667,63 @@ def test_report_has_exact_amounts_for_programs(run: test_cli.Run, engine: Engine
         assert row_counts(connection) == before
 
 
+def test_report_says_when_its_day_is_not_yesterday(run: test_cli.Run, engine: Engine) -> None:
+    """While a transaction writes into yesterday the day before is reported, and a remark says why."""
+    yesterday = fill_yesterday(engine)
+    with engine.connect() as writer:
+        write_into(writer, datetime(yesterday.year, yesterday.month, yesterday.day, 23, tzinfo=UTC))
+
+        table = run("report", "--days", "3")
+        document = run("report", "--days", "3", "--json")
+
+    remark = f"yesterday is not complete: a transaction still writes into {yesterday}"
+    assert (table.code, document.code) == (0, 0)
+    assert table.out.splitlines()[0] == remark
+    assert table.out.splitlines()[1].startswith(f"{yesterday - timedelta(days=1)} against")
+    assert document.json["day"] == (yesterday - timedelta(days=1)).isoformat()
+    assert document.err == remark + "\n"
+    assert run("report", "--json").err == ""
+
+
+def test_report_refuses_while_the_past_is_written(run: test_cli.Run, engine: Engine, tmp_path: Path) -> None:
+    """A transaction that writes into a day before yesterday is named, and nothing is reported."""
+    fill_yesterday(engine)
+    file = tmp_path / "report.html"
+    with engine.connect() as writer:
+        write_into(writer, datetime(2024, 2, 29, 5, 30, tzinfo=UTC))
+
+        result = run("report", "--html", str(file))
+
+    assert (result.code, result.out) == (1, "")
+    assert result.err == f"{HourInProgress(datetime(2024, 2, 29, 5, tzinfo=UTC))}\n"
+    assert not file.exists()
+
+
+def test_a_report_is_of_one_moment(run: test_cli.Run, engine: Engine) -> None:
+    """What is committed between two of its statements is in all of its figures or in none."""
+    yesterday = fill_yesterday(engine)
+    noon = datetime(yesterday.year, yesterday.month, yesterday.day, 12, tzinfo=UTC)
+    payees: list[str] = []
+
+    def pay_somebody(connection: Connection, *_: Any) -> None:
+        if connection.engine is not engine:
+            payees.append(f"late-{len(payees)}")
+            with engine.begin() as writer:
+                place_hold(writer, payee=payees[-1], currency="SGD", held_at=noon, state=HoldState.RELEASED)
+
+    event.listen(Engine, "before_cursor_execute", pay_somebody)
+    try:
+        document = run("report", "--json").json
+    finally:
+        event.remove(Engine, "before_cursor_execute", pay_somebody)
+
+    day = {line["figure"]: line["day"] for line in document["figures"] if line["currency"] == "SGD"}
+    assert day["holds_added"] == day["holds_released"] == day["holds_released_early"] == day["payees"]
+    assert day["added"] == day["released"]
+    assert day["buffered"] == "0.00"
+    assert 0 < day["payees"] < len(payees), "nobody was paid between two statements"
+
+
 def test_report_writes_a_page(run: test_cli.Run, engine: Engine, tmp_path: Path) -> None:
     """The file is whole or not there: what stood before is replaced, and nothing is left beside it."""
     yesterday = fill_yesterday(engine)
@@ -603,6 +740,25 @@ def test_report_writes_a_page(run: test_cli.Run, engine: Engine, tmp_path: Path)
         f"<title>Payment buffer, {yesterday - timedelta(days=1)} to {yesterday}</title>" in file.read_text()
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest.html", "report.html"]
+
+
+def test_a_page_is_no_more_open_than_its_place(run: test_cli.Run, tmp_path: Path) -> None:
+    """A file keeps the permissions that it has; a new one gets those of any new file."""
+    private, shared, new = (tmp_path / name for name in ("private.html", "shared.html", "new.html"))
+    for file, mode in ((private, 0o600), (shared, 0o664)):
+        file.touch()
+        file.chmod(mode)
+
+    umask = os.umask(0o027)
+    try:
+        codes = [run("report", "--html", str(file)).code for file in (private, shared, new)]
+    finally:
+        restored = os.umask(umask)
+
+    assert codes == [0, 0, 0]
+    assert [S_IMODE(file.stat().st_mode) for file in (private, shared, new)] == [0o600, 0o664, 0o640]
+    assert restored == 0o027
+    assert all("</html>" in file.read_text() for file in (private, shared, new))
 
 
 def test_report_refuses_a_place_that_it_cannot_write_to(run: test_cli.Run, tmp_path: Path) -> None:

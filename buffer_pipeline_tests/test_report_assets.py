@@ -311,6 +311,27 @@ def test_a_days_report_has_its_table_and_pictures(
 
 
 @pytest.mark.usefixtures("environment")
+def test_a_day_that_is_written_into_is_not_reported(
+    engine: Engine, instance: dg.DagsterInstance, this_hour: datetime
+) -> None:
+    """Asked for by hand, the run fails and names the hour."""
+    today = this_hour.replace(hour=0)
+    with engine.connect() as writer, writer.begin():
+        place_hold(writer, held_at=today - timedelta(minutes=5))
+
+        result = defs.resolve_job_def("report_days").execute_in_process(
+            instance=instance,
+            raise_on_error=False,
+            partition_key=f"{today - timedelta(days=1):%Y-%m-%d}",
+        )
+
+    failure = result.failure_data_for_node("daily_release_report")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    assert "T23:00Z: a transaction still writes into it" in str(failure.user_failure_data.description)
+
+
+@pytest.mark.usefixtures("environment")
 def test_the_days_since_the_latest_report_are_asked_for(
     engine: Engine, lasting_instance: dg.DagsterInstance, tick: Callable[[str], Any], this_hour: datetime
 ) -> None:

@@ -7,8 +7,9 @@ import typer
 
 from buffer_pipeline.cli.output import Output, present
 from buffer_pipeline.cli.session import books
-from buffer_pipeline.database import REVISION, database_clock, one_moment
+from buffer_pipeline.database import REVISION, one_moment
 from buffer_pipeline.database import migrate as migrate_books
+from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.reconcile import INVARIANTS, reconcile
 from buffer_pipeline.settings import load_settings
 
@@ -78,7 +79,7 @@ def import_legacy_command(
         output.progress("import-legacy", total=None),
         engine.begin() as connection,
     ):
-        done = import_legacy(connection, directory, now=database_clock(connection), strict=strict)
+        done = import_legacy(connection, directory, now=clock_of_a_writer(connection), strict=strict)
     quarantined = [{"row": item.row, "reason": item.reason} for item in done.quarantined]
     text = (
         f"{done.wallets} wallets, {done.holds} holds, {done.frozen} of them frozen"

@@ -27,7 +27,6 @@ from sqlalchemy.exc import DBAPIError
 from buffer_pipeline.database import (
     REVISION,
     books_revision,
-    database_clock,
     first_line,
     make_engine,
     migrate,
@@ -36,6 +35,7 @@ from buffer_pipeline.database import (
 )
 from buffer_pipeline.embedded import embedded_server
 from buffer_pipeline.errors import PaymentBufferError, SettingError
+from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.sample import books_are_empty, load_sample
 from buffer_pipeline.settings import Settings
 
@@ -195,7 +195,7 @@ def _prepare_books(settings: Settings, databases: _Databases, *, sample: bool) -
         if sample:
             with engine.begin() as connection:
                 if books_are_empty(connection):
-                    load_sample(connection, now=database_clock(connection))
+                    load_sample(connection, now=clock_of_a_writer(connection))
 
 
 def _require_dagster_storage(url: URL) -> None:

@@ -10,9 +10,9 @@ import typer
 
 from buffer_pipeline.cli.output import Output, present
 from buffer_pipeline.cli.session import books, one_transaction
-from buffer_pipeline.database import database_clock
 from buffer_pipeline.errors import InvalidInput, Refused
 from buffer_pipeline.hold import HoldState
+from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.inputs import parse_time
 from buffer_pipeline.intake import Earning, add_many_pending_earnings, add_pending_earnings
 from buffer_pipeline.reports import list_holds, show_hold
@@ -149,7 +149,7 @@ def import_(
         engine.connect() as connection,
     ):
         for chunk in _chunks(file):
-            now = database_clock(connection)
+            now = clock_of_a_writer(connection)
             good = [(line, item) for line, item in chunk if isinstance(item, Earning)]
             outcomes = add_many_pending_earnings(
                 connection, [item for _, item in good], now=now, policy=settings.policy

@@ -1,8 +1,10 @@
 """`buffer-pipeline report`: the last days' figures as a table, as JSON or as one HTML file."""
 
 import os
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from stat import S_IMODE
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -51,6 +53,9 @@ def report_command(
         # Begun behind the question whether the day is over.
         with one_moment(engine) as connection:
             report = daily_report(connection, day=day, days=days)
+    yesterday = now.astimezone(UTC).date() - timedelta(days=1)
+    if day != yesterday:
+        output.remark(f"yesterday is not complete: a transaction still writes into {yesterday}")
     if html is not None:
         _write_whole(html, render_page(report, made_at=now))
     if output.as_json:
@@ -113,12 +118,26 @@ def _write_whole(path: Path, text: str) -> None:
     """
     # Where a link points to, so that it stays a link.
     target = path.resolve()
-    beside = target.with_name(f".buffer-report-{os.getpid()}")
     try:
-        try:
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        # A name that nobody can foresee, and nobody else's to read until it is in its place.
+        with NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, delete=False) as file:
+            beside = Path(file.name)
+            try:
+                file.write(text)
+                file.close()
+                beside.chmod(_mode(target))
+                beside.replace(target)
+            finally:
+                beside.unlink(missing_ok=True)
     except OSError as error:
         raise Refused(f"--html {path}: {error.strerror}; nothing was written") from None
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions of the file, or those that a new one has here."""
+    if path.exists():
+        return S_IMODE(path.stat().st_mode)
+    # The umask can only be read by setting it: to the strictest for the moment.
+    umask = os.umask(0o777)
+    os.umask(umask)
+    return 0o666 & ~umask

@@ -28,13 +28,19 @@ def values_by_day(
     *,
     first_day: date,
     last_day: date,
-    currencies: tuple[str, ...],
 ) -> ByDay:
     """Return the figures of every day from `first_day` to `last_day`; zero where nothing happened.
 
     From the counts of the hours, the amounts at the days' ends, and the transactions for what
-    neither of them has.
+    neither of them has. Each day has every currency that any of the three has: they need not
+    agree, since what is written late into a counted hour is not in its counts.
     """
+    since, until = midnight(first_day), midnight(last_day + DAY)
+    of_transactions = _payees_and_lateness(connection, since=since, until=until, span=DAY)
+    currencies = sorted(
+        {*counts["currency"], *in_buffer["currency"]}
+        | {currency for _, currency, _ in of_transactions if currency is not None}
+    )
     nothing = {name: None if name.endswith("_seconds") else 0 for name in LABELS}
     values: ByDay = {
         (first_day + number * DAY, currency): {
@@ -54,8 +60,7 @@ def values_by_day(
     for row in in_buffer[in_buffer["moment"].dt.hour == 0].to_dict("records"):
         of_day = values.get((row["moment"].date() - DAY, row["currency"]), {})
         of_day.update({name: row[name] for name in AT_THE_END})
-    since, until = midnight(first_day), midnight(last_day + DAY)
-    for begins_on, currency, found in _payees_and_lateness(connection, since=since, until=until, span=DAY):
+    for begins_on, currency, found in of_transactions:
         values[begins_on, currency].update(found)
     return values
 

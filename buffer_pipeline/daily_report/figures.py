@@ -103,13 +103,14 @@ class Figure:
 
 
 def read_aloud(name: str, value: Value | Fraction, currency: str | None) -> str:
-    """Return a figure's value as people read it: 1,250.50 or 12.4 or 0:29:13."""
+    """Return a figure's value as people read it: 1,250.50 or -0.50 or 12.4 or 0:29:13."""
     if value is None:
         return NOTHING
     if name.endswith("_minor"):
         assert currency is not None, "an amount has a currency"
-        whole, point, places = format_amount(round(value), currency).partition(".")
-        return f"{int(whole):,}{point}{places}"
+        amount_minor = round(value)
+        whole, point, places = format_amount(abs(amount_minor), currency).partition(".")
+        return f"{'-' if amount_minor < 0 else ''}{int(whole):,}{point}{places}"
     if name.endswith("_seconds"):
         minutes, seconds = divmod(round(value), 60)
         hours, minutes = divmod(minutes, 60)

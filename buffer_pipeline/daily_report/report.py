@@ -1,7 +1,7 @@
 """A day's figures against the fortnight before, and the days up to it. Reads only."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Final
 
@@ -12,7 +12,8 @@ from buffer_pipeline.counts import counts_between, first_hour
 from buffer_pipeline.daily_report.curve import amounts_in_buffer
 from buffer_pipeline.daily_report.days import DAY, midnight, payees_and_lateness_of_period, values_by_day
 from buffer_pipeline.daily_report.figures import Figure, compare
-from buffer_pipeline.hours import earliest_hour_in_progress, hour_of
+from buffer_pipeline.errors import HourInProgress
+from buffer_pipeline.hours import earliest_hour_in_progress
 from buffer_pipeline.reports import Rows
 
 FORTNIGHT: Final = 14
@@ -78,15 +79,21 @@ class DailyReport:
 
 
 def last_day_over(connection: Connection, *, now: datetime) -> date:
-    """Return the last day (UTC) that is over and that no transaction still writes into.
+    """Return yesterday (UTC), or the day before while a transaction still writes into yesterday.
 
     What is read by a later statement holds all of that day.
+
+    Raises:
+        HourInProgress: a transaction still writes into an hour before yesterday. So old a time is
+            somebody's slip more often than not: no long gone day is taken for the last one.
     """
-    complete = hour_of(now)
+    yesterday = now.astimezone(UTC).date() - DAY
     in_progress = earliest_hour_in_progress(connection)
-    if in_progress is not None:
-        complete = min(complete, hour_of(in_progress))
-    return complete.date() - DAY
+    if in_progress is None or in_progress >= midnight(yesterday + DAY):
+        return yesterday
+    if in_progress < midnight(yesterday):
+        raise HourInProgress(in_progress)
+    return yesterday - DAY
 
 
 def daily_report(connection: Connection, *, day: date, days: int = FORTNIGHT + 1) -> DailyReport:
@@ -102,10 +109,8 @@ def daily_report(connection: Connection, *, day: date, days: int = FORTNIGHT + 1
     earliest = min(first_day, day - FORTNIGHT * DAY)
     counts = counts_between(connection, start=midnight(earliest), end=midnight(day + DAY))
     in_buffer = amounts_in_buffer(connection, start=midnight(earliest), end=midnight(day + DAY))
-    currencies = tuple(sorted({*counts["currency"], *in_buffer["currency"]}))
-    values = values_by_day(
-        connection, counts, in_buffer, first_day=earliest, last_day=day, currencies=currencies
-    )
+    values = values_by_day(connection, counts, in_buffer, first_day=earliest, last_day=day)
+    currencies = tuple(sorted({currency for _, currency in values if currency is not None}))
     period = payees_and_lateness_of_period(connection, first_day=first_day, last_day=day)
     figures = [
         figure

@@ -76,8 +76,8 @@ def books_reconciled(
 @dg.asset_check(
     asset=HOURLY_COUNTS,
     description="Each counted hour is what the transactions and freezes say now, counted again in SQL."
-    " In a run of counts it looks at that run's hours, by itself at the last 31 days. An hour that"
-    " differs was written into after it was counted, or changed: materialize it again.",
+    " In a run of counts it looks at that run's hours; by itself, and every night, at the last 31 days."
+    " An hour that differs was written into after it was counted, or changed: materialize it again.",
 )
 def counts_equal_transactions(
     context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books]

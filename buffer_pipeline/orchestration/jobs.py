@@ -49,8 +49,8 @@ report_days: Final = dg.define_asset_job(
 
 reconcile_books: Final = dg.define_asset_job(
     "reconcile_books",
-    selection=dg.AssetSelection.checks(books_reconciled),
+    selection=dg.AssetSelection.checks(books_reconciled, counts_equal_transactions),
     description="Proves every invariant of the books from the transactions, as `buffer-pipeline reconcile`"
-    " does. Reads only.",
+    " does, and the counts of the last 31 days. Reads only.",
     executor_def=dg.in_process_executor,
 )

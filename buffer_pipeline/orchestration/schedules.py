@@ -8,6 +8,7 @@ import dagster as dg
 from buffer_pipeline.counts import first_hour, uncounted_hours
 from buffer_pipeline.daily_report import last_day_over
 from buffer_pipeline.database import database_clock
+from buffer_pipeline.errors import HourInProgress
 from buffer_pipeline.hours import HOUR, earliest_hour_in_progress, hour_of
 from buffer_pipeline.orchestration.jobs import (
     count_hours,
@@ -97,7 +98,10 @@ def daily_report(
         return dg.SkipReason(f"run {running} is reporting days already")
     with books.engine.begin() as connection:
         now = database_clock(connection)
-        last = datetime.combine(last_day_over(connection, now=now), time(), tzinfo=UTC)
+        try:
+            last = datetime.combine(last_day_over(connection, now=now), time(), tzinfo=UTC)
+        except HourInProgress as refusal:
+            return dg.SkipReason(str(refusal))
         begin = first_hour(connection)
     if begin is None:
         return dg.SkipReason("the books are empty: there is no day to report")

@@ -1,13 +1,13 @@
 """Sensors that flag what has waited for too long, and tell operators of it. They launch nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
 import dagster as dg
 
 from buffer_pipeline import reports
-from buffer_pipeline.alerts import AlertKind, day_of, is_told, record_told, untold_stuck_payments
+from buffer_pipeline.alerts import NO_HOLDS, AlertKind, day_of, is_told, record_told, untold_stuck_payments
 from buffer_pipeline.database import database_clock, one_moment
 from buffer_pipeline.delivery.alerts import (
     LINES_MAX,
@@ -51,20 +51,23 @@ def stuck_frozen_payments(
         now = database_clock(connection)
         period = day_of(now)
         stuck = reports.count_stuck(connection, now=now, older_than=policy.stuck_after)
-        untold = untold_stuck_payments(connection, now=now, older_than=policy.stuck_after, period=period)
+        untold = untold_stuck_payments(
+            connection, now=now, older_than=policy.stuck_after, period=period, shown=LINES_MAX
+        )
         cursor = f"{stuck.holds}:{stuck.fingerprint}"
         changed = cursor != context.cursor
         metadata, first = {}, []
-        if changed or untold.hold_ids:
+        if changed or untold.holds:
             metadata = stuck_metadata(connection, stuck, now=now, policy=policy)
-        if untold.hold_ids:
-            shown = untold.hold_ids[:LINES_MAX]
-            first = reports.stuck_holds(connection, now=now, older_than=policy.stuck_after, hold_ids=shown)
+        if untold.holds:
+            first = reports.stuck_holds(
+                connection, now=now, older_than=policy.stuck_after, hold_ids=untold.shown_ids
+            )
     sent = None
     if first:
         alert = stuck_alert(
             first,
-            holds=len(untold.hold_ids),
+            holds=untold.holds,
             amounts=amounts_text(untold.amounts_minor),
             after_hours=hours,
             dagster_url=alerts.dagster_url,
@@ -82,8 +85,8 @@ def stuck_frozen_payments(
         reason = f"no payment has been frozen for more than {hours} hours"
     else:
         said = "told today already" if sent is None else outcome_of(sent=sent, urls=alerts.urls)
-        if first and len(untold.hold_ids) < stuck.holds:
-            said = f"{len(untold.hold_ids)} of them {said}"
+        if first and untold.holds < stuck.holds:
+            said = f"{untold.holds} of them {said}"
         fact = f"{counted(stuck.holds, 'payment')} frozen for more than {hours} hours"
         reason = f"{fact}{'' if changed else SAME}; {said}"
     return dg.SensorResult(
@@ -153,7 +156,7 @@ def _tell(
     kind: AlertKind,
     period: datetime,
     now: datetime,
-    hold_ids: Sequence[int] = (),
+    hold_ids: str = NO_HOLDS,
 ) -> bool:
     """Send, outside any transaction, and record what was sent; return whether it was."""
     if not send_alert(alert, urls=alerts.urls):

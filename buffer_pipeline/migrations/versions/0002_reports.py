@@ -10,14 +10,21 @@ depends_on = None
 
 # A transaction that writes into an hour holds a shared advisory lock on it until it ends, so that a
 # count can see that the hour is not complete. Nobody ever takes it exclusively: no writer waits.
-# The earliest hour of a statement stands for the later ones.
+# An earlier hour of the same transaction stands for the later ones, so that a long history that is
+# written at once in its order takes one lock and not one an hour.
 _HOURS = """
-CREATE FUNCTION buffer.enter_hour(moment timestamptz) RETURNS void LANGUAGE sql
-BEGIN ATOMIC
-  SELECT pg_advisory_xact_lock_shared(
-    hashtext('buffer.hour'), CAST(floor(extract(epoch FROM moment) / 3600) AS integer)
-  );
-END;
+CREATE FUNCTION buffer.enter_hour(moment timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  entering integer := floor(extract(epoch FROM moment) / 3600);
+  entered integer := nullif(current_setting('buffer.entered_hour', true), '');
+BEGIN
+  IF entered IS NULL OR entering < entered THEN
+    PERFORM pg_advisory_xact_lock_shared(hashtext('buffer.hour'), entering);
+    -- Until the end of the transaction, or of the savepoint, as the lock itself.
+    PERFORM set_config('buffer.entered_hour', entering::text, true);
+  END IF;
+END
+$$;
 CREATE FUNCTION buffer.enter_hour_of_transactions() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM buffer.enter_hour(min(recorded_at)) FROM written HAVING count(*) > 0;
@@ -114,10 +121,18 @@ def upgrade() -> None:
         schema="buffer",
     )
     op.create_index("alert_period_idx", "alert", ["kind", "period"], schema="buffer")
+    op.create_index(
+        "hold_freeze_times_brin",
+        "hold_freeze",
+        ["opened_at", "closed_at"],
+        schema="buffer",
+        postgresql_using="brin",
+    )
     op.execute(_HOURS)
 
 
 def downgrade() -> None:
+    op.drop_index("hold_freeze_times_brin", "hold_freeze", schema="buffer")
     op.execute("DROP TRIGGER transaction_enters_its_hour ON buffer.transaction")
     op.execute("DROP TRIGGER hold_freeze_enters_its_hour ON buffer.hold_freeze")
     op.execute("DROP TRIGGER hold_freeze_enters_its_closing_hour ON buffer.hold_freeze")

@@ -1,5 +1,6 @@
--- The holds frozen since before :frozen_before that nobody was told of in :period, the longest first,
--- and what they hold by currency. One row; its columns are NULL when there is none.
+-- The holds frozen since before :frozen_before that nobody was told of in :period: how many, the first
+-- :shown of them, the longest frozen first, all ids as the text of an array, and what they hold by
+-- currency. One row; but for the count its columns are NULL when there is none.
 WITH
 -- What is frozen and what was told, grouped rather than joined: linear, whatever the planner believes.
 frozen_or_told AS (
@@ -27,6 +28,15 @@ untold AS MATERIALIZED (
   HAVING min(frozen_at) < CAST(:frozen_before AS timestamptz) AND NOT bool_or(told)
 ),
 
+shown AS (
+  SELECT
+    hold_id,
+    frozen_since
+  FROM untold
+  ORDER BY frozen_since, hold_id
+  LIMIT CAST(:shown AS bigint)
+),
+
 amount AS (
   SELECT
     hold.currency,
@@ -38,5 +48,7 @@ amount AS (
 )
 
 SELECT
-  (SELECT array_agg(hold_id ORDER BY frozen_since, hold_id) FROM untold) AS hold_ids,
+  (SELECT count(*) FROM untold) AS holds,
+  (SELECT array_agg(hold_id ORDER BY frozen_since, hold_id) FROM shown) AS shown_ids,
+  (SELECT CAST(array_agg(hold_id) AS text) FROM untold) AS hold_ids,
   (SELECT jsonb_object_agg(currency, amount_minor) FROM amount) AS amounts_minor

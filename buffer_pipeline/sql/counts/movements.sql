@@ -1,4 +1,4 @@
--- Whatever the hours from :since to before :until count, a row each and of one width: see counts.MOVEMENT.
+-- Whatever the hours from :since to before :until count, a row each and of one width: see movements.py.
 -- kind: 1 added, 2 released on schedule, 3 released early, 4 refunded, 5 freeze opened, 6 freeze closed.
 -- Only a release asks its hold, for the date that it was due: no other row pays for that look.
 SELECT
@@ -22,17 +22,27 @@ WHERE
   AND transaction.hold_id IS NOT NULL
 UNION ALL
 SELECT
-  CASE change.kind WHEN 5 THEN hold_freeze.opened_at ELSE hold_freeze.closed_at END,
-  hold.release_date,
+  hold_freeze.opened_at,
+  hold_freeze.opened_at,
   CAST(0 AS bigint),
   hold.payee_wallet_id,
-  change.kind,
+  5,
   hold.currency
 FROM buffer.hold_freeze
 INNER JOIN buffer.hold ON hold_freeze.hold_id = hold.hold_id
-CROSS JOIN (VALUES (5), (6)) AS change (kind)
 WHERE
-  CASE change.kind WHEN 5 THEN hold_freeze.opened_at ELSE hold_freeze.closed_at END
-  >= CAST(:since AS timestamptz)
-  AND CASE change.kind WHEN 5 THEN hold_freeze.opened_at ELSE hold_freeze.closed_at END
-  < CAST(:until AS timestamptz)
+  hold_freeze.opened_at >= CAST(:since AS timestamptz)
+  AND hold_freeze.opened_at < CAST(:until AS timestamptz)
+UNION ALL
+SELECT
+  hold_freeze.closed_at,
+  hold_freeze.closed_at,
+  CAST(0 AS bigint),
+  hold.payee_wallet_id,
+  6,
+  hold.currency
+FROM buffer.hold_freeze
+INNER JOIN buffer.hold ON hold_freeze.hold_id = hold.hold_id
+WHERE
+  hold_freeze.closed_at >= CAST(:since AS timestamptz)
+  AND hold_freeze.closed_at < CAST(:until AS timestamptz)

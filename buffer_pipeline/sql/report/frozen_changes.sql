@@ -10,7 +10,8 @@ standing AS (
     hold.amount_minor,
     -- A backjob that was brought over may be older than its hold is in these books.
     greatest(hold_freeze.opened_at, added.recorded_at) AS opened_at,
-    coalesce(hold_freeze.closed_at, timestamptz 'infinity') AS closed_at
+    -- A caller brings its own clock: a freeze may be closed at a later time than its hold is settled at.
+    least(hold_freeze.closed_at, hold.settled_at, timestamptz 'infinity') AS ended_at
   FROM buffer.hold_freeze
   INNER JOIN buffer.hold ON hold_freeze.hold_id = hold.hold_id
   INNER JOIN buffer.transaction AS added
@@ -23,12 +24,12 @@ standing AS (
 reached AS (
   SELECT
     *,
-    max(closed_at) OVER (
+    max(ended_at) OVER (
       PARTITION BY hold_id ORDER BY opened_at, freeze_id
       ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     ) AS reached_at
   FROM standing
-  WHERE opened_at < closed_at
+  WHERE opened_at < ended_at
 ),
 
 numbered AS (
@@ -46,7 +47,7 @@ frozen AS (
     currency,
     amount_minor,
     min(opened_at) AS opened_at,
-    max(closed_at) AS closed_at
+    max(ended_at) AS ended_at
   FROM numbered
   GROUP BY hold_id, currency, amount_minor, interval_number
 ),
@@ -55,7 +56,7 @@ refunded AS (
   SELECT
     frozen.currency,
     frozen.opened_at,
-    frozen.closed_at,
+    frozen.ended_at,
     refund.recorded_at,
     refund.amount_minor
   FROM frozen
@@ -71,7 +72,7 @@ change AS (
   UNION ALL
   SELECT
     currency,
-    closed_at,
+    ended_at,
     -amount_minor
   FROM frozen
   UNION ALL
@@ -81,14 +82,14 @@ change AS (
     greatest(recorded_at, opened_at),
     -amount_minor
   FROM refunded
-  WHERE recorded_at < closed_at
+  WHERE recorded_at < ended_at
   UNION ALL
   SELECT
     currency,
-    closed_at,
+    ended_at,
     amount_minor
   FROM refunded
-  WHERE recorded_at < closed_at
+  WHERE recorded_at < ended_at
 )
 
 SELECT
