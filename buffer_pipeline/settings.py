@@ -57,21 +57,9 @@ class Settings(BaseSettings):
 
     @field_validator("alert_urls", mode="before")
     @classmethod
-    def _are_known_to_apprise(cls, value: str | tuple[str, ...]) -> tuple[str, ...]:
+    def _apart(cls, value: str | tuple[str, ...]) -> tuple[str, ...]:
         urls = tuple(_BETWEEN_URLS.split(value.strip(" \t\r\n,"))) if isinstance(value, str) else value
-        if not any(urls):
-            return ()
-        from apprise import Apprise  # noqa: PLC0415 - 0.4 s, for those who set it
-
-        for number, url in enumerate(urls, 1):
-            with _apprise_says_nothing():
-                service = Apprise.instantiate(url)
-            if service is None:
-                raise ValueError(
-                    f"URL {number} of {len(urls)} is not one that Apprise can use;"
-                    " https://appriseit.com/services/ lists them"
-                )
-        return urls
+        return urls if any(urls) else ()
 
     @field_validator("dagster_url")
     @classmethod
@@ -87,6 +75,28 @@ class Settings(BaseSettings):
                 "not a base for links such as https://dagster.example.com; without a user, as it is shown"
             )
         return value.rstrip("/")
+
+    def known_alert_urls(self) -> tuple[str, ...]:
+        """Return `alert_urls`, each of a service that Apprise knows.
+
+        Asked by whoever alerts, and not for every command and run: a wrong URL keeps no payment back.
+
+        Raises:
+            SettingError: one of them Apprise cannot use. Names its place and not the URL, which is secret.
+        """
+        if not self.alert_urls:
+            return ()
+        from apprise import Apprise  # noqa: PLC0415 - 0.4 s, for those who set it
+
+        for number, url in enumerate(self.alert_urls, 1):
+            with _apprise_says_nothing():
+                service = Apprise.instantiate(url)
+            if service is None:
+                raise SettingError(
+                    f"BUFFER_ALERT_URLS: URL {number} of {len(self.alert_urls)} is not one that Apprise"
+                    " can use; https://appriseit.com/services/ lists them"
+                )
+        return self.alert_urls
 
     @property
     def policy(self) -> Policy:

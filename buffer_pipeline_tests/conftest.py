@@ -2,8 +2,9 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 from buffer_pipeline.database import make_engine, migrate
 from buffer_pipeline.embedded import EmbeddedServer, embedded_server
+from buffer_pipeline.hours import HOUR, hour_of
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 """When the tests' first holds begin."""
@@ -116,3 +118,13 @@ def lasting_instance() -> Iterator[dg.DagsterInstance]:
 def environment(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The books are those that BUFFER_DATABASE_URL names."""
     monkeypatch.setenv("BUFFER_DATABASE_URL", database_url)
+
+
+@pytest.fixture
+def this_hour() -> datetime:
+    """The hour that is not over yet, and will not be before a test ends."""
+    now = datetime.now(UTC)
+    left = hour_of(now) + HOUR - now
+    if left < timedelta(seconds=20):
+        time.sleep(left.total_seconds())
+    return hour_of(datetime.now(UTC))

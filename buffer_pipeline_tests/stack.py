@@ -117,10 +117,9 @@ def launch_release(port: int, **config: object) -> str:
 
 def end_of(port: int, run_id: str) -> str:
     """Wait for the run's end and return its status."""
-    query = "query ($run: ID!) {runOrError(runId: $run) {... on Run {status}}}"
 
     def final() -> str | None:
-        status: str = ask(port, query, run=run_id)["runOrError"]["status"]
+        status = status_of(port, run_id)
         return status if status in {"SUCCESS", "FAILURE", "CANCELED"} else None
 
     return wait_for(final, what=f"the end of run {run_id}")
@@ -134,14 +133,34 @@ def hourly_release_stopped(port: int) -> Iterator[None]:
         port, "mutation ($id: String!) {stopRunningSchedule(id: $id) {__typename}}", id=schedule["id"]
     )
     assert stopped["stopRunningSchedule"]["__typename"] == "ScheduleStateResult"
-    yield
-    started = ask(
-        port,
-        "mutation ($selector: ScheduleSelector!) {startSchedule(scheduleSelector: $selector) {__typename}}",
-        selector={
-            "repositoryLocationName": "buffer_pipeline",
-            "repositoryName": "__repository__",
-            "scheduleName": "hourly_release",
-        },
-    )
+    try:
+        # One that the full hour has begun meanwhile.
+        wait_for(lambda: not unfinished_releases(port), what="the end of the hour's own run")
+        yield
+    finally:
+        started = ask(
+            port,
+            "mutation ($selector: ScheduleSelector!)"
+            " {startSchedule(scheduleSelector: $selector) {__typename}}",
+            selector={
+                "repositoryLocationName": "buffer_pipeline",
+                "repositoryName": "__repository__",
+                "scheduleName": "hourly_release",
+            },
+        )
     assert started["startSchedule"]["__typename"] == "ScheduleStateResult"
+
+
+def unfinished_releases(port: int) -> list[str]:
+    """Return the ids of release runs that are queued or under way."""
+    query = """{runsOrError(filter: {pipelineName: "release_pending_payments",
+        statuses: [QUEUED, NOT_STARTED, STARTING, STARTED]}) {... on Runs {results {runId}}}}"""
+    return [run["runId"] for run in ask(port, query)["runsOrError"]["results"]]
+
+
+def status_of(port: int, run_id: str) -> str:
+    """Return the run's status."""
+    status: str = ask(port, "query ($run: ID!) {runOrError(runId: $run) {... on Run {status}}}", run=run_id)[
+        "runOrError"
+    ]["status"]
+    return status

@@ -90,11 +90,11 @@ def test_a_wrong_alert_url_is_named_by_its_place(
     given: str,
     place: str,
 ) -> None:
-    """The message has the variable and which of the URLs it is; the URL, which is a secret, shows nowhere."""
+    """The message has the variable and which of the URLs it is; the URL, a secret, shows nowhere."""
     monkeypatch.setenv("BUFFER_ALERT_URLS", given)
 
     with caplog.at_level(logging.DEBUG), pytest.raises(SettingError) as refused:
-        load_settings()
+        load_settings().known_alert_urls()
 
     message = str(refused.value)
     assert message.startswith(f"BUFFER_ALERT_URLS: {place} is not one that Apprise can use")

@@ -209,8 +209,10 @@ def test_a_backfill_counts_two_days_of_hours(page: Page, stack: Stack) -> None:
     picture(page, "backfill")
 
     with stack.engine.connect() as connection:
-        hours = connection.scalars(
-            select(counted_hour.c.hour).where(counted_hour.c.hour >= first, counted_hour.c.hour < end)
+        counted = connection.execute(
+            select(counted_hour.c.hour, counted_hour.c.counted_by).where(
+                counted_hour.c.hour >= first, counted_hour.c.hour < end
+            )
         ).all()
         holds_added = connection.scalar(
             select(func.sum(hourly_release_count.c.holds_added)).where(
@@ -224,7 +226,8 @@ def test_a_backfill_counts_two_days_of_hours(page: Page, stack: Stack) -> None:
                 transaction.c.recorded_at < end,
             )
         )
-    assert sorted(hours) == [first + timedelta(hours=number) for number in range(48)]
+    assert len({row.counted_by for row in counted}) == 1
+    assert sorted(row.hour for row in counted) == [first + timedelta(hours=number) for number in range(48)]
     assert holds_added == earnings
     assert holds_added
 

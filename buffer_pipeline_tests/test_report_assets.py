@@ -1,7 +1,6 @@
 """The report assets in Dagster: hours counted in one run, the schedules that ask for them, freshness."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -16,7 +15,7 @@ from sqlalchemy import Engine, func, select
 
 from buffer_pipeline.counts import count_hours
 from buffer_pipeline.hold import HoldState
-from buffer_pipeline.hours import HOUR, hour_of
+from buffer_pipeline.hours import HOUR
 from buffer_pipeline.orchestration.definitions import defs
 from buffer_pipeline.orchestration.report_assets import HOURS, RANGE_END_TAG, RANGE_START_TAG
 from buffer_pipeline.orchestration.resources import books_from_environment
@@ -56,16 +55,6 @@ def figures(result: dg.ExecuteInProcessResult, asset: dg.AssetKey) -> dict[str, 
         for event in result.get_asset_materialization_events()
         if event.asset_key == asset
     }
-
-
-@pytest.fixture
-def this_hour() -> datetime:
-    """The hour that is not over yet, and will not be before a test ends."""
-    now = datetime.now(UTC)
-    left = hour_of(now) + HOUR - now
-    if left < timedelta(seconds=20):
-        time.sleep(left.total_seconds())
-    return hour_of(datetime.now(UTC))
 
 
 # ---- hours

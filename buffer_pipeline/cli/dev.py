@@ -63,8 +63,10 @@ def serve(settings: Settings, *, port: int, sample: bool) -> None:
     with the sample when it is empty and `sample` is true.
 
     Raises:
-        PaymentBufferError: the port is taken, a database cannot be used, or Dagster ended by itself.
+        PaymentBufferError: the port is taken, an alert URL or a database cannot be used, or Dagster
+            ended by itself.
     """
+    settings.known_alert_urls()
     _require_free_port(port)
     root = _repository_root()
     home = settings.home.resolve()

@@ -117,7 +117,8 @@ def overdue_alert(
             [
                 f"The oldest has been due since {_moment(oldest)}. Is the schedule hourly_release on, does"
                 " the Dagster daemon run, do the runs succeed?",
-                f"Release them now: buffer-pipeline release, or {dagster_url}/assets/released_transactions",
+                f"Release them now: buffer-pipeline release, or"
+                f" {dagster_url}/locations/buffer_pipeline/jobs/release_pending_payments/playground",
                 "",
                 *_shortened(lines, holds),
             ]
@@ -125,12 +126,12 @@ def overdue_alert(
     )
 
 
-def failed_runs_alert(first: Sequence[FailedRun], *, runs: int) -> Alert:
+def failed_runs_alert(first: Sequence[FailedRun], *, runs: int, dagster_url: str) -> Alert:
     """Return the alert about `runs` failed runs, of which `first` are told in full."""
     lines = [f"{run.job}: {run.error}\n{run.link}" for run in first[:LINES_MAX]]
     return Alert(
         title=f"{first[0].job} failed" if runs == 1 else f"{runs} runs failed",
-        body="\n".join(_shortened(lines, runs)),
+        body="\n".join(_shortened(lines, runs, where=f": {dagster_url}/runs?q=status:FAILURE")),
     )
 
 
@@ -146,8 +147,8 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def _shortened(lines: list[str], of: int) -> list[str]:
-    return lines if of <= len(lines) else [*lines, f"and {of - len(lines)} more"]
+def _shortened(lines: list[str], of: int, *, where: str = "") -> list[str]:
+    return lines if of <= len(lines) else [*lines, f"and {of - len(lines)} more{where}"]
 
 
 def _amount(row: dict[str, Any]) -> str:

@@ -68,7 +68,9 @@ def failed_runs(context: dg.SensorEvaluationContext, alerts: dg.ResourceParam[Al
     facts = []
     if to_tell:
         first = [_failed_run(instance, run, alerts=alerts) for run in to_tell[:LINES_MAX]]
-        sent = send_alert(failed_runs_alert(first, runs=len(to_tell)), urls=alerts.urls)
+        sent = send_alert(
+            failed_runs_alert(first, runs=len(to_tell), dagster_url=alerts.dagster_url), urls=alerts.urls
+        )
         said = outcome_of(sent=sent, urls=alerts.urls)
         facts.append(f"{counted(len(to_tell), 'failed run')} {said}: {first[0].link}")
         if not sent:

@@ -45,4 +45,4 @@ class Alerts:
 def alerts_from_environment(_context: dg.InitResourceContext) -> Alerts:
     """Read the environment at each run or tick. Touches neither the network nor the books."""
     settings = load_settings()
-    return Alerts(urls=settings.alert_urls, dagster_url=settings.dagster_url)
+    return Alerts(urls=settings.known_alert_urls(), dagster_url=settings.dagster_url)

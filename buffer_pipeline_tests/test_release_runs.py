@@ -1,4 +1,4 @@
-"""A release run whose process is killed between two batches, on the real stack."""
+"""Release runs on the real stack: one at a time, and one whose process is killed in its middle."""
 
 import os
 import signal
@@ -25,6 +25,7 @@ from buffer_pipeline_tests.stack import (
     hourly_release_stopped,
     launch_release,
     serving,
+    status_of,
     wait_for,
 )
 
@@ -123,7 +124,9 @@ def retry_of(port: int, run_id: str) -> str | None:
 def test_a_run_that_was_killed_ends_as_one_that_was_not(
     engine: Engine, database_url: str, other_engine: Engine, home: Path
 ) -> None:
-    """SIGKILL between two batches; Dagster runs the job again from its first op, and nothing differs."""
+    """SIGKILL behind five batches, before the sixth has committed: Dagster runs the job again from its
+    first op, and in the end nothing differs.
+    """
     port = free_port()
     with other_engine.connect() as connection:
         now = database_clock(connection)
@@ -165,3 +168,49 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
         assert state == end_state(other_connection)
         assert {row[2] for row in state["holds"]} == {"RELEASED"}
         assert reconcile(connection) == []
+
+
+def test_one_release_runs_at_a_time(engine: Engine, database_url: str, home: Path) -> None:
+    """While one waits for a wallet the next two stay queued: the job's by its tag, and one that was
+    launched by Materialize, which has no tag, by its op's pool.
+    """
+    port = free_port()
+    with (
+        serving(home, port, sample=False, BUFFER_DATABASE_URL=database_url) as process,
+        engine.connect() as blocker,
+        engine.connect() as watcher,
+    ):
+        first_line(process)
+        with hourly_release_stopped(port):
+            hold_many(engine, now=database_clock(watcher))
+            watcher.rollback()
+            blocker.execute(text("SELECT FROM buffer.wallet WHERE owner = 'worker-11' FOR UPDATE"))
+            first = launch_release(port)
+            wait_for(lambda: waiting_for_a_lock(watcher), what="a batch that waits")
+
+            others = [launch_release(port), materialize(port, "released_transactions")]
+            # A run that nothing holds back overtakes them, so they were looked at and left.
+            free = materialize(port, "release_notifications")
+            status_of_free = end_of(port, free)
+            meanwhile = [status_of(port, run_id) for run_id in (first, *others)]
+            blocker.rollback()
+            at_the_end = [end_of(port, run_id) for run_id in (first, *others)]
+
+    assert status_of_free == "SUCCESS"
+    assert meanwhile == ["STARTED", "QUEUED", "QUEUED"]
+    assert at_the_end == ["SUCCESS"] * 3
+    with engine.connect() as connection:
+        assert reconcile(connection) == []
+
+
+def materialize(port: int, asset: str) -> str:
+    """Launch one asset by itself, as its button does, and return the run's id."""
+    launch = """mutation ($asset: [AssetKeyInput!]) {launchRun(executionParams: {
+        mode: "default", runConfigData: {}, selector: {
+            repositoryLocationName: "buffer_pipeline", repositoryName: "__repository__",
+            jobName: "__ASSET_JOB", assetSelection: $asset}}) {
+                __typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}"""
+    launched = ask(port, launch, asset=[{"path": [asset]}])["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    run_id: str = launched["run"]["runId"]
+    return run_id
