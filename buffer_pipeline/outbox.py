@@ -14,6 +14,8 @@ class Notification:
     notification_id: int
     type: str
     owner: str
+    to_payer: bool
+    """Whether the owner is the one who paid: some types tell payer and payee, in other words."""
     hold_id: int | None
     backjob_id: int | None
     job: str
