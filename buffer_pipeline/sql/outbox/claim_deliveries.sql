@@ -1,6 +1,102 @@
--- Locks at most :batch_limit waiting notifications, the oldest first.
--- Passes over those that another transaction has locked.
+-- Leases the first waiting deliveries of at most :owners_limit owners behind :after_owner at an endpoint,
+-- at most :per_owner_limit for each, in the order in which they are to be sent.
+-- An owner whose first delivery is not due or is leased, or that another transaction is claiming, is
+-- passed over whole: what comes first is delivered first. Walks from owner to owner by the index, so
+-- that neither a long lane nor many deliveries that are not due cost more than one step each.
+-- Locks each owner's first delivery, passing over locked ones; then those that follow it.
+WITH RECURSIVE lane (owner) AS (
+  (
+    SELECT delivery.owner
+    FROM buffer.delivery
+    WHERE delivery.state = 'WAITING' AND delivery.endpoint = :endpoint AND delivery.owner > :after_owner
+    ORDER BY delivery.owner
+    LIMIT 1
+  )
+  UNION ALL
+  SELECT
+    (
+      SELECT delivery.owner
+      FROM buffer.delivery
+      WHERE delivery.state = 'WAITING' AND delivery.endpoint = :endpoint AND delivery.owner > lane.owner
+      ORDER BY delivery.owner
+      LIMIT 1
+    )
+  FROM lane
+  WHERE lane.owner IS NOT NULL
+),
+head AS MATERIALIZED (
+  SELECT first.delivery_id
+  FROM lane
+  CROSS JOIN LATERAL (
+    SELECT
+      delivery.delivery_id,
+      delivery.next_attempt_at,
+      delivery.leased_until
+    FROM buffer.delivery
+    WHERE delivery.state = 'WAITING' AND delivery.endpoint = :endpoint AND delivery.owner = lane.owner
+    ORDER BY delivery.owner, delivery.delivery_id
+    LIMIT 1
+  ) AS first
+  WHERE
+    first.next_attempt_at <= CAST(:now AS timestamptz)
+    AND (first.leased_until IS NULL OR first.leased_until <= CAST(:now AS timestamptz))
+  ORDER BY lane.owner
+  LIMIT :owners_limit
+),
+locked AS MATERIALIZED (
+  SELECT
+    delivery.delivery_id,
+    delivery.owner
+  FROM buffer.delivery
+  -- Looked at again behind the lock: another claim may have had it since.
+  WHERE
+    delivery.delivery_id = any(ARRAY(SELECT head.delivery_id FROM head))
+    AND delivery.state = 'WAITING'
+    AND delivery.next_attempt_at <= CAST(:now AS timestamptz)
+    AND (delivery.leased_until IS NULL OR delivery.leased_until <= CAST(:now AS timestamptz))
+  ORDER BY delivery.delivery_id
+  FOR NO KEY UPDATE SKIP LOCKED
+),
+chain AS MATERIALIZED (
+  SELECT following.delivery_ids
+  FROM locked
+  CROSS JOIN LATERAL (
+    SELECT
+      array_agg(waiting.delivery_id) AS delivery_ids,
+      bool_or(waiting.leased_until > CAST(:now AS timestamptz)) AS leased
+    FROM (
+      SELECT
+        delivery.delivery_id,
+        delivery.leased_until
+      FROM buffer.delivery
+      WHERE
+        delivery.state = 'WAITING'
+        AND delivery.endpoint = :endpoint
+        AND delivery.owner = locked.owner
+        AND delivery.delivery_id >= locked.delivery_id
+      ORDER BY delivery.owner, delivery.delivery_id
+      LIMIT :per_owner_limit
+    ) AS waiting
+  ) AS following
+  -- Somebody sends the later ones: a first one that came back by replay waits for that.
+  WHERE following.leased IS NOT TRUE
+),
+leased AS (
+  UPDATE buffer.delivery
+  SET
+    lease = CAST(:lease AS uuid),
+    leased_until = CAST(:now AS timestamptz) + CAST(:lease_seconds AS double precision) * interval '1 second'
+  WHERE
+    delivery.delivery_id = any(
+      ARRAY(SELECT unnest(chain.delivery_ids) AS delivery_id FROM chain ORDER BY delivery_id)
+    )
+    AND delivery.state = 'WAITING'
+  RETURNING delivery.delivery_id, delivery.notification_id, delivery.attempts, delivery.first_attempt_at
+)
 SELECT
+  leased.delivery_id,
+  leased.attempts,
+  leased.first_attempt_at,
   notification.notification_id,
   notification.type,
   notification.owner,
@@ -22,11 +118,9 @@ SELECT
   notification.created_at,
   coalesce(hold.job, backjob.job) AS job,
   hold.title
-FROM buffer.notification
+FROM leased
+INNER JOIN buffer.notification ON leased.notification_id = notification.notification_id
 LEFT JOIN buffer.hold ON notification.hold_id = hold.hold_id
 LEFT JOIN buffer.wallet AS payer ON hold.payer_wallet_id = payer.wallet_id
 LEFT JOIN buffer.backjob ON notification.backjob_id = backjob.backjob_id
-WHERE notification.delivered_at IS NULL AND notification.notification_id > CAST(:after_id AS bigint)
-ORDER BY notification.notification_id
-LIMIT CAST(:batch_limit AS bigint)
-FOR NO KEY UPDATE OF notification SKIP LOCKED
+ORDER BY notification.owner, leased.delivery_id
