@@ -129,11 +129,13 @@ def write_mail(message: Message, options: EmailOptions) -> EmailMessage:
     domain = options.sender.rpartition("@")[2]
     try:
         mail = EmailMessage(policy=SMTP_POLICY)
-        mail["From"] = Address(display_name=one_line(options.sender_name), addr_spec=options.sender)
+        mail["From"] = Address(
+            display_name=_unencoded(one_line(options.sender_name)), addr_spec=options.sender
+        )
         mail["To"] = Address(addr_spec=require_address(message.email))
         if options.reply_to is not None:
             mail["Reply-To"] = Address(addr_spec=options.reply_to)
-        mail["Subject"] = message.title
+        mail["Subject"] = _unencoded(message.title)
         mail["Date"] = message.created_at.astimezone(UTC)
         mail["Message-ID"] = f"<ntf-{message.notification_id}@{domain}>"
         # RFC 3834: no answering machine answers this.
@@ -143,6 +145,12 @@ def write_mail(message: Message, options: EmailOptions) -> EmailMessage:
     except (ValueError, MessageError) as error:
         raise GiveUp(f"cannot be written as mail: {shorten(one_line(str(error)), 200)}") from None
     return mail
+
+
+def _unencoded(text: str) -> str:
+    # EmailMessage takes =?utf-8?q?=0d=0aBcc=3a…?= for an encoded word (RFC 2047), decodes it, and writes
+    # the line break that comes out of it: a header of somebody else's.
+    return text.replace("=?", "= ?")
 
 
 class EmailSender:
