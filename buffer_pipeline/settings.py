@@ -67,6 +67,12 @@ class Settings(BaseSettings):
         default=(EndpointSetting(name="log", channel="log"),), repr=False
     )
 
+    locale: str = "en_US"
+    time_zone: str = "UTC"
+    """How owners are written to of whom nothing is known."""
+    templates: Path | None = None
+    """A folder whose templates of messages stand in for the built-in ones."""
+
     @field_validator("database_url", "dagster_database_url")
     @classmethod
     def _is_postgresql(cls, value: str | None) -> str | None:

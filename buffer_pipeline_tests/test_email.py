@@ -5,15 +5,15 @@ import datetime as dt
 import email
 import socket
 import ssl
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from pydantic import ValidationError
@@ -84,20 +84,27 @@ class Mailbox:
         return AuthResult(success=data.password == SECRET.encode(), handled=False)
 
 
+@dataclass(frozen=True)
+class Authority:
+    """Who vouches for servers: `file` is what clients trust."""
+
+    ca: trustme.CA
+    file: Path
+
+    def server_tls(self) -> ssl.SSLContext:
+        """Return what a server named localhost proves itself with."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.ca.issue_cert("localhost").configure_cert(context)
+        return context
+
+
 @pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for localhost with its key in one file, signed by itself."""
-    folder = tmp_path_factory.mktemp("tls")
-    file = folder / "both.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
-         "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "key.pem",
-         "-out", folder / "cert.pem"],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    file.write_text((folder / "cert.pem").read_text() + (folder / "key.pem").read_text())
-    return file
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority that no system knows."""
+    ca = trustme.CA()
+    file = tmp_path_factory.mktemp("tls") / "authority.pem"
+    ca.cert_pem.write_to_path(str(file))
+    return Authority(ca, file)
 
 
 Serve = Callable[..., int]
@@ -126,13 +133,6 @@ def serve(mailbox: Mailbox) -> Iterator[Serve]:
     yield start
     for controller in controllers:
         controller.stop(no_assert=True)
-
-
-def server_tls(certificate: Path) -> ssl.SSLContext:
-    """Return what a server proves itself with."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    return context
 
 
 def options_for(port: int, **changes: Any) -> EmailOptions:
@@ -259,17 +259,17 @@ def test_any_script_and_length_arrives(serve: Serve, mailbox: Mailbox, title: st
 # ---- the connection
 
 
-def test_starttls_comes_before_the_password(serve: Serve, mailbox: Mailbox, certificate: Path) -> None:
+def test_starttls_comes_before_the_password(serve: Serve, mailbox: Mailbox, authority: Authority) -> None:
     """The server proves who it is, then the password goes over TLS."""
     port = serve(
-        tls_context=server_tls(certificate),
+        tls_context=authority.server_tls(),
         require_starttls=True,
         auth_required=True,
         authenticator=mailbox.authenticate,
     )
 
     outcomes = send(
-        options_for(port, tls="starttls", ca_file=certificate, username="market", password=SECRET),
+        options_for(port, tls="starttls", ca_file=authority.file, username="market", password=SECRET),
         [mail_message()],
     )
 
@@ -277,11 +277,11 @@ def test_starttls_comes_before_the_password(serve: Serve, mailbox: Mailbox, cert
     assert mailbox.logins == [(b"market", SECRET.encode())]
 
 
-def test_implicit_tls(serve: Serve, mailbox: Mailbox, certificate: Path) -> None:
+def test_implicit_tls(serve: Serve, mailbox: Mailbox, authority: Authority) -> None:
     """TLS from the first byte."""
-    port = serve(server_tls=server_tls(certificate))
+    port = serve(server_tls=authority.server_tls())
 
-    outcomes = send(options_for(port, tls="implicit", ca_file=certificate), [mail_message()])
+    outcomes = send(options_for(port, tls="implicit", ca_file=authority.file), [mail_message()])
 
     assert outcomes == [None]
     assert len(mailbox.mails) == 1
@@ -289,12 +289,12 @@ def test_implicit_tls(serve: Serve, mailbox: Mailbox, certificate: Path) -> None
 
 @pytest.mark.parametrize("case", ["no STARTTLS", "unknown authority", "other name"])
 def test_nothing_goes_over_a_connection_that_is_not_secure(
-    serve: Serve, mailbox: Mailbox, certificate: Path, case: str
+    serve: Serve, mailbox: Mailbox, authority: Authority, case: str
 ) -> None:
     """No TLS, an unknown certificate or one for another name: no mail, no password, and a later attempt."""
-    tls = {} if case == "no STARTTLS" else {"tls_context": server_tls(certificate)}
+    tls = {} if case == "no STARTTLS" else {"tls_context": authority.server_tls()}
     port = serve(authenticator=mailbox.authenticate, **tls)
-    trusted = {} if case == "unknown authority" else {"ca_file": certificate}
+    trusted = {} if case == "unknown authority" else {"ca_file": authority.file}
     host = "127.0.0.1" if case == "other name" else "localhost"
 
     outcomes = send(
@@ -364,13 +364,13 @@ def test_what_the_server_says_decides(
 
 
 def test_a_wrong_password_is_no_fault_of_the_message(
-    serve: Serve, mailbox: Mailbox, certificate: Path
+    serve: Serve, mailbox: Mailbox, authority: Authority
 ) -> None:
     """A refused login is tried again later, since somebody will mend it, and names no secret."""
-    port = serve(tls_context=server_tls(certificate), auth_required=True, authenticator=mailbox.authenticate)
+    port = serve(tls_context=authority.server_tls(), auth_required=True, authenticator=mailbox.authenticate)
 
     outcomes = send(
-        options_for(port, tls="starttls", ca_file=certificate, username="market", password="wrong-1"),
+        options_for(port, tls="starttls", ca_file=authority.file, username="market", password="wrong-1"),
         [mail_message()],
     )
 
