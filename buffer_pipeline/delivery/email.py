@@ -14,6 +14,7 @@ from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
+from email.policy import SMTPUTF8
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Final, Self
@@ -110,15 +111,18 @@ class EmailChannel:
             await sender.close()
 
     def preview(self, message: Message) -> str:
-        """Return the mail as it goes over the wire.
+        """Return the mail as it is before its letters are encoded for the wire.
 
         Raises:
             GiveUp: the owner has no address that mail can be sent to.
         """
-        return write_mail(message, self.options).as_string(policy=SMTP_POLICY.clone(linesep="\n"))
+        mail = write_mail(message, self.options, encoding="8bit")
+        return mail.as_string(policy=SMTPUTF8.clone(linesep="\n"))
 
 
-def write_mail(message: Message, options: EmailOptions) -> EmailMessage:
+def write_mail(
+    message: Message, options: EmailOptions, *, encoding: str = "quoted-printable"
+) -> EmailMessage:
     """Return the mail: plain text, with the same as HTML; the same Message-ID at every attempt.
 
     Raises:
@@ -140,8 +144,8 @@ def write_mail(message: Message, options: EmailOptions) -> EmailMessage:
         mail["Message-ID"] = f"<ntf-{message.notification_id}@{domain}>"
         # RFC 3834: no answering machine answers this.
         mail["Auto-Submitted"] = "auto-generated"
-        mail.set_content(message.text + "\n", cte="quoted-printable")
-        mail.add_alternative(message.html, subtype="html", cte="quoted-printable")
+        mail.set_content(message.text + "\n", cte=encoding)
+        mail.add_alternative(message.html, subtype="html", cte=encoding)
     except (ValueError, MessageError) as error:
         raise GiveUp(f"cannot be written as mail: {shorten(one_line(str(error)), 200)}") from None
     return mail
