@@ -2,6 +2,7 @@
 
 import asyncio
 import binascii
+import errno
 import ipaddress
 import json
 import socket
@@ -249,5 +250,5 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
 def _public_socket(address: tuple[Any, ...]) -> socket.socket:
     host = str(address[4][0])
     if is_private(host):
-        raise PrivateAddress(f"{host} is a private address; allow_private allows it")
+        raise PrivateAddress(errno.EACCES, f"{host} is a private address; allow_private allows it")
     return _socket(address)
