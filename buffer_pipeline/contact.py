@@ -9,7 +9,6 @@ from typing import Final
 from buffer_pipeline.database import AnyConnection, fetch
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.inputs import require_text, require_time
-from buffer_pipeline.voice import find_locale, find_zone
 
 EMAIL_LENGTH_MAX: Final = 254
 """RFC 5321, 4.5.3.1.3: a path of 256 with its brackets."""
@@ -48,6 +47,8 @@ def set_contact(
     """
     require_time("now", now)
     require_text("owner", owner)
+    from buffer_pipeline.voice import find_locale, find_zone  # noqa: PLC0415 - Babel, for who sets one
+
     if locale is not None:
         found = find_locale(locale)
         if found is None:

@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64encode
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -159,7 +160,7 @@ def test_a_drain_sends_and_says_what_became_of_it(
 
 
 def test_words_follow_the_contact_and_the_folder(
-    run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A contact's locale and a folder of templates are what the drain speaks by."""
     (tmp_path / "payment_pending.fil.txt.j2").write_text(
@@ -301,6 +302,53 @@ def test_a_preview_is_in_the_readers_words(
     assert "(inbox)" not in previewed.out
     assert SECRET not in previewed.out
     assert receiver.log == []
+
+
+OWN_CHANNEL: Final = """
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from buffer_pipeline.delivery.channel import ChannelOptions
+
+class Options(ChannelOptions):
+    file: Path
+
+class Channel:
+    Options = Options
+    needs_address = False
+
+    def __init__(self, options):
+        self.options = options
+
+    @asynccontextmanager
+    async def open(self, *, engine):
+        yield self
+
+    async def send(self, message):
+        with self.options.file.open("a") as file:
+            file.write(f"{message.owner}: {message.title}\\n")
+"""
+
+
+def test_a_channel_is_a_file_and_an_entry_point(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A channel that another package brings is configured, previewed and sent by like the built-in ones."""
+    (tmp_path / "market_pager.py").write_text(OWN_CHANNEL)
+    metadata = tmp_path / "market_pager-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: market-pager\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[buffer_pipeline.channels]\npager = market_pager:Channel\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    endpoints(monkeypatch, {"name": "pager", "channel": "pager", "file": str(tmp_path / "sent")})
+    hold_add(run)
+
+    previewed = run("notifications", "preview", "PAYMENT_PENDING", "--json")
+    drained = run("notifications", "drain", "--json")
+
+    assert "pager" in [row["endpoint"] for row in previewed.json]
+    assert drained.json["sent"] == 1
+    assert (tmp_path / "sent").read_text() == "worker-17: Payment Pending - ₱1,250.50 💰\n"
 
 
 # ---- test-webhook

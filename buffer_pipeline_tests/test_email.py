@@ -19,12 +19,15 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from pydantic import ValidationError
 from sqlalchemy import Engine, create_engine
 
-from buffer_pipeline.contact import Contact
+from buffer_pipeline.contact import Contact, set_contact
 from buffer_pipeline.delivery.channel import GiveUp, TryAgain, Unavailable, make_endpoint
+from buffer_pipeline.delivery.drain import drain
 from buffer_pipeline.delivery.email import MESSAGES_PER_CONNECTION_MAX, EmailChannel, EmailOptions
 from buffer_pipeline.errors import SettingError
 from buffer_pipeline.messages import Message, Messages, samples
 from buffer_pipeline.settings import EndpointSetting
+from buffer_pipeline_tests.builders import place_hold
+from buffer_pipeline_tests.conftest import NOON
 
 SECRET: Final = "hunter2"
 SENDER: Final = "payments@market.example"
@@ -254,6 +257,30 @@ def test_any_script_and_length_arrives(serve: Serve, mailbox: Mailbox, title: st
     assert body is not None
     assert body.get_content().strip() == message.text
     assert max(len(line) for line in mailbox.mails[0].as_bytes().splitlines()) <= 998
+
+
+def test_mail_goes_to_owners_with_an_address(engine: Engine, serve: Serve, mailbox: Mailbox) -> None:
+    """A drain writes to the address of the contact; who has none has no mail waiting, now or later."""
+    endpoint = make_endpoint(
+        EndpointSetting(
+            **{"name": "mail", "channel": "email", "host": "localhost", "port": serve(), "tls": "none",
+               "sender": SENDER}
+        )
+    )  # fmt: skip
+    with engine.begin() as connection:
+        place_hold(connection, payee="worker-17")
+        place_hold(connection, payee="worker-18")
+        set_contact(connection, owner="worker-17", locale="de_DE", email="w17@example.com", now=NOON)
+
+    drained = drain(engine, [endpoint], Messages())
+    with engine.begin() as connection:
+        set_contact(connection, owner="worker-18", email="w18@example.com", now=NOON)
+    again = drain(engine, [endpoint], Messages())
+
+    assert (drained.sent, drained.waiting, again.sent) == (1, 0, 0)
+    (mail,) = mailbox.mails
+    assert mail["To"] == "w17@example.com"
+    assert mail["Subject"] == "Payment Pending - 1.000,00 PHP 💰"
 
 
 # ---- the connection
