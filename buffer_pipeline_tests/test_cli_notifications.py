@@ -1,6 +1,10 @@
 """`contact …` and `notifications …` on the command line."""
 
 import json
+import signal
+import subprocess
+import sys
+import threading
 from base64 import b64encode
 from pathlib import Path
 from typing import Any, Final
@@ -183,7 +187,7 @@ def test_both_sides_of_a_refund_read_their_own_words(
 ) -> None:
     """Whether an owner paid or earned comes from the books, for payments and for backjobs."""
     endpoints(monkeypatch, {"name": "app", "channel": "inbox"})
-    hold_add(run)
+    hold_add(run, title="Fix kitchen faucet")
     run("backjob", "request", "--job", "job-8", "--by", "support-2", "--reason", "it leaks")
     run("backjob", "approve", "1", "--by", "admin-1", "--reason", "indeed")
 
@@ -197,7 +201,7 @@ def test_both_sides_of_a_refund_read_their_own_words(
         }
     assert "You were refunded ₱1,250.50" in bodies[PAYER, "PAYMENT_REFUNDED"]
     assert "was refunded to the client" in bodies[PAYEE, "PAYMENT_REFUNDED"]
-    assert "Your backjob" in bodies[PAYER, "BACKJOB_APPROVED"]
+    assert "Your backjob on 'Fix kitchen faucet' was approved" in bodies[PAYER, "BACKJOB_APPROVED"]
     assert "the client has been refunded" in bodies[PAYEE, "BACKJOB_APPROVED"]
     assert (PAYER, "BACKJOB_RECEIVED") not in bodies
 
@@ -260,6 +264,39 @@ def test_list_filters(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found("--endpoint", "other") == []
     first = run("notifications", "list", "--limit", "2", "--json").json
     assert found("--before", str(first[-1]["delivery_id"])) == [1]
+
+
+def test_sigterm_ends_a_drain_behind_what_is_under_way(
+    run: Run, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the receiver has begun to take is settled, what is not begun waits, and the exit is in order."""
+    arrived, may_answer = threading.Event(), threading.Event()
+
+    def answer(_: Request) -> Response:
+        arrived.set()
+        assert may_answer.wait(30)
+        return Response("")
+
+    httpserver.expect_request("/notifications").respond_with_handler(answer)
+    endpoints(monkeypatch, webhook(httpserver, concurrency=1))
+    for number in (17, 18, 19):
+        hold_add(run, payee=f"worker-{number}", reference=f"earning-{number}")
+
+    command = [sys.executable, "-c", "from buffer_pipeline.cli import main; main()"]
+    with subprocess.Popen(
+        [*command, "notifications", "drain", "--json"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert arrived.wait(60)
+        process.send_signal(signal.SIGTERM)
+        # It ends behind the message that is under way, however late the signal is seen.
+        may_answer.set()
+        out, _ = process.communicate(timeout=60)
+
+    drained = json.loads(out)
+    assert process.returncode == 0
+    assert 1 <= drained["sent"] <= 3
+    assert drained["sent"] + drained["waiting"] == 3
+    assert len(httpserver.log) == drained["sent"]
 
 
 # ---- preview

@@ -117,7 +117,15 @@ SELECT
   notification.release_date,
   notification.created_at,
   coalesce(hold.job, backjob.job) AS job,
-  hold.title
+  -- Of a backjob: the work that it froze.
+  coalesce(hold.title, (
+    SELECT frozen.title
+    FROM buffer.hold_freeze
+    INNER JOIN buffer.hold AS frozen ON hold_freeze.hold_id = frozen.hold_id
+    WHERE hold_freeze.backjob_id = notification.backjob_id
+    ORDER BY frozen.hold_id
+    LIMIT 1
+  )) AS title
 FROM leased
 INNER JOIN buffer.notification ON leased.notification_id = notification.notification_id
 LEFT JOIN buffer.hold ON notification.hold_id = hold.hold_id
