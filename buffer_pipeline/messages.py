@@ -12,26 +12,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import (
-    BaseLoader,
-    ChoiceLoader,
-    FileSystemLoader,
-    PackageLoader,
-    StrictUndefined,
-    Template,
-    TemplateError,
-    TemplateRuntimeError,
-    select_autoescape,
-)
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import ChoiceLoader, FileSystemLoader, PackageLoader
 
 from buffer_pipeline.contact import Contact
 from buffer_pipeline.errors import SettingError
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.outbox import Notification
-from buffer_pipeline.texts import lines_of, of_others, one_line, set_apart, shorten
+from buffer_pipeline.texts import of_others, one_line, set_apart, shorten
 from buffer_pipeline.voice import Voice, find_locale, find_zone
+from buffer_pipeline.words import WRONG_IN_A_TEMPLATE, Words
 
 TYPES: Final = (
     "PAYMENT_PENDING",
@@ -48,26 +37,11 @@ TYPES: Final = (
 TOLD_TO_BOTH: Final = frozenset({"PAYMENT_REFUNDED", "BACKJOB_REJECTED", "BACKJOB_APPROVED"})
 """The types that the payer is told as well as the payee, each in other words."""
 
-TITLE_LENGTH_MAX: Final = 150
-TEXT_LENGTH_MAX: Final = 2_000
 NAME_LENGTH_MAX: Final = 80
 """Of a job's title inside a message: what the message says of it must not be cut off."""
 
 PAYLOAD_SCHEMA: Final = 1
 """The version of `schemas/notification.v1.json`, which describes `Message.payload`."""
-
-HTML_TEMPLATE: Final = "message.html.j2"
-
-_WRONG_IN_A_TEMPLATE: Final = (
-    TemplateError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""What evaluating somebody's template may raise."""
 
 logger: Final = logging.getLogger("buffer_pipeline.messages")
 
@@ -111,13 +85,13 @@ class Messages:
         self._default = Voice(default_locale, default_zone)
         self._voices: dict[tuple[str | None, str | None], Voice] = {}
         built_in = PackageLoader("buffer_pipeline", "templates/notifications")
-        self._built_in = _Templates(built_in)
+        self._built_in = Words(built_in)
         self._templates = self._built_in
         if templates is not None:
             if not templates.is_dir():
                 raise SettingError(f"BUFFER_TEMPLATES: not a folder, got {str(templates)!r}")
             folder = FileSystemLoader(templates)
-            self._templates = _Templates(ChoiceLoader([folder, built_in]))
+            self._templates = Words(ChoiceLoader([folder, built_in]))
             self._require_usable(folder.list_templates())
 
     def render(self, notification: Notification, contact: Contact | None) -> Message:
@@ -130,7 +104,7 @@ class Messages:
         facts = _facts(notification, voice)
         try:
             title, text, html = self._templates.render(notification.type, voice, facts)
-        except _WRONG_IN_A_TEMPLATE as error:
+        except WRONG_IN_A_TEMPLATE as error:
             if self._templates is self._built_in:
                 raise
             logger.error(  # noqa: TRY400 - a trace for each of thousands would tell no more
@@ -185,57 +159,12 @@ class Messages:
             for sample in samples():
                 try:
                     self._templates.render(sample.type, voice, _facts(sample, voice))
-                except _WRONG_IN_A_TEMPLATE as error:
+                except WRONG_IN_A_TEMPLATE as error:
                     line = getattr(error, "lineno", None)
                     place = getattr(error, "name", None) or f"{sample.type.lower()}.txt.j2"
                     raise SettingError(
                         f"BUFFER_TEMPLATES: {place}{f', line {line}' if line else ''}: {one_line(str(error))}"
                     ) from None
-
-
-class _Templates:
-    """The templates of a loader, by type and language."""
-
-    def __init__(self, loader: BaseLoader) -> None:
-        self._environment = ImmutableSandboxedEnvironment(
-            loader=loader,
-            autoescape=select_autoescape(enabled_extensions=("html.j2",), default=False),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        self._chosen: dict[tuple[str, str], Template] = {}
-
-    def render(self, type_: str, voice: Voice, facts: dict[str, Any]) -> tuple[str, str, str]:
-        """Return title, text and HTML."""
-        template = self._choose(type_, voice)
-        context = template.new_context(facts)
-        title = shorten(one_line(_block(template, "title", context)), TITLE_LENGTH_MAX)
-        text = shorten(lines_of(_block(template, "text", context)), TEXT_LENGTH_MAX)
-        html = self._environment.get_template(HTML_TEMPLATE).render(
-            heading=title, paragraphs=[line for line in text.split("\n") if line]
-        )
-        return title, text, html
-
-    def _choose(self, type_: str, voice: Voice) -> Template:
-        key = (type_, voice.name)
-        if key not in self._chosen:
-            stem = type_.lower()
-            languages = [f".{voice.name}", f".{voice.locale.language}", ""]
-            self._chosen[key] = self._environment.select_template(
-                [f"{stem}{language}.txt.j2" for language in languages]
-            )
-        return self._chosen[key]
-
-
-def _block(template: Template, name: str, context: Context) -> str:
-    if name not in template.blocks:
-        raise TemplateRuntimeError(f"{template.name} has no block {name}")
-    words = "".join(template.blocks[name](context))
-    if not words.strip():
-        raise TemplateRuntimeError(f"the block {name} of {template.name} is empty")
-    return words
 
 
 def _facts(notification: Notification, voice: Voice) -> dict[str, Any]:

@@ -14,8 +14,6 @@ import pytest
 from buffer_pipeline.contact import Contact
 from buffer_pipeline.errors import SettingError
 from buffer_pipeline.messages import (
-    TEXT_LENGTH_MAX,
-    TITLE_LENGTH_MAX,
     TYPES,
     Messages,
     samples,
@@ -23,6 +21,7 @@ from buffer_pipeline.messages import (
 from buffer_pipeline.outbox import Notification
 from buffer_pipeline.tables import notification as notification_table
 from buffer_pipeline.texts import of_others, set_apart, shorten
+from buffer_pipeline.words import TEXT_LENGTH_MAX, TITLE_LENGTH_MAX
 
 BUILT_IN: Final = Messages()
 SCHEMA: Final[dict[str, Any]] = json.loads(
