@@ -484,11 +484,16 @@ def test_a_password_shows_nowhere() -> None:
 
 
 def test_a_preview_is_the_mail(serve: Serve, mailbox: Mailbox) -> None:
-    """What is previewed is what is sent."""
+    """What is previewed is what is sent, in letters that people can read."""
     options = options_for(serve())
 
-    previewed = email.message_from_string(EmailChannel(options).preview(mail_message()), policy=default)
-    send(options, [mail_message()])
+    message = mail_message(title="תיקון ברז")
 
+    shown = EmailChannel(options).preview(message)
+    previewed = email.message_from_string(shown, policy=default)
+    send(options, [message])
+
+    assert message.title in shown
+    assert message.text in shown
     for header in ("Subject", "From", "To", "Message-ID", "Date"):
         assert previewed[header] == mailbox.mails[0][header]

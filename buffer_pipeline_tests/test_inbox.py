@@ -153,6 +153,20 @@ def test_two_who_mark_one_message_count_it_once(engine: Engine) -> None:
     assert sorted(count for count in counts if isinstance(count, int)) == [0, 1]
 
 
+def test_two_who_add_the_same_messages_add_them_once(engine: Engine) -> None:
+    """Given in opposite orders at the same time, each message is counted by one of the two."""
+    given = [inbox_message(number) for number in range(1, 51)]
+
+    def add(messages: list[InboxMessage]) -> Callable[[Connection], int]:
+        return lambda connection: add_to_inbox(connection, messages)
+
+    counts = all_at_once(engine, add(given), add(given[::-1]))
+
+    assert sorted(count for count in counts if isinstance(count, int)) == [0, 50]
+    with engine.begin() as connection:
+        assert count_unread(connection, owner=PAYEE) == 50
+
+
 # ---- the channel
 
 

@@ -425,6 +425,20 @@ def test_a_folder_overrides_a_type_and_adds_languages(tmp_path: Path) -> None:
     assert title("BACKJOB_REJECTED", "fil_PH") == "Backjob Rejected"
 
 
+def test_a_part_may_be_included(tmp_path: Path) -> None:
+    """A file that is no type and ends in .j2 alone is there for others to include."""
+    folder = written(
+        tmp_path,
+        payment_released__txt="{% block title %}x{% endblock %}"
+        "{% block text %}{{ amount }}. {% include 'footer.j2' %}{% endblock %}",
+        footer="Your market, {{ job }}",
+    )
+
+    message = Messages(templates=folder).render(sample(), None)
+
+    assert message.text == "₱1,250.50. Your market, job-8"
+
+
 def test_a_folder_overrides_the_html(tmp_path: Path) -> None:
     """The frame of mails is a template like the others, and escapes what it is given."""
     folder = written(tmp_path, message__html="<main>{{ heading }}{{ paragraphs[0] }}</main>")

@@ -117,7 +117,7 @@ class EmailChannel:
             GiveUp: the owner has no address that mail can be sent to.
         """
         mail = write_mail(message, self.options, encoding="8bit")
-        return mail.as_string(policy=SMTPUTF8.clone(linesep="\n"))
+        return mail.as_bytes(policy=SMTPUTF8.clone(linesep="\n")).decode()
 
 
 def write_mail(
