@@ -15,7 +15,7 @@ _RIGHT_TO_LEFT: Final = re.compile(
 )
 
 # Control characters, halves of surrogate pairs, line and paragraph separators.
-_BREAKING: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_BREAKING: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 # They turn the direction of whatever follows, so that a title could rewrite the sentence behind it.
 _WITHOUT_TURNING: Final = str.maketrans(
@@ -37,11 +37,7 @@ def one_line(text: str) -> str:
 
     The joiners that emoji and several scripts need stay.
     """
-    if not text.isprintable():
-        text = "".join(
-            " " if unicodedata.category(character) in _BREAKING else character for character in text
-        )
-    return " ".join(text.split())
+    return " ".join(_BREAKING.sub(" ", text).split())
 
 
 def lines_of(text: str) -> str:

@@ -57,10 +57,14 @@ class Words:
         context = template.new_context(facts)
         title = shorten(one_line(_block(template, "title", context)), TITLE_LENGTH_MAX)
         text = shorten(lines_of(_block(template, "text", context)), TEXT_LENGTH_MAX)
-        html = self._environment.get_template(HTML_TEMPLATE).render(
-            heading=title, paragraphs=[line for line in text.split("\n") if line]
-        )
+        html = self._html().render(heading=title, paragraphs=[line for line in text.split("\n") if line])
         return title, text, html
+
+    def _html(self) -> Template:
+        key = (HTML_TEMPLATE, "")
+        if key not in self._chosen:
+            self._chosen[key] = self._environment.get_template(HTML_TEMPLATE)
+        return self._chosen[key]
 
     def _choose(self, type_: str, voice: Voice) -> Template:
         key = (type_, voice.name)

@@ -1,6 +1,7 @@
 """Messages: their words, amounts and dates by locale, and whatever others may have written into them."""
 
 import json
+import sys
 import unicodedata
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +21,7 @@ from buffer_pipeline.messages import (
 )
 from buffer_pipeline.outbox import Notification
 from buffer_pipeline.tables import notification as notification_table
-from buffer_pipeline.texts import of_others, set_apart, shorten
+from buffer_pipeline.texts import of_others, one_line, set_apart, shorten
 from buffer_pipeline.words import TEXT_LENGTH_MAX, TITLE_LENGTH_MAX
 
 BUILT_IN: Final = Messages()
@@ -401,6 +402,15 @@ def test_in_a_locale_from_right_to_left_every_fact_is_set_apart() -> None:
     assert "\u20689 مارس 2026" in message.text
     assert message.text.count("\u2068") == message.text.count("\u2069") == 4
     assert set_apart("", in_right_to_left=True) == ""
+
+
+def test_every_character_of_unicode_is_sorted_as_unicode_sorts_it() -> None:
+    """No control character, separator or half of a pair passes, and each that runs leftwards is set apart."""
+    for character in map(chr, range(sys.maxunicode + 1)):
+        if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
+            assert one_line(f"a{character}b") == "a b", hex(ord(character))
+        if unicodedata.bidirectional(character) in {"R", "AL", "AN"}:
+            assert len(set_apart(character, in_right_to_left=False)) == 3, hex(ord(character))
 
 
 # ---- templates of one's own
