@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, Engine, select
 from werkzeug import Request, Response
 
 from buffer_pipeline.database import database_clock
+from buffer_pipeline.delivery.breaker import Breaker
 from buffer_pipeline.delivery.channel import (
     ChannelOptions,
     Endpoint,
@@ -283,6 +285,44 @@ def test_dead_receiver_is_left_alone(engine: Engine) -> None:
     assert len(left) == 95
 
 
+def test_receiver_that_comes_back_is_found_by_a_probe(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While others still send, one message is tried after the pause; once it is taken, the rest follows."""
+    monkeypatch.setattr("buffer_pipeline.delivery.drain.Breaker", partial(Breaker, pause_seconds=0.05))
+    notify(engine, *[f"worker-{number}" for number in range(40)])
+    failures: list[int] = []
+    through = threading.Event()
+    back = Recorder()
+
+    async def down_at_first(message: Message) -> None:
+        if len(failures) < 7:
+            failures.append(message.notification_id)
+            raise Unavailable("connection refused")
+        if len(back.got) == 32:
+            through.set()
+
+    async def wait_for_the_other(_: Message) -> None:
+        while not through.is_set():
+            await asyncio.sleep(0.01)
+
+    back.answer = down_at_first
+    drained = drain(
+        engine,
+        [
+            endpoint(back, "back", concurrency=1),
+            endpoint(Recorder(wait_for_the_other), "busy", timeout_seconds=30),
+        ],
+        MESSAGES,
+        clock=at(NOON),
+    )
+
+    assert (drained.endpoints["back"].retried, drained.endpoints["back"].sent) == (7, 33)
+    assert not drained.endpoints["back"].paused
+    assert drained.endpoints["busy"].sent == 40
+    assert len(set(failures)) == 7
+
+
 def test_receiver_that_hangs_does_not_hold_the_others(engine: Engine) -> None:
     """Others are through while it still takes its time."""
     notify(engine, *[f"worker-{number}" for number in range(50)])
@@ -297,9 +337,10 @@ def test_receiver_that_hangs_does_not_hold_the_others(engine: Engine) -> None:
     good.answer = note
 
     async def hang(_: Message) -> None:
+        # In the threads of the loop, as a name that nobody resolves hangs there.
         seen.append(await asyncio.to_thread(through.wait, 20))
 
-    drain(engine, [endpoint(Recorder(hang), "slow", concurrency=2), endpoint(good, "good")], MESSAGES)
+    drain(engine, [endpoint(Recorder(hang), "slow", timeout_seconds=30), endpoint(good, "good")], MESSAGES)
 
     assert len(good.got) == 50
     assert all(seen)

@@ -1,13 +1,17 @@
 """Deliveries in the database: dispatched, claimed by lanes under a lease, settled, given up, replayed."""
 
+import re
 import threading
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import Connection, Engine, insert, select, text
 
+from buffer_pipeline.database import migrate, statement_text
 from buffer_pipeline.outbox import (
     Claimed,
     DeliveryState,
@@ -25,6 +29,7 @@ from buffer_pipeline.outbox import (
 from buffer_pipeline.tables import contact, delivery, notification
 from buffer_pipeline_tests.builders import PAYEE, PAYER, all_at_once, one_behind_the_other, place_hold
 from buffer_pipeline_tests.conftest import NOON
+from buffer_pipeline_tests.test_plans import nodes
 from buffer_pipeline_tests.test_schema import refusal_of
 
 BACKEND: Final = Route(name="backend")
@@ -470,3 +475,64 @@ def test_check_refuses_what_cannot_be(connection: Connection, change: str, const
 
     assert code == "23514"
     assert constraint in message
+
+
+def test_states_are_spelled_alike(connection: Connection) -> None:
+    """Python and the table's CHECK know the same states."""
+    definition: str = connection.execute(
+        text("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'delivery_state_is_known'")
+    ).scalar_one()
+
+    assert set(re.findall(r"'([A-Z]+)'", definition)) == set(DeliveryState)
+
+
+def test_claim_walks_no_further_than_it_takes(engine: Engine) -> None:
+    """A claim of ten owners reads a few rows for each, however many owners and deliveries wait."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO buffer.delivery (notification_id, endpoint, owner, created_at, next_attempt_at)"
+                " SELECT number, 'backend', 'worker-' || number % 2000, :now, :now"
+                " FROM generate_series(1, 20000) AS number"
+            ),
+            {"now": NOON},
+        )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE buffer.delivery"))
+
+    with engine.connect() as connection:
+        plan = connection.execute(
+            text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement_text('outbox/claim_deliveries')}"),
+            {
+                "endpoint": "backend",
+                "after_owner": "",
+                "owners_limit": 10,
+                "per_owner_limit": 3,
+                "lease": "00000000-0000-0000-0000-000000000001",
+                "lease_seconds": 60,
+                "now": NOON,
+            },
+        ).scalar_one()
+
+    most = max(node["Actual Rows"] * node["Actual Loops"] for node in nodes(plan[0]["Plan"]))
+    assert most <= 100
+
+
+def test_books_of_the_log_channel_go_on(engine: Engine) -> None:
+    """What revision 0002 had delivered is not sent again; what it had not is dispatched."""
+    with engine.begin() as connection:
+        notify(connection, "worker-17", "worker-18")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", "buffer_pipeline:migrations")
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0002")
+        connection.execute(
+            text("UPDATE buffer.notification SET delivered_at = now() WHERE owner = 'worker-17'")
+        )
+
+    migrate(engine)
+
+    with engine.begin() as connection:
+        assert dispatch_all(connection) == Dispatched(notifications=1, deliveries=1)
+        assert [row["owner"] for row in rows(connection)] == ["worker-18"]

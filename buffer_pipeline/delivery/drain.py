@@ -6,10 +6,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Protocol
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 
@@ -30,6 +32,7 @@ from buffer_pipeline.outbox import (
     settle,
 )
 
+BOOKS_THREADS: Final = 4
 DISPATCH_LIMIT: Final = 5_000
 OWNERS_LIMIT: Final = 64
 PER_OWNER_LIMIT: Final = 16
@@ -41,6 +44,7 @@ LEASE_MARGIN_SECONDS: Final = 5.0
 """A send that could outlast its lease by this much is not begun."""
 
 Clock = Callable[[Connection], datetime]
+Result = TypeVar("Result")
 
 logger: Final = logging.getLogger("buffer_pipeline.delivery")
 
@@ -101,7 +105,8 @@ def drain(
             done = dispatch(connection, routes, batch_limit=DISPATCH_LIMIT, now=clock(connection))
         if done.notifications < DISPATCH_LIMIT:
             break
-    tallies = asyncio.run(_drain_all(_Drain(engine, messages, clock, is_over), endpoints))
+    with ThreadPoolExecutor(BOOKS_THREADS, "books") as books:
+        tallies = asyncio.run(_drain_all(_Drain(engine, messages, clock, is_over, books), endpoints))
     with engine.begin() as connection:
         figures = delivery_figures(connection)
     oldest = [each.oldest_waiting for each in figures if each.oldest_waiting is not None]
@@ -123,6 +128,12 @@ class _Drain:
     messages: Renderer
     clock: Clock
     is_over: Callable[[], bool]
+    books: ThreadPoolExecutor
+    """Threads for claims and settlements alone: the loop's own may all wait for a receiver's name."""
+
+    async def in_books(self, work: Callable[[], Result]) -> Result:
+        """Run what talks to the database beside the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.books, work)
 
 
 async def _drain_all(shared: _Drain, endpoints: Sequence[Endpoint]) -> dict[str, Tally]:
@@ -263,7 +274,7 @@ class _EndpointDrain:
                 owners = {each.notification.owner for each in claimed}
                 return claimed, find_contacts(connection, owners) if owners else {}
 
-        claimed, contacts = await asyncio.to_thread(claimed_with_contacts)
+        claimed, contacts = await self._shared.in_books(claimed_with_contacts)
         lanes: dict[str, list[Claimed]] = {}
         for each in claimed:
             lanes.setdefault(each.notification.owner, []).append(each)
@@ -333,7 +344,7 @@ class _EndpointDrain:
         async with self._settling:
             results, self._results = self._results, []
             if results:
-                await asyncio.to_thread(self._settle, results)
+                await self._shared.in_books(partial(self._settle, results))
 
     def _settle(self, results: Sequence[_Result]) -> None:
         with self._shared.engine.begin() as connection:
