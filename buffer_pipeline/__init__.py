@@ -10,6 +10,7 @@ from buffer_pipeline.backjob import (
     request_backjob,
     withdraw_backjob,
 )
+from buffer_pipeline.contact import Contact, find_contacts, set_contact
 from buffer_pipeline.errors import (
     BackjobRefused,
     BooksOutOfBalance,
@@ -26,6 +27,7 @@ from buffer_pipeline.errors import (
 )
 from buffer_pipeline.freeze import Freeze, freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import BackjobState, FreezeKind, HoldState
+from buffer_pipeline.inbox import InboxMessage, count_unread, list_inbox, mark_all_read, mark_read
 from buffer_pipeline.intake import AddedHold, Earning, add_many_pending_earnings, add_pending_earnings
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.release import ReleaseBatch, ReleasePosition, release_early, release_matured
@@ -37,11 +39,13 @@ __all__ = [
     "BackjobRefused",
     "BackjobState",
     "BooksOutOfBalance",
+    "Contact",
     "Earning",
     "Freeze",
     "FreezeKind",
     "FreezeRefused",
     "HoldState",
+    "InboxMessage",
     "InsufficientFunds",
     "InvalidInput",
     "Movement",
@@ -58,12 +62,18 @@ __all__ = [
     "add_many_pending_earnings",
     "add_pending_earnings",
     "approve_backjob",
+    "count_unread",
     "deposit",
+    "find_contacts",
     "freeze_hold",
+    "list_inbox",
+    "mark_all_read",
+    "mark_read",
     "reject_backjob",
     "release_early",
     "release_matured",
     "request_backjob",
+    "set_contact",
     "unfreeze_hold",
     "withdraw",
     "withdraw_backjob",

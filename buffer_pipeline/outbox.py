@@ -1,10 +1,19 @@
-"""Notifications that wait to be delivered: claimed, and marked once they are."""
+"""Notifications on their way: written as deliveries, claimed under a lease, settled once they are through.
 
+A notification is written with the money that caused it. `dispatch` makes of it one delivery for each
+endpoint that takes its type. Whoever sends claims deliveries in one short transaction, sends outside of
+any, and settles in another; what is claimed and never settled is claimed again when its lease is over.
+"""
+
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from buffer_pipeline.database import AnyConnection, fetch
+
+REASON_LENGTH_MAX = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +23,8 @@ class Notification:
     notification_id: int
     type: str
     owner: str
+    to_payer: bool
+    """Whether the owner is the one who paid: some types tell payer and payee, in other words."""
     hold_id: int | None
     backjob_id: int | None
     job: str
@@ -24,23 +35,231 @@ class Notification:
     created_at: datetime
 
 
-def claim_notifications(
-    connection: AnyConnection, *, batch_limit: int, after_id: int = 0
-) -> list[Notification]:
-    """Lock the oldest waiting notifications behind `after_id` for the caller's transaction.
+class DeliveryState(StrEnum):
+    """Where a delivery is. DEAD ones were given up; `replay` brings them back."""
 
-    Those that another transaction has claimed are passed over.
+    WAITING = "WAITING"
+    DELIVERED = "DELIVERED"
+    DEAD = "DEAD"
+
+
+class Outcome(StrEnum):
+    """What became of a claimed delivery. UNSENT ones were not tried, and count as never claimed."""
+
+    DELIVERED = "DELIVERED"
+    RETRY = "RETRY"
+    DEAD = "DEAD"
+    UNSENT = "UNSENT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """Which notifications an endpoint takes: those of its types, None for all."""
+
+    name: str
+    types: frozenset[str] | None = None
+    needs_address: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dispatched:
+    """What one `dispatch` wrote."""
+
+    notifications: int
+    deliveries: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimed:
+    """A delivery that nobody else sends until its lease is over. `attempts` were made before this one."""
+
+    delivery_id: int
+    lease: uuid.UUID
+    attempts: int
+    first_attempt_at: datetime | None
+    notification: Notification
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settlement:
+    """The outcome of a claimed delivery; a RETRY says when and why, a DEAD one why."""
+
+    claimed: Claimed
+    outcome: Outcome
+    reason: str | None = None
+    next_attempt_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """A delivery as it stands."""
+
+    delivery_id: int
+    notification_id: int
+    type: str
+    endpoint: str
+    owner: str
+    state: DeliveryState
+    attempts: int
+    created_at: datetime
+    next_attempt_at: datetime
+    first_attempt_at: datetime | None
+    leased_until: datetime | None
+    settled_at: datetime | None
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What is not through at an endpoint; at the endpoint None, what is not dispatched yet."""
+
+    endpoint: str | None
+    waiting: int
+    dead: int
+    oldest_waiting: datetime | None
+
+
+def dispatch(
+    connection: AnyConnection, routes: Sequence[Route], *, batch_limit: int, now: datetime
+) -> Dispatched:
+    """Write the deliveries of the oldest notifications that have none yet, in the caller's transaction.
+
+    Safe to run again, and at once: one waits for the other to end its transaction. Zero notifications
+    mean that all are dispatched.
     """
-    rows = fetch(connection, "claim_notifications", batch_limit=batch_limit, after_id=after_id)
-    return [Notification(**row) for row in rows]
+    fetch(connection, "outbox/lock_dispatch")
+    row = fetch(
+        connection,
+        "outbox/dispatch_notifications",
+        endpoints=[route.name for route in routes],
+        types=[None if route.types is None else ",".join(sorted(route.types)) for route in routes],
+        needs_address=[route.needs_address for route in routes],
+        batch_limit=batch_limit,
+        now=now,
+    )[0]
+    return Dispatched(**row)
 
 
-def mark_delivered(connection: AnyConnection, notification_ids: Sequence[int], *, now: datetime) -> int:
-    """Mark claimed notifications as delivered and return how many were."""
-    rows = fetch(connection, "mark_delivered", notification_ids=list(notification_ids), now=now)
-    return len(rows)
+def claim(
+    connection: AnyConnection,
+    *,
+    endpoint: str,
+    owners_limit: int,
+    per_owner_limit: int,
+    lease_seconds: float,
+    now: datetime,
+    after_owner: str = "",
+) -> list[Claimed]:
+    """Lease what is due at an endpoint: whole lanes, by owner, each in the order in which it is to be sent.
+
+    A lane is what waits for one owner. It is claimed from its first delivery on or not at all, so two
+    claims never hold one owner's deliveries at the same time. `after_owner` goes through the owners in
+    turn; an answer of none at "" means that nothing is due.
+    """
+    lease = uuid.uuid4()
+    rows = fetch(
+        connection,
+        "outbox/claim_deliveries",
+        endpoint=endpoint,
+        after_owner=after_owner,
+        owners_limit=owners_limit,
+        per_owner_limit=per_owner_limit,
+        lease=lease,
+        lease_seconds=lease_seconds,
+        now=now,
+    )
+    return [_claimed(dict(row), lease) for row in rows]
 
 
-def notifications_waiting(connection: AnyConnection) -> int:
-    """Return how many notifications wait."""
-    return int(fetch(connection, "count_waiting_notifications")[0]["waiting"])
+def _claimed(row: dict[str, object], lease: uuid.UUID) -> Claimed:
+    delivery_id, attempts = row.pop("delivery_id"), row.pop("attempts")
+    first_attempt_at = row.pop("first_attempt_at")
+    return Claimed(
+        delivery_id=delivery_id,  # type: ignore[arg-type]
+        lease=lease,
+        attempts=attempts,  # type: ignore[arg-type]
+        first_attempt_at=first_attempt_at,  # type: ignore[arg-type]
+        notification=Notification(**row),  # type: ignore[arg-type]
+    )
+
+
+def settle(connection: AnyConnection, settlements: Sequence[Settlement], *, now: datetime) -> int:
+    """Write what became of claimed deliveries and return of how many.
+
+    Those whose lease is no longer theirs are left as they are: another drainer has them. So a second call
+    with the same settlements writes nothing.
+    """
+    row = fetch(
+        connection,
+        "outbox/settle_deliveries",
+        delivery_ids=[settlement.claimed.delivery_id for settlement in settlements],
+        leases=[settlement.claimed.lease for settlement in settlements],
+        outcomes=[settlement.outcome.value for settlement in settlements],
+        reasons=[settlement.reason and _storable(settlement.reason) for settlement in settlements],
+        next_attempts_at=[settlement.next_attempt_at for settlement in settlements],
+        now=now,
+    )[0]
+    return int(row["attempted"]) + int(row["unsent"])
+
+
+def _storable(reason: str) -> str:
+    """Return what a receiver or a library said, as PostgreSQL can store it."""
+    line = " ".join(reason.encode("utf-8", "replace").decode().replace("\0", " ").split())
+    return line[:REASON_LENGTH_MAX] or "no reason given"
+
+
+def replay(
+    connection: AnyConnection,
+    *,
+    now: datetime,
+    ids: Sequence[int] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    endpoint: str | None = None,
+    batch_limit: int,
+) -> list[int]:
+    """Let dead letters wait again as if never tried, the oldest first; return their delivery ids.
+
+    By id, by when they were given up (`since` included, `until` not), by endpoint; all of them when
+    nothing is said. Safe to run again: what waits is not dead. Fewer than `batch_limit` mean no more.
+    """
+    rows = fetch(
+        connection,
+        "outbox/replay_deliveries",
+        delivery_ids=None if ids is None else list(ids),
+        since=since,
+        until=until,
+        endpoint=endpoint,
+        batch_limit=batch_limit,
+        now=now,
+    )
+    return sorted(row["delivery_id"] for row in rows)
+
+
+def list_deliveries(
+    connection: AnyConnection,
+    *,
+    state: DeliveryState | None = None,
+    owner: str | None = None,
+    type_: str | None = None,
+    endpoint: str | None = None,
+    before_id: int | None = None,
+    limit: int = 100,
+) -> list[Delivery]:
+    """Return deliveries, the newest first; `before_id` is the last one of the page before."""
+    rows = fetch(
+        connection,
+        "outbox/list_deliveries",
+        state=None if state is None else state.value,
+        owner=owner,
+        type=type_,
+        endpoint=endpoint,
+        before_id=before_id,
+        page_limit=limit,
+    )
+    return [Delivery(**{**row, "state": DeliveryState(row["state"])}) for row in rows]
+
+
+def delivery_figures(connection: AnyConnection) -> list[Figures]:
+    """Return what waits and what is dead, by endpoint; endpoints with neither are not in it."""
+    return [Figures(**row) for row in fetch(connection, "outbox/count_deliveries")]

@@ -1,15 +1,16 @@
 """The settings, read from `BUFFER_…` variables of the environment."""
 
+import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -22,6 +23,27 @@ DAGSTER_URL: Final = "http://127.0.0.1:3000"
 
 # A comma may stand inside a URL, as in mailto://…?to=a,b: it parts two URLs before a scheme only.
 _BETWEEN_URLS: Final = re.compile(r"[\s,]*\s[\s,]*|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+
+
+class EndpointSetting(BaseModel):
+    """A channel to send notifications by, as BUFFER_ENDPOINTS has it: what else is said is the channel's.
+
+    `types` are those that it takes, None for all. What the channel is told may be secret and shows nowhere.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    channel: str = Field(min_length=1)
+    types: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the channel itself is told."""
+        return dict(self.model_extra or {})
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        yield from {"name": self.name, "channel": self.channel, "types": self.types}.items()
 
 
 class Settings(BaseSettings):
@@ -41,6 +63,15 @@ class Settings(BaseSettings):
     # They carry tokens and passwords, so they show nowhere.
     alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
     dagster_url: str = DAGSTER_URL
+    endpoints: Annotated[tuple[EndpointSetting, ...], NoDecode] = Field(
+        default=(EndpointSetting(name="log", channel="log"),), repr=False
+    )
+
+    locale: str = "en_US"
+    time_zone: str = "UTC"
+    """How owners are written to of whom nothing is known."""
+    templates: Path | None = None
+    """A folder whose templates of messages stand in for the built-in ones."""
 
     @field_validator("database_url", "dagster_database_url")
     @classmethod
@@ -60,6 +91,22 @@ class Settings(BaseSettings):
     def _apart(cls, value: str | tuple[str, ...]) -> tuple[str, ...]:
         urls = tuple(_BETWEEN_URLS.split(value.strip(" \t\r\n,"))) if isinstance(value, str) else value
         return urls if any(urls) else ()
+
+    @field_validator("endpoints", mode="before")
+    @classmethod
+    def _are_endpoints(cls, value: str | Sequence[Any]) -> tuple[EndpointSetting, ...]:
+        try:
+            given = json.loads(value) if isinstance(value, str) else value
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+        if not isinstance(given, list | tuple):
+            raise ValueError('not a list such as [{"name": "log", "channel": "log"}]')  # noqa: TRY004
+        endpoints = tuple(_endpoint(number, each) for number, each in enumerate(given, 1))
+        names = [endpoint.name for endpoint in endpoints]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two endpoints have the name {name}")
+        return endpoints
 
     @field_validator("dagster_url")
     @classmethod
@@ -121,8 +168,21 @@ def load_settings() -> Settings:
         first = error.errors()[0]
         name = f"BUFFER_{str(first['loc'][0]).upper()}"
         fact = first["msg"].removeprefix("Value error, ")
-        given = "" if name.endswith(("URL", "URLS")) else f", got {first['input']!r}"
+        given = "" if name.endswith(("URL", "URLS", "ENDPOINTS")) else f", got {first['input']!r}"
         raise SettingError(f"{name}: {fact}{given}") from None
+
+
+def _endpoint(number: int, given: object) -> EndpointSetting:
+    if isinstance(given, EndpointSetting):
+        return given
+    if not isinstance(given, dict):
+        raise ValueError(f'endpoint {number} is not an object such as {{"name": "log", "channel": "log"}}')  # noqa: TRY004
+    try:
+        return EndpointSetting(**given)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"endpoint {number}: {field}: {first['msg']}") from None
 
 
 @contextmanager

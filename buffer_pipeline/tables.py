@@ -19,11 +19,13 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Identity,
     Index,
+    Integer,
     MetaData,
     PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
+    Uuid,
     text,
 )
 
@@ -303,7 +305,7 @@ notification = Table(
     Column("amount_minor", BigInteger, nullable=True),
     _when("release_date", nullable=True),
     _when("created_at"),
-    _when("delivered_at", nullable=True),
+    _when("dispatched_at", nullable=True),
     CheckConstraint(
         "type IN ('PAYMENT_PENDING', 'PAYMENT_RELEASED', 'PAYMENT_FROZEN', 'PAYMENT_RESUMED',"
         " 'PAYMENT_REFUNDED', 'BACKJOB_RECEIVED', 'BACKJOB_REJECTED', 'BACKJOB_APPROVED')",
@@ -321,9 +323,102 @@ notification = Table(
     ),
 )
 Index(
-    "notification_waiting_idx",
+    "notification_undispatched_idx",
     notification.c.notification_id,
-    postgresql_where=text("delivered_at IS NULL"),
+    postgresql_where=text("dispatched_at IS NULL"),
+)
+
+# A notification on its way to one endpoint. No foreign key, as the outbox has none: the one statement
+# that writes deliveries reads their notifications, and who prunes the outbox prunes both.
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("delivery_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("notification_id", BigInteger, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'WAITING'")),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    _when("created_at"),
+    _when("next_attempt_at"),
+    _when("first_attempt_at", nullable=True),
+    Column("lease", Uuid, nullable=True),
+    _when("leased_until", nullable=True),
+    _when("settled_at", nullable=True),
+    Column("reason", Text, nullable=True),
+    UniqueConstraint("notification_id", "endpoint", name="delivery_notification_endpoint_key"),
+    CheckConstraint("length(endpoint) BETWEEN 1 AND 63", name="delivery_endpoint_length"),
+    CheckConstraint("length(owner) BETWEEN 1 AND 200", name="delivery_owner_length"),
+    CheckConstraint("length(reason) BETWEEN 1 AND 1000", name="delivery_reason_length"),
+    CheckConstraint("state IN ('WAITING', 'DELIVERED', 'DEAD')", name="delivery_state_is_known"),
+    CheckConstraint("attempts >= 0", name="delivery_attempts_not_negative"),
+    CheckConstraint(
+        "(attempts = 0) = (first_attempt_at IS NULL)", name="delivery_first_attempt_iff_attempted"
+    ),
+    CheckConstraint("state = 'WAITING' OR attempts > 0", name="delivery_settled_only_after_an_attempt"),
+    CheckConstraint("(state = 'WAITING') = (settled_at IS NULL)", name="delivery_settled_at_iff_not_waiting"),
+    # Why it failed last; dead letters always have one.
+    CheckConstraint(
+        "(attempts > 0 AND state <> 'DELIVERED') = (reason IS NOT NULL)", name="delivery_reason_iff_failed"
+    ),
+    CheckConstraint("(lease IS NULL) = (leased_until IS NULL)", name="delivery_lease_has_an_end"),
+    CheckConstraint("state = 'WAITING' OR lease IS NULL", name="delivery_leased_only_while_waiting"),
+    # A lease comes and goes, without touching an index, beside the row's old version.
+    postgresql_with={"fillfactor": 70},
+)
+# A lane is what waits for one owner at one endpoint, in the order in which it is sent.
+Index(
+    "delivery_waiting_idx",
+    delivery.c.endpoint,
+    delivery.c.owner,
+    delivery.c.delivery_id,
+    postgresql_where=text("state = 'WAITING'"),
+)
+Index(
+    "delivery_dead_idx",
+    delivery.c.settled_at,
+    delivery.c.delivery_id,
+    postgresql_where=text("state = 'DEAD'"),
+)
+Index("delivery_owner_idx", delivery.c.owner, delivery.c.delivery_id)
+
+# How an owner is spoken to; where a column is empty, the settings say.
+contact = Table(
+    "contact",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("locale", Text, nullable=True),
+    Column("time_zone", Text, nullable=True),
+    Column("email", Text, nullable=True),
+    _when("updated_at"),
+    CheckConstraint("length(owner) BETWEEN 1 AND 200", name="contact_owner_length"),
+    CheckConstraint("length(locale) BETWEEN 1 AND 35", name="contact_locale_length"),
+    CheckConstraint("length(time_zone) BETWEEN 1 AND 64", name="contact_time_zone_length"),
+    CheckConstraint(
+        "length(email) BETWEEN 3 AND 254 AND position('@' IN email) > 0", name="contact_email_is_an_address"
+    ),
+)
+
+# What the platform's app shows; a notification is in it once.
+inbox_message = Table(
+    "inbox_message",
+    metadata,
+    Column("notification_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("owner", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("hold_id", BigInteger, nullable=True),
+    Column("backjob_id", BigInteger, nullable=True),
+    _when("created_at"),
+    _when("read_at", nullable=True),
+)
+Index("inbox_message_owner_idx", inbox_message.c.owner, inbox_message.c.notification_id.desc())
+Index(
+    "inbox_message_unread_idx",
+    inbox_message.c.owner,
+    inbox_message.c.notification_id.desc(),
+    postgresql_where=text("read_at IS NULL"),
 )
 
 # The hours whose figures stand in the next table; an hour in which nothing happened has a row here alone.

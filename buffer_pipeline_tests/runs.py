@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, select, text
 
 from buffer_pipeline.database import make_engine
 from buffer_pipeline.orchestration.definitions import defs
-from buffer_pipeline.tables import notification
+from buffer_pipeline.tables import delivery, notification
 
 JOB_NAME: Final = "release_pending_payments"
 
@@ -54,11 +54,13 @@ def rows_of(evaluation: dg.AssetCheckEvaluation, name: str) -> list[Any]:
 
 
 def delivered(connection: Connection) -> tuple[int, int]:
-    """Return how many notifications there are and how many are delivered."""
-    row = connection.execute(
-        select(func.count(), func.count(notification.c.delivered_at)).select_from(notification)
-    ).one()
-    return row[0], row[1]
+    """Return how many notifications there are and how many deliveries are through."""
+    return (
+        connection.execute(select(func.count()).select_from(notification)).scalar_one(),
+        connection.execute(
+            select(func.count()).select_from(delivery).where(delivery.c.state == "DELIVERED")
+        ).scalar_one(),
+    )
 
 
 def failure_of(result: dg.ExecuteInProcessResult, step: str) -> str:

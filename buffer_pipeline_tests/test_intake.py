@@ -68,7 +68,7 @@ def test_notification_says_how_much_and_until_when(connection: Connection) -> No
 
     told = connection.execute(select(notification)).mappings().one()
     assert (told["hold_id"], told["amount_minor"], told["currency"]) == (added.hold_id, 100_000, "PHP")
-    assert (told["release_date"], told["created_at"], told["delivered_at"]) == (DAY_7, NOON, None)
+    assert (told["release_date"], told["created_at"], told["dispatched_at"]) == (DAY_7, NOON, None)
 
 
 def test_release_date_is_seven_days_after_held_at(connection: Connection) -> None:

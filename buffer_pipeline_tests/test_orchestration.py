@@ -229,9 +229,10 @@ def test_a_run_releases_what_is_due_and_tells_the_payee(
     assert (released["amount_PHP"], released["amounts"]) == (1000.0, "1000.00 PHP")
     assert released["seconds"] >= 0
     assert reported(result, "release_notifications") == {
-        "delivered": 2,
+        "sent": 2,
+        "retried": 0,
+        "dead": 0,
         "waiting": 0,
-        "channel": "log",
     }
     lateness = released["lateness_max_seconds"]
     assert lateness == released["lateness_median_seconds"] > 0

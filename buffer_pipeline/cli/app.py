@@ -10,7 +10,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 from typer.exceptions import TyperException
 
-from buffer_pipeline.cli import backjob, books, freeze, hold, release, report, wallet
+from buffer_pipeline.cli import backjob, books, contact, freeze, hold, notifications, release, report, wallet
 from buffer_pipeline.cli.output import Output
 from buffer_pipeline.database import first_line
 from buffer_pipeline.errors import InvalidInput, PaymentBufferError, SettingError
@@ -45,6 +45,8 @@ def _root(
 app.add_typer(hold.app, name="hold")
 app.add_typer(backjob.app, name="backjob")
 app.add_typer(wallet.app, name="wallet")
+app.add_typer(contact.app, name="contact")
+app.add_typer(notifications.app, name="notifications")
 release.register(app)
 freeze.register(app)
 books.register(app)

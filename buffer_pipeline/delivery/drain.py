@@ -1,35 +1,372 @@
-"""Everything that waits, delivered batch by batch."""
+"""Everything that waits, sent: claimed in one short transaction, sent outside of any, settled in another."""
 
-from collections.abc import Callable
-from typing import Final
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
+from buffer_pipeline.contact import Contact, find_contacts
 from buffer_pipeline.database import database_clock
-from buffer_pipeline.outbox import Notification, claim_notifications, mark_delivered
+from buffer_pipeline.delivery.breaker import Breaker
+from buffer_pipeline.delivery.channel import Endpoint, GiveUp, Sender, TryAgain, Unavailable
+from buffer_pipeline.delivery.retry import next_attempt
+from buffer_pipeline.messages import Message
+from buffer_pipeline.outbox import (
+    Claimed,
+    Notification,
+    Outcome,
+    Settlement,
+    claim,
+    delivery_figures,
+    dispatch,
+    settle,
+)
 
-BATCH_LIMIT: Final = 1_000
+BOOKS_THREADS: Final = 4
+DISPATCH_LIMIT: Final = 5_000
+OWNERS_LIMIT: Final = 64
+PER_OWNER_LIMIT: Final = 16
+SETTLE_LIMIT: Final = 200
+"""So many are sent and not yet settled at most, besides those under way: a crash sends them again."""
+SETTLE_SECONDS: Final = 0.25
+LEASE_SECONDS: Final = 180.0
+LEASE_MARGIN_SECONDS: Final = 5.0
+"""A send that could outlast its lease by this much is not begun."""
+
+Clock = Callable[[Connection], datetime]
+Result = TypeVar("Result")
+
+logger: Final = logging.getLogger("buffer_pipeline.delivery")
 
 
-def drain_notifications(
-    engine: Engine, deliver: Callable[[Notification], None], *, batch_limit: int = BATCH_LIMIT
-) -> int:
-    """Deliver what waits, the oldest first, and return how many were delivered.
+class Renderer(Protocol):
+    """Puts notifications into words."""
 
-    At least once: a batch that is cut short between delivery and commit is delivered again,
-    with the same ids. Two drainers never hold the same notification at the same time.
-    `deliver` must not touch the network: it is called inside the claiming transaction.
+    def render(self, notification: Notification, contact: Contact | None) -> Message:
+        """Return what a channel sends."""
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What a drain did at one endpoint. `paused`: its receiver does not answer and was left alone."""
+
+    sent: int = 0
+    retried: int = 0
+    dead: int = 0
+    paused: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drained:
+    """What a drain did, and what waits after it: undispatched, not due, or left alone."""
+
+    sent: int
+    retried: int
+    dead: int
+    waiting: int
+    oldest_waiting: datetime | None
+    endpoints: dict[str, Tally] = field(default_factory=dict)
+
+
+def drain(
+    engine: Engine,
+    endpoints: Sequence[Endpoint],
+    messages: Renderer,
+    *,
+    clock: Clock = database_clock,
+    stop: threading.Event | None = None,
+    seconds_max: float | None = None,
+) -> Drained:
+    """Dispatch what is new and send what is due, everywhere at once, until nothing is.
+
+    At least once, each owner's messages at an endpoint in order: what was sent and not settled is sent
+    again, with the same id. Two drainers never send the same delivery at the same time. A receiver that
+    fails holds back its own endpoint alone, and raises nothing. `stop` and `seconds_max` end it early,
+    after what is under way: at most a channel's timeout later.
     """
-    delivered = 0
-    after_id = 0
-    while True:
+    ends_at = None if seconds_max is None else time.monotonic() + seconds_max
+
+    def is_over() -> bool:
+        return (stop is not None and stop.is_set()) or (ends_at is not None and time.monotonic() >= ends_at)
+
+    routes = [endpoint.route for endpoint in endpoints]
+    while not is_over():
         with engine.begin() as connection:
-            claimed = claim_notifications(connection, batch_limit=batch_limit, after_id=after_id)
-            if not claimed:
-                return delivered
-            for notification in claimed:
-                deliver(notification)
-            ids = [notification.notification_id for notification in claimed]
-            mark_delivered(connection, ids, now=database_clock(connection))
-        delivered += len(claimed)
-        after_id = ids[-1]
+            done = dispatch(connection, routes, batch_limit=DISPATCH_LIMIT, now=clock(connection))
+        if done.notifications < DISPATCH_LIMIT:
+            break
+    with ThreadPoolExecutor(BOOKS_THREADS, "books") as books:
+        tallies = asyncio.run(_drain_all(_Drain(engine, messages, clock, is_over, books), endpoints))
+    with engine.begin() as connection:
+        figures = delivery_figures(connection)
+    oldest = [each.oldest_waiting for each in figures if each.oldest_waiting is not None]
+    return Drained(
+        sent=sum(tally.sent for tally in tallies.values()),
+        retried=sum(tally.retried for tally in tallies.values()),
+        dead=sum(tally.dead for tally in tallies.values()),
+        waiting=sum(each.waiting for each in figures),
+        oldest_waiting=min(oldest, default=None),
+        endpoints=tallies,
+    )
+
+
+@dataclass(frozen=True)
+class _Drain:
+    """What the endpoints of a drain share."""
+
+    engine: Engine
+    messages: Renderer
+    clock: Clock
+    is_over: Callable[[], bool]
+    books: ThreadPoolExecutor
+    """Threads for claims and settlements alone: the loop's own may all wait for a receiver's name."""
+
+    async def in_books(self, work: Callable[[], Result]) -> Result:
+        """Run what talks to the database beside the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.books, work)
+
+
+async def _drain_all(shared: _Drain, endpoints: Sequence[Endpoint]) -> dict[str, Tally]:
+    company = _Company(len(endpoints))
+    runs = [_EndpointDrain(shared, endpoint, company) for endpoint in endpoints]
+    async with asyncio.TaskGroup() as tasks:
+        for run in runs:
+            tasks.create_task(run.run())
+    return {run.endpoint.name: run.tally for run in runs}
+
+
+class _Company:
+    """Who still sends: an endpoint that is left alone waits for its probe only while others send."""
+
+    def __init__(self, sending: int) -> None:
+        self._sending = sending
+        self._alone = asyncio.Event()
+
+    def leave(self) -> None:
+        self._sending -= 1
+        if self._sending == 0:
+            self._alone.set()
+
+    async def waited(self, seconds: float, is_over: Callable[[], bool]) -> bool:
+        """Wait, without being counted; return False, at once, when nobody sends any more."""
+        self.leave()
+        ends_at = time.monotonic() + seconds
+        while (left := ends_at - time.monotonic()) > 0:
+            if self._alone.is_set() or is_over():
+                return False
+            try:
+                await asyncio.wait_for(self._alone.wait(), min(left, 1.0))
+            except TimeoutError:
+                continue
+        if self._alone.is_set():
+            return False
+        self._sending += 1
+        return True
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """What is claimed of one owner, in order, with how they are spoken to, and until when it may be sent."""
+
+    claimed: list[Claimed]
+    contact: Contact | None
+    ends_at: float
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What became of one message."""
+
+    claimed: Claimed
+    outcome: Outcome
+    reason: str | None = None
+    after_seconds: float | None = None
+
+
+class _EndpointDrain:
+    """One endpoint: a claimer fills a queue with lanes, workers send them, outcomes are settled together."""
+
+    def __init__(self, shared: _Drain, endpoint: Endpoint, company: _Company) -> None:
+        self.endpoint = endpoint
+        self.tally = Tally()
+        self._shared = shared
+        self._company = company
+        self._breaker = Breaker()
+        self._lanes: asyncio.Queue[_Lane | None] = asyncio.Queue(maxsize=OWNERS_LIMIT)
+        self._results: list[_Result] = []
+        self._settling = asyncio.Lock()
+        self._sent_all = asyncio.Event()
+
+    async def run(self) -> None:
+        """Send what is due, until nothing is."""
+        async with (
+            self.endpoint.channel.open(engine=self._shared.engine) as sender,
+            asyncio.TaskGroup() as tasks,
+        ):
+            workers = [
+                tasks.create_task(self._work(sender)) for _ in range(self.endpoint.options.concurrency)
+            ]
+            tasks.create_task(self._settle_in_time())
+            await self._claim_all()
+            for _ in workers:
+                await self._lanes.put(None)
+            await asyncio.wait(workers)
+            self._sent_all.set()
+        await self._settle_all()
+
+    async def _claim_all(self) -> None:
+        """Claim lane after lane, round after round, until a round finds nothing due."""
+        while not self._shared.is_over():
+            if not self._breaker.is_closed():
+                seconds = self._breaker.seconds_to_probe(now=time.monotonic())
+                if not await self._company.waited(seconds, self._shared.is_over):
+                    self.tally.paused = True
+                    return
+                if not await self._claim_once("", owners_limit=1, per_owner_limit=1):
+                    break
+                await self._let_all_through()
+            elif not await self._claim_round():
+                break
+        self._company.leave()
+
+    async def _claim_round(self) -> bool:
+        """Go once through all owners; return whether anything was due."""
+        found, after_owner = False, ""
+        while not self._shared.is_over() and self._breaker.is_closed():
+            last = await self._claim_once(
+                after_owner, owners_limit=OWNERS_LIMIT, per_owner_limit=PER_OWNER_LIMIT
+            )
+            if last is None:
+                break
+            found, after_owner = True, last
+        # The next round claims what follows in the same lanes, once these are settled.
+        await self._let_all_through()
+        return found
+
+    async def _claim_once(self, after_owner: str, *, owners_limit: int, per_owner_limit: int) -> str | None:
+        """Queue lanes; return the last owner, None when nothing was due behind `after_owner`."""
+        # By this clock, a little before the lease's own begins.
+        lasts = LEASE_SECONDS - LEASE_MARGIN_SECONDS - self.endpoint.options.timeout_seconds
+        ends_at = time.monotonic() + lasts
+        engine, clock = self._shared.engine, self._shared.clock
+
+        def claimed_with_contacts() -> tuple[list[Claimed], dict[str, Contact]]:
+            with engine.begin() as connection:
+                claimed = claim(
+                    connection,
+                    endpoint=self.endpoint.name,
+                    owners_limit=owners_limit,
+                    per_owner_limit=per_owner_limit,
+                    lease_seconds=LEASE_SECONDS,
+                    now=clock(connection),
+                    after_owner=after_owner,
+                )
+                owners = {each.notification.owner for each in claimed}
+                return claimed, find_contacts(connection, owners) if owners else {}
+
+        claimed, contacts = await self._shared.in_books(claimed_with_contacts)
+        lanes: dict[str, list[Claimed]] = {}
+        for each in claimed:
+            lanes.setdefault(each.notification.owner, []).append(each)
+        for owner, lane in lanes.items():
+            await self._lanes.put(_Lane(lane, contacts.get(owner), ends_at))
+        return claimed[-1].notification.owner if claimed else None
+
+    async def _let_all_through(self) -> None:
+        await self._lanes.join()
+        await self._settle_all()
+
+    async def _work(self, sender: Sender) -> None:
+        while (lane := await self._lanes.get()) is not None:
+            probing = self._breaker.seconds_to_probe(now=time.monotonic()) == 0
+            for number, claimed in enumerate(lane.claimed):
+                may_send = self._breaker.is_closed() or (probing and number == 0)
+                if not may_send or self._shared.is_over() or time.monotonic() >= lane.ends_at:
+                    self._give_back(lane.claimed[number:])
+                    break
+                result = await self._attempt(sender, claimed, lane.contact)
+                self._results.append(result)
+                if result.outcome is Outcome.RETRY:
+                    self._give_back(lane.claimed[number + 1 :])
+                    break
+                if len(self._results) >= SETTLE_LIMIT:
+                    await self._settle_all()
+            self._lanes.task_done()
+
+    async def _attempt(self, sender: Sender, claimed: Claimed, contact: Contact | None) -> _Result:
+        """Send one message and return what became of it."""
+        seconds_max = self.endpoint.options.timeout_seconds + LEASE_MARGIN_SECONDS / 2
+        try:
+            message = self._shared.messages.render(claimed.notification, contact)
+            async with asyncio.timeout(seconds_max):
+                await sender.send(message)
+        except GiveUp as refusal:
+            self._breaker.succeeded()
+            return _Result(claimed, Outcome.DEAD, refusal.reason)
+        except Unavailable as failure:
+            self._breaker.failed(now=time.monotonic(), pause_seconds=failure.after_seconds)
+            return _Result(claimed, Outcome.RETRY, failure.reason, failure.after_seconds)
+        except TryAgain as failure:
+            self._breaker.succeeded()
+            return _Result(claimed, Outcome.RETRY, failure.reason, failure.after_seconds)
+        except TimeoutError:
+            self._breaker.failed(now=time.monotonic())
+            return _Result(claimed, Outcome.RETRY, f"not sent within {seconds_max:g} seconds")
+        except Exception as error:  # One message's fault must not hold back all the others.
+            logger.exception(
+                "notification %d at %s", claimed.notification.notification_id, self.endpoint.name
+            )
+            return _Result(claimed, Outcome.RETRY, f"{type(error).__name__}: {error}")
+        self._breaker.succeeded()
+        return _Result(claimed, Outcome.DELIVERED)
+
+    def _give_back(self, unsent: Sequence[Claimed]) -> None:
+        self._results.extend(_Result(claimed, Outcome.UNSENT) for claimed in unsent)
+
+    async def _settle_in_time(self) -> None:
+        while not self._sent_all.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._sent_all.wait(), SETTLE_SECONDS)
+            await self._settle_all()
+
+    async def _settle_all(self) -> None:
+        """Write what became of what was sent; return when everything so far is written."""
+        async with self._settling:
+            results, self._results = self._results, []
+            if results:
+                await self._shared.in_books(partial(self._settle, results))
+
+    def _settle(self, results: Sequence[_Result]) -> None:
+        with self._shared.engine.begin() as connection:
+            now = self._shared.clock(connection)
+            settlements = [_settlement(result, now=now) for result in results]
+            settle(connection, settlements, now=now)
+        outcomes = Counter(settlement.outcome for settlement in settlements)
+        self.tally.sent += outcomes[Outcome.DELIVERED]
+        self.tally.retried += outcomes[Outcome.RETRY]
+        self.tally.dead += outcomes[Outcome.DEAD]
+
+
+def _settlement(result: _Result, *, now: datetime) -> Settlement:
+    claimed = result.claimed
+    if result.outcome is not Outcome.RETRY:
+        return Settlement(claimed=claimed, outcome=result.outcome, reason=result.reason)
+    at = next_attempt(
+        now=now,
+        attempts=claimed.attempts,
+        first_attempt_at=claimed.first_attempt_at,
+        after_seconds=result.after_seconds,
+    )
+    if at is None:
+        return Settlement(claimed=claimed, outcome=Outcome.DEAD, reason=result.reason)
+    return Settlement(claimed=claimed, outcome=Outcome.RETRY, reason=result.reason, next_attempt_at=at)

@@ -15,12 +15,13 @@ from pydantic import Field
 from buffer_pipeline import reports
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.delivery.alerts import counted
-from buffer_pipeline.delivery.drain import drain_notifications
-from buffer_pipeline.delivery.log import deliver_to_log
+from buffer_pipeline.delivery.channel import configured_endpoints
+from buffer_pipeline.delivery.drain import drain
 from buffer_pipeline.delivery.log import logger as notifications_logger
 from buffer_pipeline.drain import BATCH_LIMIT, drain_matured
 from buffer_pipeline.errors import BooksOutOfBalance, InvalidInput
 from buffer_pipeline.inputs import parse_as_of
+from buffer_pipeline.messages import Messages
 from buffer_pipeline.orchestration.lineage import (
     BUFFERED,
     GROUP,
@@ -35,7 +36,7 @@ from buffer_pipeline.orchestration.lineage import (
 )
 from buffer_pipeline.orchestration.metadata import amount_metadata, amounts_text, table_metadata
 from buffer_pipeline.orchestration.resources import Books
-from buffer_pipeline.outbox import notifications_waiting
+from buffer_pipeline.settings import load_settings
 
 RELEASE_POOL: Final = "release"
 
@@ -218,11 +219,18 @@ released_transactions: Final = _released_transactions.map_asset_specs(
 )
 def release_notifications(books: dg.ResourceParam[Books]) -> dg.MaterializeResult[Any]:
     """Deliver what waits."""
+    settings = load_settings()
+    messages = Messages(templates=settings.templates, locale=settings.locale, time_zone=settings.time_zone)
     with _notifications_on_stderr():
-        delivered = drain_notifications(books.engine, deliver_to_log)
-    with books.engine.begin() as connection:
-        waiting = notifications_waiting(connection)
-    return dg.MaterializeResult(metadata={"delivered": delivered, "waiting": waiting, "channel": "log"})
+        drained = drain(books.engine, configured_endpoints(settings.endpoints), messages)
+    return dg.MaterializeResult(
+        metadata={
+            "sent": drained.sent,
+            "retried": drained.retried,
+            "dead": drained.dead,
+            "waiting": drained.waiting,
+        }
+    )
 
 
 @dg.asset(

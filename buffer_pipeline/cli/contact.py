@@ -1,0 +1,64 @@
+"""`buffer-pipeline contact …`: how an owner is reached and spoken to."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from buffer_pipeline.cli.output import Output
+from buffer_pipeline.cli.session import one_transaction
+from buffer_pipeline.contact import Contact, find_contacts
+from buffer_pipeline.contact import set_contact as set_contact_verb
+from buffer_pipeline.errors import NotFound
+
+app = typer.Typer(help="Owners' locales, time zones and mail addresses.", no_args_is_help=True)
+
+Owner = Annotated[str, typer.Argument(help="The platform's id of the owner.")]
+
+
+@app.command("set")
+def set_contact(
+    context: typer.Context,
+    owner: Owner,
+    locale: Annotated[str | None, typer.Option(help='Such as fil_PH; "" forgets it.')] = None,
+    time_zone: Annotated[str | None, typer.Option(help='Such as Asia/Manila; "" forgets it.')] = None,
+    email: Annotated[str | None, typer.Option(help='Where mail goes; "" forgets it.')] = None,
+) -> None:
+    """Set what is given, and leave the rest as it is.
+
+    Example: `buffer-pipeline contact set worker-17 --locale fil_PH --email worker-17@example.com`
+    """
+    if locale is time_zone is email is None:
+        raise typer.BadParameter("give --locale, --time-zone or --email")
+    output: Output = context.obj
+    with one_transaction() as (connection, _, now):
+        known = find_contacts(connection, [owner]).get(
+            owner, Contact(owner=owner, locale=None, time_zone=None, email=None)
+        )
+        done = set_contact_verb(
+            connection,
+            owner=owner,
+            locale=_changed(known.locale, locale),
+            time_zone=_changed(known.time_zone, time_zone),
+            email=_changed(known.email, email),
+            now=now,
+        )
+    output.answer(asdict(done))
+
+
+@app.command("show")
+def show(context: typer.Context, owner: Owner) -> None:
+    """Show what is known of an owner; where it is empty, BUFFER_LOCALE and BUFFER_TIME_ZONE say.
+
+    Example: `buffer-pipeline contact show worker-17`
+    """
+    output: Output = context.obj
+    with one_transaction() as (connection, _, _now):
+        found = find_contacts(connection, [owner]).get(owner)
+    if found is None:
+        raise NotFound(f"contact {owner!r}: does not exist; contact set makes one")
+    output.answer(asdict(found))
+
+
+def _changed(known: str | None, given: str | None) -> str | None:
+    return known if given is None else given or None

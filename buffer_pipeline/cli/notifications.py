@@ -1,0 +1,249 @@
+"""`buffer-pipeline notifications …`: what owners are told, what waits, and what was given up."""
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated, Final
+
+import typer
+
+from buffer_pipeline.cli.output import Output, iso, present
+from buffer_pipeline.cli.session import books, one_transaction
+from buffer_pipeline.errors import InvalidInput
+from buffer_pipeline.inputs import parse_time, require_id, require_text
+from buffer_pipeline.outbox import DeliveryState, list_deliveries
+from buffer_pipeline.outbox import replay as replay_dead
+from buffer_pipeline.settings import load_settings
+
+app = typer.Typer(help="What owners are told.", no_args_is_help=True)
+
+LIST_LIMIT: Final = 100
+LIST_LIMIT_MAX: Final = 10_000
+REPLAY_BATCH: Final = 5_000
+
+
+class Type(StrEnum):
+    """The types, as BUFFER_ENDPOINTS names them; a test compares them with the table's."""
+
+    PAYMENT_PENDING = "PAYMENT_PENDING"
+    PAYMENT_RELEASED = "PAYMENT_RELEASED"
+    PAYMENT_FROZEN = "PAYMENT_FROZEN"
+    PAYMENT_RESUMED = "PAYMENT_RESUMED"
+    PAYMENT_REFUNDED = "PAYMENT_REFUNDED"
+    BACKJOB_RECEIVED = "BACKJOB_RECEIVED"
+    BACKJOB_REJECTED = "BACKJOB_REJECTED"
+    BACKJOB_APPROVED = "BACKJOB_APPROVED"
+
+
+EndpointName = Annotated[str | None, typer.Option("--endpoint", help="Of one endpoint.")]
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    state: Annotated[DeliveryState | None, typer.Option(help="In one state.")] = None,
+    owner: Annotated[str | None, typer.Option(help="To one owner.")] = None,
+    type_: Annotated[Type | None, typer.Option("--type", help="Of one type.")] = None,
+    endpoint: EndpointName = None,
+    before: Annotated[
+        int | None, typer.Option(help="The next page: the last delivery_id of the one before.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=LIST_LIMIT_MAX)] = LIST_LIMIT,
+) -> None:
+    """List deliveries, the newest first: one a notification and endpoint.
+
+    Example: `buffer-pipeline notifications list --state DEAD --owner worker-17`
+    """
+    output: Output = context.obj
+    with one_transaction() as (connection, _, _now):
+        rows = list_deliveries(
+            connection,
+            state=state,
+            owner=None if owner is None else require_text("owner", owner),
+            type_=None if type_ is None else type_.value,
+            endpoint=endpoint,
+            before_id=before,
+            limit=limit,
+        )
+    output.table(
+        [present(asdict(row)) for row in rows],
+        columns=(
+            "delivery_id",
+            "notification_id",
+            "type",
+            "owner",
+            "endpoint",
+            "state",
+            "attempts",
+            "next_attempt_at",
+            "reason",
+        ),
+        empty="No deliveries.",
+    )
+
+
+@app.command("drain")
+def drain(
+    context: typer.Context,
+    seconds: Annotated[
+        float | None, typer.Option(help="End after so many seconds, whatever still waits.", min=0)
+    ] = None,
+) -> None:
+    """Send what waits, at every endpoint of BUFFER_ENDPOINTS. Safe to run again, and beside another drain.
+
+    Ctrl-C ends it behind what is under way.
+
+    Example: `buffer-pipeline notifications drain --seconds 30`
+    """
+    from buffer_pipeline.delivery.channel import configured_endpoints
+    from buffer_pipeline.delivery.drain import drain as drain_waiting
+    from buffer_pipeline.messages import Messages
+
+    output: Output = context.obj
+    with books() as (engine, settings), _logged_to_stderr(), _stopped_by_signals() as stop:
+        done = drain_waiting(
+            engine,
+            configured_endpoints(settings.endpoints),
+            Messages(templates=settings.templates, locale=settings.locale, time_zone=settings.time_zone),
+            stop=stop,
+            seconds_max=seconds,
+        )
+    text = f"Sent {done.sent:,}; to be tried again {done.retried:,}, given up {done.dead:,}."
+    if done.waiting:
+        since = "" if done.oldest_waiting is None else f", the oldest since {iso(done.oldest_waiting)}"
+        text += f" {done.waiting:,} wait{since}."
+    output.answer(present(asdict(done)), text=text)
+
+
+@app.command("replay")
+def replay(
+    context: typer.Context,
+    ids: Annotated[list[int] | None, typer.Option("--id", help="A delivery's id; may be repeated.")] = None,
+    since: Annotated[str | None, typer.Option(help="Given up at or after this time (ISO 8601).")] = None,
+    until: Annotated[str | None, typer.Option(help="Given up before this time (ISO 8601).")] = None,
+    endpoint: EndpointName = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that was ever given up.")] = False,
+) -> None:
+    """Let deliveries that were given up wait again, as if never tried. The next drain sends them.
+
+    Example: `buffer-pipeline notifications replay --since 2026-11-18T00:00Z --endpoint backend`
+    """
+    if (bool(ids) + (since is not None or until is not None) + everything) != 1:
+        raise typer.BadParameter("give --id, --since and --until, or --all")
+    output: Output = context.obj
+    began = None if since is None else parse_time("since", since)
+    ended = None if until is None else parse_time("until", until)
+    if began is not None and ended is not None and began >= ended:
+        raise InvalidInput(f"until {until}: must lie behind since {since}")
+    wanted = [require_id("delivery", each) for each in ids] if ids else None
+    replayed: list[int] = []
+    while True:
+        with one_transaction() as (connection, _, now):
+            batch = replay_dead(
+                connection,
+                now=now,
+                ids=wanted,
+                since=began,
+                until=ended,
+                endpoint=endpoint,
+                batch_limit=REPLAY_BATCH,
+            )
+        replayed += batch
+        if len(batch) < REPLAY_BATCH:
+            break
+    if wanted is not None and (missing := sorted(set(wanted) - set(replayed))):
+        output.remark(f"Not given up, so left as they are: {', '.join(map(str, missing))}.")
+    output.answer(
+        {"replayed": len(replayed), "delivery_ids": replayed},
+        text=f"{len(replayed):,} deliver{'y waits' if len(replayed) == 1 else 'ies wait'} again.",
+    )
+
+
+@app.command("preview")
+def preview(
+    context: typer.Context,
+    type_: Annotated[Type, typer.Argument(metavar="TYPE", help="Such as PAYMENT_RELEASED.")],
+    locale: Annotated[str | None, typer.Option(help="Of the reader; BUFFER_LOCALE without it.")] = None,
+    time_zone: Annotated[str | None, typer.Option(help="Of the reader; BUFFER_TIME_ZONE without it.")] = None,
+) -> None:
+    """Show a made-up notification as every channel would send it, to each reader that it has.
+
+    Example: `buffer-pipeline notifications preview PAYMENT_REFUNDED --locale fil_PH`
+    """
+    from buffer_pipeline.cli.previews import previews
+
+    output: Output = context.obj
+    shown = list(previews(load_settings(), type_.value, locale=locale, time_zone=time_zone))
+    texts = []
+    for each in shown:
+        reader = "payer" if each.to_payer else "payee"
+        texts.append(f"--- {each.endpoint} ({each.channel}), to the {reader} ---\n{each.text}".rstrip())
+    output.answer([asdict(each) for each in shown], text="\n\n".join(texts))
+
+
+@app.command("test-webhook")
+def send_to_webhook(
+    context: typer.Context,
+    url: Annotated[str, typer.Argument(help="Where to POST.")],
+    secret: Annotated[
+        str | None,
+        typer.Option(
+            envvar="BUFFER_WEBHOOK_SECRET",
+            help="whsec_…; without it that of the endpoint with this URL, or one that is made up and shown.",
+        ),
+    ] = None,
+    type_: Annotated[Type, typer.Option("--type", help="What to send.")] = Type.PAYMENT_RELEASED,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="The URL may be http:// and of a private network.")
+    ] = False,
+) -> None:
+    """Send one made-up notification, signed, and say what the receiver made of it. Books are not needed.
+
+    Its id is above 9,000,000,000,000,000, so that it is never taken for a repetition of a real one.
+
+    Example: `buffer-pipeline notifications test-webhook https://backend.example.com/notifications`
+    """
+    from buffer_pipeline.cli.previews import try_webhook
+
+    output: Output = context.obj
+    tried = try_webhook(load_settings(), url, secret=secret, type_=type_.value, allow_private=allow_private)
+    if tried.made_up_secret is not None:
+        output.remark(f"Signed with a secret made up for this test: {tried.made_up_secret}")
+    output.answer(asdict(tried), text=f"{tried.webhook_id}: {tried.outcome} after {tried.seconds:.2f} s.")
+    if not tried.delivered:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _logged_to_stderr() -> Iterator[None]:
+    """Show what the channel `log` and the drain say."""
+    logger = logging.getLogger("buffer_pipeline")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """Yield an event that SIGINT and SIGTERM set, instead of ending the process."""
+    stop = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,170 @@
+"""Made-up notifications: shown as each channel would send them, or sent to a receiver that is tried."""
+
+import asyncio
+import json
+import secrets
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol, runtime_checkable
+
+from sqlalchemy import create_engine
+
+from buffer_pipeline.contact import Contact
+from buffer_pipeline.delivery.channel import (
+    Endpoint,
+    GiveUp,
+    TryAgain,
+    configured_endpoints,
+    make_endpoint,
+)
+from buffer_pipeline.errors import InvalidInput, SettingError
+from buffer_pipeline.messages import Message, Messages, samples
+from buffer_pipeline.settings import EndpointSetting, Settings
+from buffer_pipeline.voice import find_locale, find_zone
+
+TEST_ID_FROM: Final = 9_000_000_000_000_000
+"""Below 2**53, which every JSON parser takes for a whole number, and above what an identity reaches."""
+
+ADDRESS: Final = "owner@example.com"
+
+# What channels need that are not configured, so that a preview shows every one.
+_STAND_INS: Final[dict[str, dict[str, Any]]] = {
+    "log": {},
+    "inbox": {},
+    "email": {"host": "localhost", "sender": "payments@example.com"},
+}
+
+
+@runtime_checkable
+class Previewing(Protocol):
+    """A channel that can show what it would send."""
+
+    def preview(self, message: Message) -> str:
+        """Return it as text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What one reader would get by one endpoint."""
+
+    endpoint: str
+    channel: str
+    to_payer: bool
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What a receiver made of a notification. `outcome` is a sentence for people."""
+
+    webhook_id: str
+    delivered: bool
+    outcome: str
+    seconds: float
+    made_up_secret: str | None
+
+
+def previews(
+    settings: Settings, type_: str, *, locale: str | None, time_zone: str | None
+) -> Iterator[Preview]:
+    """Yield a sample of a type by each configured endpoint, and by each channel that no endpoint has.
+
+    Raises:
+        InvalidInput: no such locale or time zone.
+        SettingError: BUFFER_ENDPOINTS or a template cannot be used.
+    """
+    if locale is not None and find_locale(locale) is None:
+        raise InvalidInput(f"locale {locale!r}: not one that Babel knows, such as en_PH or fil_PH")
+    if time_zone is not None and find_zone(time_zone) is None:
+        raise InvalidInput(f"time_zone {time_zone!r}: not in the IANA database, such as Asia/Manila")
+    messages = _renderer(settings)
+    shown = [
+        (setting.channel, endpoint)
+        for setting, endpoint in zip(
+            settings.endpoints, configured_endpoints(settings.endpoints), strict=True
+        )
+        if endpoint.types is None or type_ in endpoint.types
+    ]
+    have = {setting.channel for setting in settings.endpoints}
+    for name, options in _STAND_INS.items():
+        if name not in have:
+            shown.append((name, make_endpoint(EndpointSetting(name=name, channel=name, **options))))
+    for sample in samples(type_):
+        contact = Contact(owner=sample.owner, locale=locale, time_zone=time_zone, email=ADDRESS)
+        message = messages.render(sample, contact)
+        for channel, endpoint in shown:
+            yield Preview(
+                endpoint=endpoint.name,
+                channel=channel,
+                to_payer=sample.to_payer,
+                text=_preview(endpoint, message),
+            )
+        if "webhook" not in have:
+            yield Preview(
+                endpoint="webhook", channel="webhook", to_payer=sample.to_payer, text=_document(message)
+            )
+
+
+def try_webhook(
+    settings: Settings, url: str, *, secret: str | None, type_: str, allow_private: bool
+) -> Tried:
+    """Send a sample to a URL, with the options of the endpoint that has it where there is one.
+
+    Raises:
+        InvalidInput: the URL or the secret cannot be used.
+    """
+    made_up = None
+    options: dict[str, Any] = {}
+    for setting in settings.endpoints:
+        if setting.channel == "webhook" and setting.options.get("url") == url:
+            options = setting.options
+    if secret is not None:
+        options = {**options, "secrets": [secret]}
+    elif "secrets" not in options:
+        made_up = "whsec_" + b64encode(secrets.token_bytes(32)).decode()
+        options = {**options, "secrets": [made_up]}
+    options = {**options, "url": url, "allow_private": allow_private or options.get("allow_private", False)}
+    try:
+        endpoint = make_endpoint(EndpointSetting(name="test", channel="webhook", **options))
+    except SettingError as error:
+        raise InvalidInput(str(error).removeprefix("BUFFER_ENDPOINTS: endpoint test: ")) from None
+    number = TEST_ID_FROM + time.time_ns() // 1_000_000_000
+    sample = replace(next(samples(type_)), notification_id=number)
+    message = _renderer(settings).render(sample, None)
+    began = time.perf_counter()
+    failure = asyncio.run(_send(endpoint, message))
+    return Tried(
+        webhook_id=f"ntf_{number}",
+        delivered=failure is None,
+        outcome="delivered" if failure is None else failure,
+        seconds=round(time.perf_counter() - began, 3),
+        made_up_secret=made_up,
+    )
+
+
+async def _send(endpoint: Endpoint, message: Message) -> str | None:
+    # A webhook touches no database.
+    async with endpoint.channel.open(engine=create_engine("postgresql+psycopg://")) as sender:
+        try:
+            await sender.send(message)
+        except TryAgain as failure:
+            return f"not taken, and would be tried again: {failure.reason}"
+        except GiveUp as failure:
+            return f"refused for good: {failure.reason}"
+    return None
+
+
+def _preview(endpoint: Endpoint, message: Message) -> str:
+    if isinstance(endpoint.channel, Previewing):
+        return endpoint.channel.preview(message)
+    return _document(message)
+
+
+def _document(message: Message) -> str:
+    return json.dumps(message.payload, ensure_ascii=False, indent=2)
+
+
+def _renderer(settings: Settings) -> Messages:
+    return Messages(templates=settings.templates, locale=settings.locale, time_zone=settings.time_zone)

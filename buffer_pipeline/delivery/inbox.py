@@ -1,0 +1,143 @@
+"""The channel `inbox`: messages in a table of the books that the platform's app reads.
+
+What is sent at the same time is written by one statement in one transaction.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import ClassVar
+
+from pydantic import Field
+from sqlalchemy import Engine
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+
+from buffer_pipeline.database import first_line
+from buffer_pipeline.delivery.channel import ChannelOptions, GiveUp, Unavailable
+from buffer_pipeline.inbox import InboxMessage, add_to_inbox
+from buffer_pipeline.messages import Message
+
+_Pending = tuple[Message, asyncio.Future[None]]
+"""A message, and whoever waits for it."""
+
+
+class InboxOptions(ChannelOptions):
+    """Nothing of its own; as many at once as make one statement worth its while."""
+
+    concurrency: int = Field(default=200, ge=1, le=500)
+
+
+class InboxChannel:
+    """Writes into the owners' inboxes."""
+
+    Options: ClassVar[type[InboxOptions]] = InboxOptions
+    needs_address: ClassVar[bool] = False
+
+    def __init__(self, options: InboxOptions) -> None:
+        self.options = options
+
+    @asynccontextmanager
+    async def open(self, *, engine: Engine) -> AsyncIterator["InboxSender"]:
+        """Yield a sender that writes by `engine`; what it has begun is written when the context ends."""
+        sender = InboxSender(engine)
+        try:
+            yield sender
+        finally:
+            await sender.finish()
+
+    def preview(self, message: Message) -> str:
+        """Return the row as JSON."""
+        row = {
+            "notification_id": message.notification_id,
+            "owner": message.owner,
+            "type": message.type,
+            "title": message.title,
+            "body": message.text,
+        }
+        return json.dumps(row, ensure_ascii=False, indent=2)
+
+
+class InboxSender:
+    """Gathers what is sent while a transaction runs, and writes it in the next one."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._waiting: list[_Pending] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def send(self, message: Message) -> None:
+        """Return once the message is committed. A second time changes nothing.
+
+        Raises:
+            Unavailable: the database does not answer.
+            GiveUp: the database refuses this very message.
+        """
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((message, written))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_all())
+        await written
+
+    async def finish(self) -> None:
+        """Wait until what was begun is written."""
+        if self._writing is not None:
+            await self._writing
+
+    async def _write_all(self) -> None:
+        # Whoever is sent to in this turn of the loop joins the first transaction.
+        await asyncio.sleep(0)
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                await asyncio.to_thread(self._write, [message for message, _ in batch])
+            except (DataError, IntegrityError):
+                await self._write_one_by_one(batch)
+            except SQLAlchemyError as error:
+                _fail(batch, Unavailable, error)
+            else:
+                _succeed(batch)
+
+    async def _write_one_by_one(self, batch: Sequence[_Pending]) -> None:
+        for pair in batch:
+            try:
+                await asyncio.to_thread(self._write, [pair[0]])
+            except (DataError, IntegrityError) as error:
+                _fail([pair], GiveUp, error)
+            except SQLAlchemyError as error:
+                _fail([pair], Unavailable, error)
+            else:
+                _succeed([pair])
+
+    def _write(self, messages: Sequence[Message]) -> None:
+        with self._engine.begin() as connection:
+            # Fewer than given are new when an attempt is repeated whose answer was lost.
+            add_to_inbox(connection, [_row(message) for message in messages])
+
+
+def _row(message: Message) -> InboxMessage:
+    return InboxMessage(
+        notification_id=message.notification_id,
+        owner=message.owner,
+        type=message.type,
+        title=message.title,
+        body=message.text,
+        hold_id=message.payload["data"]["hold_id"],
+        backjob_id=message.payload["data"]["backjob_id"],
+        created_at=message.created_at,
+    )
+
+
+def _succeed(batch: Sequence[_Pending]) -> None:
+    for _, written in batch:
+        if not written.done():  # As one is that was cancelled.
+            written.set_result(None)
+
+
+def _fail(
+    batch: Sequence[_Pending], failure: type[GiveUp] | type[Unavailable], error: SQLAlchemyError
+) -> None:
+    reason = first_line(error) if isinstance(error, DBAPIError) else type(error).__name__
+    for _, written in batch:
+        if not written.done():
+            written.set_exception(failure(f"inbox: {reason}"))

@@ -1,0 +1,35 @@
+"""When a message that could not be sent is tried again, and when no more."""
+
+import random
+from datetime import datetime, timedelta
+from typing import Final
+
+FIRST_DELAY: Final = timedelta(seconds=10)
+DELAY_MAX: Final = timedelta(hours=6)
+DELAY_MIN: Final = timedelta(seconds=1)
+GIVE_UP_AFTER: Final = timedelta(days=3)
+
+
+def next_attempt(
+    *,
+    now: datetime,
+    attempts: int,
+    first_attempt_at: datetime | None,
+    after_seconds: float | None = None,
+    jitter: float | None = None,
+) -> datetime | None:
+    """Return when to try again after the attempt at `now`, None to give up.
+
+    Exponential with full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015): anywhere between
+    nothing and 10 s after the first attempt, twice as much after each other, 6 hours at most; not before
+    `after_seconds`, as far as that lies within 6 hours. `attempts` were made before this one, the first
+    at `first_attempt_at`; the last one is made three days after that. `jitter` is from 0 to 1.
+    """
+    last_at = (first_attempt_at or now) + GIVE_UP_AFTER
+    if now >= last_at:
+        return None
+    # Beyond 2 ** 20 it is the longest delay in any case.
+    ceiling: timedelta = min(DELAY_MAX, FIRST_DELAY * 2.0 ** min(attempts, 20))
+    delay = ceiling * (random.random() if jitter is None else jitter)  # noqa: S311 - spreads load
+    asked_for = min(DELAY_MAX, timedelta(seconds=min(after_seconds or 0.0, DELAY_MAX.total_seconds())))
+    return min(last_at, now + max(DELAY_MIN, delay, asked_for))

@@ -1,0 +1,254 @@
+"""The channel `webhook`: JSON by POST, signed as Standard Webhooks says (standardwebhooks.com)."""
+
+import asyncio
+import binascii
+import errno
+import ipaddress
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from pydantic import Field, SecretStr, field_validator, model_validator
+from sqlalchemy import Engine
+from standardwebhooks import Webhook
+
+from buffer_pipeline.delivery.channel import ChannelOptions, GiveUp, TryAgain, Unavailable
+from buffer_pipeline.messages import Message
+
+TRY_AGAIN: Final = frozenset({408, 409, 425, 429})
+SERVER_ERRORS: Final = range(500, 600)
+ANSWER_BYTES_MAX: Final = 64 * 1024
+"""What is read of an answer, so that its connection can be used again; a longer one is cut off."""
+EXCERPT_LENGTH_MAX: Final = 200
+
+_SECRET_BYTES: Final = range(24, 65)
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+class WebhookOptions(ChannelOptions):
+    """What an endpoint of this channel is told."""
+
+    url: str
+    secrets: tuple[SecretStr, ...] = Field(min_length=1, max_length=2)
+    """`whsec_` and base64. With two, every message carries a signature by each, for as long as receivers
+    take to change from one to the other."""
+    allow_private: bool = False
+    """Whether private, loopback and link-local addresses may be connected to, and http:// be used."""
+    ca_file: Path | None = None
+    """Certificates to trust in place of the system's, in PEM."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address_of_the_web(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
+        if not good or not value.isascii() or any(character <= " " for character in value):
+            raise ValueError("not a URL such as https://backend.example.com/notifications")
+        if "@" in parts.netloc or parts.fragment:
+            raise ValueError("must not have a user, a password or a fragment")
+        return value
+
+    @field_validator("secrets")
+    @classmethod
+    def _are_secrets(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in value:
+            text = secret.get_secret_value()
+            try:
+                length = len(binascii.a2b_base64(text.removeprefix("whsec_"), strict_mode=True))
+            except (binascii.Error, ValueError):
+                length = 0
+            if not text.startswith("whsec_") or length not in _SECRET_BYTES:
+                raise ValueError("each must be whsec_ and the base64 of 24 to 64 random bytes")
+        return value
+
+    @field_validator("ca_file")
+    @classmethod
+    def _is_there(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.create_default_context(cafile=value)
+            except (OSError, ssl.SSLError) as error:
+                raise ValueError(f"no certificates can be read from {value}: {error}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _stays_outside(self) -> "WebhookOptions":
+        if self.allow_private:
+            return self
+        parts = urlsplit(self.url)
+        if parts.scheme != "https":
+            raise ValueError("url: needs https://, or allow_private for a network of your own")
+        if is_private_literal(parts.hostname or ""):
+            raise ValueError(f"url: {parts.hostname} is a private address; allow_private allows it")
+        return self
+
+
+class PrivateAddress(OSError):
+    """A name leads to an address inside: refused before a packet is sent."""
+
+
+def is_private(address: str) -> bool:
+    """Return whether an IP address is none of the public internet's, in any of its disguises."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inner is None and ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            ip = inner
+    return not ip.is_global or ip.is_multicast
+
+
+def is_private_literal(host: str) -> bool:
+    """Return whether a URL's host is an IP address, and a private one."""
+    try:
+        return is_private(host)
+    except ValueError:
+        return False
+
+
+class WebhookChannel:
+    """Sends each message to one URL."""
+
+    Options: ClassVar[type[WebhookOptions]] = WebhookOptions
+    needs_address: ClassVar[bool] = False
+
+    def __init__(self, options: WebhookOptions) -> None:
+        self.options = options
+
+    @asynccontextmanager
+    async def open(self, *, engine: Engine) -> AsyncIterator["WebhookSender"]:  # noqa: ARG002 - a channel's signature
+        """Keep connections open between messages."""
+        options = self.options
+        connector = aiohttp.TCPConnector(
+            limit=options.concurrency,
+            ssl=ssl.create_default_context(cafile=options.ca_file),
+            # Called with each address that is about to be connected to, whoever resolved it.
+            socket_factory=_socket if options.allow_private else _public_socket,
+        )
+        async with aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=options.timeout_seconds),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            # A proxy of the environment would connect for us, to whatever address.
+            trust_env=False,
+        ) as session:
+            yield WebhookSender(options, session)
+
+
+class WebhookSender:
+    """The open channel."""
+
+    def __init__(self, options: WebhookOptions, session: aiohttp.ClientSession) -> None:
+        self._url = options.url
+        self._timeout_seconds = options.timeout_seconds
+        self._signers = [Webhook(secret.get_secret_value()) for secret in options.secrets]
+        self._session = session
+
+    async def send(self, message: Message) -> None:
+        """POST the message's payload; 2xx has it delivered.
+
+        Raises:
+            TryAgain, Unavailable: 408, 409, 425, 429, 5xx, or no answer.
+            GiveUp: any other answer; redirects are not followed.
+        """
+        body = json.dumps(message.payload, ensure_ascii=False, separators=(",", ":"))
+        try:
+            async with self._session.post(
+                self._url,
+                data=body.encode(),
+                headers=self.headers(message, body, now=datetime.now(UTC)),
+                allow_redirects=False,
+            ) as response:
+                status, headers = response.status, response.headers
+                excerpt = await _excerpt(response)
+        except TimeoutError:
+            raise Unavailable(f"no answer within {self._timeout_seconds:g} seconds") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"{type(error).__name__}: {error}") from None
+        judge(status, headers, excerpt)
+
+    def headers(self, message: Message, body: str, *, now: datetime) -> dict[str, str]:
+        """Return the headers, with a signature by each secret."""
+        webhook_id = f"ntf_{message.notification_id}"
+        return {
+            "content-type": "application/json",
+            "user-agent": "buffer-pipeline",
+            "webhook-id": webhook_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(signer.sign(webhook_id, now, body) for signer in self._signers),
+        }
+
+
+def judge(status: int, headers: Mapping[str, str], excerpt: str) -> None:
+    """Return for an answer that has the message delivered.
+
+    Raises:
+        TryAgain, Unavailable, GiveUp: as `WebhookSender.send`.
+    """
+    if 200 <= status < 300:  # noqa: PLR2004 - RFC 9110, 15.3
+        return
+    reason = f"HTTP {status}{f': {excerpt}' if excerpt else ''}"
+    after_seconds = retry_after(headers.get("Retry-After"), now=datetime.now(UTC))
+    if status in SERVER_ERRORS or status == 429:  # noqa: PLR2004 - Too Many Requests
+        raise Unavailable(reason, after_seconds)
+    if status in TRY_AGAIN:
+        raise TryAgain(reason, after_seconds)
+    if 300 <= status < 400:  # noqa: PLR2004 - RFC 9110, 15.4
+        raise GiveUp(f"HTTP {status}: redirects are not followed")
+    raise GiveUp(reason)
+
+
+def retry_after(value: str | None, *, now: datetime) -> float | None:
+    """Return the seconds that a Retry-After asks for, as a number or a date; None for what is neither."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
+
+
+async def _excerpt(response: aiohttp.ClientResponse) -> str:
+    """Return the answer's beginning in one line. Its status counts, whatever becomes of the rest."""
+    beginning = bytearray()
+    try:
+        while len(beginning) <= ANSWER_BYTES_MAX and (chunk := await response.content.read(ANSWER_BYTES_MAX)):
+            beginning += chunk
+        if len(beginning) > ANSWER_BYTES_MAX:
+            response.close()
+    except (aiohttp.ClientError, OSError, TimeoutError, asyncio.IncompleteReadError):
+        response.close()
+    return " ".join(bytes(beginning[: 4 * EXCERPT_LENGTH_MAX]).decode("utf-8", "replace").split())[
+        :EXCERPT_LENGTH_MAX
+    ]
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
+
+
+def _public_socket(address: tuple[Any, ...]) -> socket.socket:
+    host = str(address[4][0])
+    if is_private(host):
+        raise PrivateAddress(errno.EACCES, f"{host} is a private address; allow_private allows it")
+    return _socket(address)

@@ -1,0 +1,86 @@
+"""The words of messages: templates by type and language.
+
+They run in Jinja2's sandbox, for a folder of them may come from somebody else than the program. What others
+wrote into a title reaches a template as a value, never as a template.
+"""
+
+from typing import Any, Final
+
+from jinja2 import (
+    BaseLoader,
+    StrictUndefined,
+    Template,
+    TemplateError,
+    TemplateRuntimeError,
+    select_autoescape,
+)
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from buffer_pipeline.texts import lines_of, one_line, shorten
+from buffer_pipeline.voice import Voice
+
+TITLE_LENGTH_MAX: Final = 150
+TEXT_LENGTH_MAX: Final = 2_000
+
+HTML_TEMPLATE: Final = "message.html.j2"
+
+WRONG_IN_A_TEMPLATE: Final = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What evaluating somebody's template may raise."""
+
+
+class Words:
+    """The templates of a loader, by type and language. Each is read once."""
+
+    def __init__(self, loader: BaseLoader) -> None:
+        self._environment = ImmutableSandboxedEnvironment(
+            loader=loader,
+            autoescape=select_autoescape(enabled_extensions=("html.j2",), default=False),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._chosen: dict[tuple[str, str], Template] = {}
+
+    def render(self, type_: str, voice: Voice, facts: dict[str, Any]) -> tuple[str, str, str]:
+        """Return title, text and HTML."""
+        template = self._choose(type_, voice)
+        context = template.new_context(facts)
+        title = shorten(one_line(_block(template, "title", context)), TITLE_LENGTH_MAX)
+        text = shorten(lines_of(_block(template, "text", context)), TEXT_LENGTH_MAX)
+        html = self._html().render(heading=title, paragraphs=[line for line in text.split("\n") if line])
+        return title, text, html
+
+    def _html(self) -> Template:
+        key = (HTML_TEMPLATE, "")
+        if key not in self._chosen:
+            self._chosen[key] = self._environment.get_template(HTML_TEMPLATE)
+        return self._chosen[key]
+
+    def _choose(self, type_: str, voice: Voice) -> Template:
+        key = (type_, voice.name)
+        if key not in self._chosen:
+            stem = type_.lower()
+            languages = [f".{voice.name}", f".{voice.locale.language}", ""]
+            self._chosen[key] = self._environment.select_template(
+                [f"{stem}{language}.txt.j2" for language in languages]
+            )
+        return self._chosen[key]
+
+
+def _block(template: Template, name: str, context: Context) -> str:
+    if name not in template.blocks:
+        raise TemplateRuntimeError(f"{template.name} has no block {name}")
+    words = "".join(template.blocks[name](context))
+    if not words.strip():
+        raise TemplateRuntimeError(f"the block {name} of {template.name} is empty")
+    return words

@@ -1,0 +1,107 @@
+"""When a message is tried again, and the breaker: figures alone, without a clock or a network."""
+
+from datetime import datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from buffer_pipeline.delivery.breaker import Breaker
+from buffer_pipeline.delivery.retry import DELAY_MAX, DELAY_MIN, GIVE_UP_AFTER, next_attempt
+from buffer_pipeline_tests.conftest import NOON
+
+
+def after(attempts: int, *, jitter: float = 1.0, after_seconds: float | None = None) -> timedelta:
+    """Return the delay after an attempt, with `attempts` made before it."""
+    at = next_attempt(
+        now=NOON, attempts=attempts, first_attempt_at=NOON, jitter=jitter, after_seconds=after_seconds
+    )
+    assert at is not None
+    return at - NOON
+
+
+def test_delay_doubles_up_to_six_hours() -> None:
+    """10 s after the first attempt at most, twice as much after each, never more than 6 hours."""
+    assert [after(attempts).total_seconds() for attempts in (0, 1, 2, 11, 12, 500)] == [
+        10, 20, 40, 20_480, 21_600, 21_600,
+    ]  # fmt: skip
+
+
+def test_jitter_is_full() -> None:
+    """Anywhere between a second and the longest."""
+    assert [after(3, jitter=jitter).total_seconds() for jitter in (0.0, 0.25, 1.0)] == [1, 20, 80]
+
+
+def test_retry_after_is_the_least() -> None:
+    """As long as the receiver asks, bounded by six hours; a longer delay of ours stays."""
+    assert after(0, after_seconds=120) == timedelta(seconds=120)
+    assert after(5, after_seconds=1) == timedelta(seconds=320)
+    assert after(0, after_seconds=1e12) == timedelta(hours=6)
+
+
+@given(
+    attempts=st.integers(0, 10_000),
+    seconds=st.floats(0, GIVE_UP_AFTER.total_seconds(), exclude_max=True),
+    jitter=st.floats(0, 1),
+    asked=st.none() | st.floats(0, 1e15),
+)
+def test_next_attempt_is_later_and_not_after_three_days(
+    attempts: int, seconds: float, jitter: float, asked: float | None
+) -> None:
+    """Whatever came before: some time later, at most 6 hours, and the last attempt at three days."""
+    now = NOON + timedelta(seconds=seconds)
+
+    at = next_attempt(now=now, attempts=attempts, first_attempt_at=NOON, jitter=jitter, after_seconds=asked)
+
+    if now < NOON + GIVE_UP_AFTER:
+        assert at is not None
+        assert now < at <= min(now + DELAY_MAX, NOON + GIVE_UP_AFTER)
+        assert at >= min(now + DELAY_MIN, NOON + GIVE_UP_AFTER)
+
+
+def test_given_up_three_days_after_the_first() -> None:
+    """The attempt that fails at three days or later was the last."""
+    last = NOON + GIVE_UP_AFTER
+
+    assert next_attempt(now=last, attempts=20, first_attempt_at=NOON) is None
+    just_before = next_attempt(now=last - timedelta(microseconds=1), attempts=20, first_attempt_at=NOON)
+    assert isinstance(just_before, datetime)
+    assert just_before == last
+
+
+def test_breaker_opens_after_five_in_a_row() -> None:
+    """An answer in between begins the count anew."""
+    breaker = Breaker()
+    for _ in range(4):
+        breaker.failed(now=0)
+    breaker.succeeded()
+    for _ in range(4):
+        breaker.failed(now=0)
+    assert breaker.is_closed()
+
+    breaker.failed(now=0)
+
+    assert not breaker.is_closed()
+    assert [breaker.seconds_to_probe(now=now) for now in (0, 29, 30, 99)] == [30, 1, 0, 0]
+
+
+def test_probe_decides() -> None:
+    """One that fails opens it for another 30 seconds, one that is answered closes it."""
+    breaker = Breaker()
+    for _ in range(5):
+        breaker.failed(now=0)
+
+    breaker.failed(now=1)
+    assert breaker.seconds_to_probe(now=1) == 29
+    breaker.failed(now=31)
+    assert breaker.seconds_to_probe(now=31) == 30
+    breaker.succeeded()
+    assert breaker.is_closed()
+
+
+def test_receiver_that_asks_for_longer_is_left_alone_longer() -> None:
+    """Retry-After opens the breaker for as long."""
+    breaker = Breaker()
+    for _ in range(5):
+        breaker.failed(now=0, pause_seconds=90)
+
+    assert breaker.seconds_to_probe(now=0) == 90
