@@ -260,6 +260,11 @@ def list_deliveries(
     return [Delivery(**{**row, "state": DeliveryState(row["state"])}) for row in rows]
 
 
+def is_due(connection: AnyConnection, *, endpoints: Sequence[str], now: datetime) -> bool:
+    """Return whether there is anything to send now at one of these endpoints."""
+    return bool(fetch(connection, "outbox/find_due", endpoints=list(endpoints), now=now)[0]["due"])
+
+
 def delivery_figures(connection: AnyConnection) -> list[Figures]:
     """Return what waits and what is dead, by endpoint; endpoints with neither are not in it."""
     return [Figures(**row) for row in fetch(connection, "outbox/count_deliveries")]

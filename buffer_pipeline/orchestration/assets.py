@@ -1,10 +1,7 @@
 """The assets of a release run. Each op opens a transaction, calls one verb and reports metadata."""
 
-import logging
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NoReturn
@@ -15,17 +12,12 @@ from pydantic import Field
 from buffer_pipeline import reports
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.delivery.alerts import counted
-from buffer_pipeline.delivery.channel import configured_endpoints
-from buffer_pipeline.delivery.drain import drain
-from buffer_pipeline.delivery.log import logger as notifications_logger
 from buffer_pipeline.drain import BATCH_LIMIT, drain_matured
 from buffer_pipeline.errors import BooksOutOfBalance, InvalidInput
 from buffer_pipeline.inputs import parse_as_of
-from buffer_pipeline.messages import Messages
 from buffer_pipeline.orchestration.lineage import (
     BUFFERED,
     GROUP,
-    NOTIFICATION_COLUMNS,
     NOTIFICATIONS,
     OWNERS,
     RELEASED,
@@ -36,7 +28,6 @@ from buffer_pipeline.orchestration.lineage import (
 )
 from buffer_pipeline.orchestration.metadata import amount_metadata, amounts_text, table_metadata
 from buffer_pipeline.orchestration.resources import Books
-from buffer_pipeline.settings import load_settings
 
 RELEASE_POOL: Final = "release"
 
@@ -198,41 +189,6 @@ released_transactions: Final = _released_transactions.map_asset_specs(
 )
 
 
-@dg.multi_asset(
-    name="emit_notifications",
-    specs=[
-        dg.AssetSpec(
-            NOTIFICATIONS,
-            deps=[RELEASED],
-            description="What owners are told, delivered to the `log` channel: at least once, with a"
-            " stable id to dedupe on. Waits for the checks of `released_transactions`; what is not"
-            " delivered stays in the outbox and goes out with a later run.",
-            group_name=GROUP,
-            owners=OWNERS,
-            kinds={"postgres"},
-            tags=TAGS,
-            code_version="1",
-            freshness_policy=FRESH_FOR,
-            metadata=NOTIFICATION_COLUMNS,
-        )
-    ],
-)
-def release_notifications(books: dg.ResourceParam[Books]) -> dg.MaterializeResult[Any]:
-    """Deliver what waits."""
-    settings = load_settings()
-    messages = Messages(templates=settings.templates, locale=settings.locale, time_zone=settings.time_zone)
-    with _notifications_on_stderr():
-        drained = drain(books.engine, configured_endpoints(settings.endpoints), messages)
-    return dg.MaterializeResult(
-        metadata={
-            "sent": drained.sent,
-            "retried": drained.retried,
-            "dead": drained.dead,
-            "waiting": drained.waiting,
-        }
-    )
-
-
 @dg.asset(
     key=RUN_COUNTS,
     deps=[RELEASED, NOTIFICATIONS],
@@ -294,19 +250,3 @@ def do_not_retry(context: dg.OpExecutionContext | dg.AssetCheckExecutionContext)
     """Take back, for this run, the job's wish that a failed op be retried."""
     # `allow_retries=False` ends the retries of an op; those of a run go by its tags.
     context.instance.add_run_tags(context.run.run_id, {RETRY_FAILED_OPS_TAG: "false"})
-
-
-@contextmanager
-def _notifications_on_stderr() -> Iterator[None]:
-    """Write the notifications' lines to stderr, which Dagster keeps as the step's compute log."""
-    # Made here and not at import, since Dagster puts another stderr in place for the step.
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = notifications_logger.level
-    notifications_logger.addHandler(handler)
-    notifications_logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        notifications_logger.setLevel(level)
-        notifications_logger.removeHandler(handler)

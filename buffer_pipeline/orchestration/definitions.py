@@ -12,6 +12,7 @@ from buffer_pipeline.orchestration import (
     housekeeping,
     jobs,
     lineage,
+    notifications,
     report_assets,
     schedules,
     sensors,
@@ -30,7 +31,7 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
         assets=[
             *lineage.EXTERNAL,
             assets.released_transactions,
-            assets.release_notifications,
+            notifications.release_notifications,
             assets.release_counts,
             report_assets.hourly_release_counts,
             report_assets.daily_release_report,
@@ -46,6 +47,8 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
             jobs.count_hours,
             jobs.report_days,
             jobs.reconcile_books,
+            notifications.deliver_notifications,
+            notifications.replay_dead_letters,
             housekeeping.prune_runs,
         ],
         schedules=[
@@ -55,7 +58,12 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
             schedules.daily_reconciliation,
             housekeeping.daily_prune,
         ],
-        sensors=[sensors.stuck_frozen_payments, sensors.overdue_releases, failed_runs.failed_runs],
+        sensors=[
+            sensors.stuck_frozen_payments,
+            sensors.overdue_releases,
+            failed_runs.failed_runs,
+            notifications.waiting_notifications,
+        ],
         resources={**RESOURCES, **(resource_overrides or {})},
         # What is materialized by hand runs in one process too.
         executor=dg.in_process_executor,

@@ -7,11 +7,11 @@ import dagster as dg
 from buffer_pipeline.orchestration.assets import (
     RETRY_FAILED_OPS_TAG,
     release_counts,
-    release_notifications,
     released_transactions,
 )
 from buffer_pipeline.orchestration.checks import BLOCKING, books_reconciled, counts_equal_transactions
 from buffer_pipeline.orchestration.lineage import RELEASED
+from buffer_pipeline.orchestration.notifications import release_notifications
 from buffer_pipeline.orchestration.report_assets import daily_release_report, hourly_release_counts
 
 release_pending_payments: Final = dg.define_asset_job(

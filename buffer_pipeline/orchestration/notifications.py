@@ -1,0 +1,228 @@
+"""Notifications in Dagster: a release's own step, a sensor for the time between hours, the dead letters."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import dagster as dg
+from pydantic import Field
+
+from buffer_pipeline.database import database_clock
+from buffer_pipeline.delivery.channel import configured_endpoints
+from buffer_pipeline.delivery.drain import Drained, drain
+from buffer_pipeline.delivery.log import logger as notifications_logger
+from buffer_pipeline.errors import InvalidInput
+from buffer_pipeline.inputs import parse_time
+from buffer_pipeline.messages import Messages
+from buffer_pipeline.orchestration.assets import FRESH_FOR, refuse
+from buffer_pipeline.orchestration.lineage import (
+    GROUP,
+    NOTIFICATION_COLUMNS,
+    NOTIFICATIONS,
+    OWNERS,
+    RELEASED,
+    TAGS,
+)
+from buffer_pipeline.orchestration.metadata import table_metadata
+from buffer_pipeline.orchestration.resources import Books
+from buffer_pipeline.outbox import is_due, replay
+from buffer_pipeline.settings import load_settings
+
+DRAIN_SECONDS_MAX: Final = 120.0
+"""What a release gives its receivers: what they do not take meanwhile goes out between the hours."""
+
+REPLAY_BATCH: Final = 5_000
+
+DRAIN_TAG: Final = "buffer/notifications"
+
+_UNFINISHED: Final = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+def drain_outbox(books: Books) -> Drained:
+    """Send what is due to the endpoints of the settings, for `DRAIN_SECONDS_MAX` at most."""
+    settings = load_settings()
+    messages = Messages(templates=settings.templates, locale=settings.locale, time_zone=settings.time_zone)
+    with _notifications_on_stderr():
+        return drain(
+            books.engine,
+            configured_endpoints(settings.endpoints),
+            messages,
+            seconds_max=DRAIN_SECONDS_MAX,
+        )
+
+
+def drained_metadata(drained: Drained) -> dict[str, Any]:
+    """Return what a drain did and what it left, over all endpoints and at each."""
+    oldest = drained.oldest_waiting
+    return {
+        "sent": drained.sent,
+        "retried": drained.retried,
+        "dead": drained.dead,
+        "waiting": drained.waiting,
+        "oldest_waiting": "none" if oldest is None else dg.MetadataValue.timestamp(oldest),
+        **table_metadata(
+            "endpoints",
+            [
+                {
+                    "endpoint": name,
+                    "sent": tally.sent,
+                    "retried": tally.retried,
+                    "dead": tally.dead,
+                    "paused": "its receiver does not answer" if tally.paused else "",
+                }
+                for name, tally in sorted(drained.endpoints.items())
+            ],
+        ),
+    }
+
+
+@dg.multi_asset(
+    name="emit_notifications",
+    specs=[
+        dg.AssetSpec(
+            NOTIFICATIONS,
+            deps=[RELEASED],
+            description="What owners are told, sent to the endpoints of BUFFER_ENDPOINTS: at least once, in"
+            " order for each owner, with a stable id to dedupe on. Waits for the checks of"
+            " `released_transactions`. What a receiver does not take stays in the outbox and goes out"
+            " between the hours; no receiver can fail a release or hold it up.",
+            group_name=GROUP,
+            owners=OWNERS,
+            kinds={"postgres"},
+            tags=TAGS,
+            code_version="2",
+            freshness_policy=FRESH_FOR,
+            metadata=NOTIFICATION_COLUMNS,
+        )
+    ],
+)
+def release_notifications(books: dg.ResourceParam[Books]) -> dg.MaterializeResult[Any]:
+    """Send what the release has written, and whatever else waits."""
+    return dg.MaterializeResult(metadata=drained_metadata(drain_outbox(books)))
+
+
+@dg.op(
+    name="send_notifications",
+    out=dg.Out(dg.Nothing),
+    description="Sends what freezes, refunds, backjobs and retries have left since the last release.",
+    tags=TAGS,
+)
+def send_notifications(context: dg.OpExecutionContext, books: dg.ResourceParam[Books]) -> None:
+    """Send what is due."""
+    context.add_output_metadata(drained_metadata(drain_outbox(books)))
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    tags={DRAIN_TAG: "1"},
+    description="Sends the notifications that are due. Launched by `waiting_notifications`; safe beside a"
+    " release and beside another one.",
+)
+def deliver_notifications() -> None:
+    """Send in one op."""
+    send_notifications()
+
+
+class ReplayConfig(dg.Config):
+    """Which dead letters are to be sent again; one of the ways must be given."""
+
+    delivery_ids: list[int] = Field(
+        default=[], description="By id, as `buffer-pipeline notifications list --state DEAD` shows them."
+    )
+    since: str | None = Field(
+        default=None, description="Given up at or after this time: ISO 8601 with a zone."
+    )
+    until: str | None = Field(default=None, description="Given up before this time: ISO 8601 with a zone.")
+    endpoint: str | None = Field(default=None, description="Only those of this endpoint.")
+
+
+@dg.op(
+    name="replay",
+    out=dg.Out(dg.Nothing),
+    description="Lets deliveries that were given up wait again, as if never tried, and sends what is due.",
+    tags=TAGS,
+)
+def replay_op(context: dg.OpExecutionContext, config: ReplayConfig, books: dg.ResourceParam[Books]) -> None:
+    """Replay batch by batch, then send."""
+    if not config.delivery_ids and config.since is None and config.until is None:
+        refuse(context, "replay: needs delivery_ids, since or until")
+    if config.delivery_ids and (config.since is not None or config.until is not None):
+        refuse(context, "replay: needs delivery_ids, or since and until, not both")
+    try:
+        since = None if config.since is None else parse_time("since", config.since)
+        until = None if config.until is None else parse_time("until", config.until)
+    except InvalidInput as refusal:
+        refuse(context, str(refusal))
+    replayed = 0
+    while True:
+        with books.engine.begin() as connection:
+            batch = replay(
+                connection,
+                now=database_clock(connection),
+                ids=config.delivery_ids or None,
+                since=since,
+                until=until,
+                endpoint=config.endpoint,
+                batch_limit=REPLAY_BATCH,
+            )
+        replayed += len(batch)
+        if len(batch) < REPLAY_BATCH:
+            break
+    context.add_output_metadata({"replayed": replayed, **drained_metadata(drain_outbox(books))})
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    tags={DRAIN_TAG: "1"},
+    description="Sends dead letters again, by id or by when they were given up.",
+)
+def replay_dead_letters() -> None:
+    """Replay in one op."""
+    replay_op()
+
+
+@dg.sensor(
+    job=deliver_notifications,
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Launches `deliver_notifications` when something is due to be sent, so that whoever is"
+    " frozen, refunded or rejected between two hours hears of it within a minute.",
+)
+def waiting_notifications(
+    context: dg.SensorEvaluationContext, books: dg.ResourceParam[Books]
+) -> dg.RunRequest | dg.SkipReason:
+    """Ask the outbox, and whether somebody sends already."""
+    running = context.instance.get_run_records(
+        dg.RunsFilter(tags={DRAIN_TAG: "1"}, statuses=_UNFINISHED), limit=1
+    )
+    if running:
+        return dg.SkipReason(f"run {running[0].dagster_run.run_id} is sending already")
+    endpoints = [endpoint.name for endpoint in load_settings().endpoints]
+    with books.engine.begin() as connection:
+        due = is_due(connection, endpoints=endpoints, now=database_clock(connection))
+    if not due:
+        return dg.SkipReason("nothing is due to be sent")
+    return dg.RunRequest()
+
+
+@contextmanager
+def _notifications_on_stderr() -> Iterator[None]:
+    """Write the notifications' lines to stderr, which Dagster keeps as the step's compute log."""
+    # Made here and not at import, since Dagster puts another stderr in place for the step.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = notifications_logger.level
+    notifications_logger.addHandler(handler)
+    notifications_logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        notifications_logger.setLevel(level)
+        notifications_logger.removeHandler(handler)
