@@ -119,6 +119,14 @@ class Figures:
     oldest_waiting: datetime | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ToSend:
+    """Whether a notification is not dispatched yet, and whether a delivery has come due."""
+
+    new: bool
+    due: bool
+
+
 def dispatch(
     connection: AnyConnection, routes: Sequence[Route], *, batch_limit: int, now: datetime
 ) -> Dispatched:
@@ -260,9 +268,9 @@ def list_deliveries(
     return [Delivery(**{**row, "state": DeliveryState(row["state"])}) for row in rows]
 
 
-def is_due(connection: AnyConnection, *, endpoints: Sequence[str], now: datetime) -> bool:
-    """Return whether there is anything to send now at one of these endpoints."""
-    return bool(fetch(connection, "outbox/find_due", endpoints=list(endpoints), now=now)[0]["due"])
+def to_send(connection: AnyConnection, *, endpoints: Sequence[str], now: datetime) -> ToSend:
+    """Return what there is to send now, of it what goes to one of these endpoints."""
+    return ToSend(**fetch(connection, "outbox/find_due", endpoints=list(endpoints), now=now)[0])
 
 
 def delivery_figures(connection: AnyConnection) -> list[Figures]:

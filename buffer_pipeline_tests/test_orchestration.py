@@ -113,6 +113,8 @@ def test_the_definitions_are_these() -> None:
         "report_days",
         "reconcile_books",
         "prune_runs",
+        "deliver_notifications",
+        "replay_dead_letters",
     }
     assert schedules == {
         "hourly_release": ("0 * * * *", "UTC", "RUNNING"),
@@ -125,6 +127,7 @@ def test_the_definitions_are_these() -> None:
         "stuck_frozen_payments": ("RUNNING", 300),
         "overdue_releases": ("RUNNING", 300),
         "failed_runs": ("RUNNING", 30),
+        "waiting_notifications": ("RUNNING", 15),
     }
 
 
@@ -233,6 +236,8 @@ def test_a_run_releases_what_is_due_and_tells_the_payee(
         "retried": 0,
         "dead": 0,
         "waiting": 0,
+        "oldest_waiting": "none",
+        "endpoints": [{"endpoint": "log", "sent": 2, "retried": 0, "dead": 0, "paused": ""}],
     }
     lateness = released["lateness_max_seconds"]
     assert lateness == released["lateness_median_seconds"] > 0

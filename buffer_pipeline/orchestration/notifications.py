@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -27,11 +28,14 @@ from buffer_pipeline.orchestration.lineage import (
 )
 from buffer_pipeline.orchestration.metadata import table_metadata
 from buffer_pipeline.orchestration.resources import Books
-from buffer_pipeline.outbox import is_due, replay
+from buffer_pipeline.outbox import replay, to_send
 from buffer_pipeline.settings import load_settings
 
 DRAIN_SECONDS_MAX: Final = 120.0
 """What a release gives its receivers: what they do not take meanwhile goes out between the hours."""
+
+RETRY_SECONDS_MIN: Final = 60
+"""Between two runs for what an earlier one has left: while a receiver is down, one run a minute."""
 
 REPLAY_BATCH: Final = 5_000
 
@@ -199,16 +203,23 @@ def waiting_notifications(
     context: dg.SensorEvaluationContext, books: dg.ResourceParam[Books]
 ) -> dg.RunRequest | dg.SkipReason:
     """Ask the outbox, and whether somebody sends already."""
-    running = context.instance.get_run_records(
-        dg.RunsFilter(tags={DRAIN_TAG: "1"}, statuses=_UNFINISHED), limit=1
-    )
+    instance = context.instance
+    running = instance.get_run_records(dg.RunsFilter(tags={DRAIN_TAG: "1"}, statuses=_UNFINISHED), limit=1)
     if running:
         return dg.SkipReason(f"run {running[0].dagster_run.run_id} is sending already")
     endpoints = [endpoint.name for endpoint in load_settings().endpoints]
     with books.engine.begin() as connection:
-        due = is_due(connection, endpoints=endpoints, now=database_clock(connection))
-    if not due:
+        found = to_send(connection, endpoints=endpoints, now=database_clock(connection))
+    if found.new:
+        return dg.RunRequest()
+    if not found.due:
         return dg.SkipReason("nothing is due to be sent")
+    latest = instance.get_run_records(dg.RunsFilter(tags={DRAIN_TAG: "1"}), limit=1)
+    if latest and (latest[0].end_time or 0.0) > time.time() - RETRY_SECONDS_MIN:
+        return dg.SkipReason(
+            f"what is due was left by run {latest[0].dagster_run.run_id}, whose receivers did not answer or"
+            f" whose time was over; it is tried again {RETRY_SECONDS_MIN} seconds behind its end"
+        )
     return dg.RunRequest()
 
 

@@ -1,13 +1,26 @@
--- Whether anything is to be sent at :now: a notification that is not dispatched yet, or a delivery at one
--- of :endpoints that has come due and that nobody has leased.
+-- Whether anything is to be sent at :now. new: a notification is not dispatched yet. due: the first
+-- delivery of some owner at one of :endpoints has come due, and nobody has leased it; what waits behind
+-- one that has not come due cannot be sent before it.
+WITH
+lane_head AS (
+  SELECT DISTINCT ON (endpoint, owner)
+    next_attempt_at,
+    leased_until
+  FROM buffer.delivery
+  WHERE state = 'WAITING' AND endpoint = any(CAST(:endpoints AS text []))
+  ORDER BY endpoint, owner, delivery_id
+)
+
 SELECT
-  EXISTS(SELECT FROM buffer.notification WHERE notification.dispatched_at IS NULL)
-  OR EXISTS(
+  EXISTS(
     SELECT
-    FROM buffer.delivery
+    FROM buffer.notification
+    WHERE notification.dispatched_at IS NULL
+  ) AS new,
+  EXISTS(
+    SELECT
+    FROM lane_head
     WHERE
-      delivery.state = 'WAITING'
-      AND delivery.endpoint = any(CAST(:endpoints AS text []))
-      AND delivery.next_attempt_at <= CAST(:now AS timestamptz)
-      AND (delivery.leased_until IS NULL OR delivery.leased_until <= CAST(:now AS timestamptz))
+      lane_head.next_attempt_at <= CAST(:now AS timestamptz)
+      AND (lane_head.leased_until IS NULL OR lane_head.leased_until <= CAST(:now AS timestamptz))
   ) AS due
