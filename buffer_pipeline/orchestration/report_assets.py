@@ -116,7 +116,7 @@ def daily_release_report(context: dg.AssetExecutionContext, books: dg.ResourcePa
         with one_moment(books.engine) as connection:
             report = daily_report(connection, day=window.start.date())
         context.add_asset_metadata(
-            {**table_metadata("figures", report.table), **picture_metadata(report.plots, report.plot_titles)},
+            {**picture_metadata(report.plots, report.plot_titles), **table_metadata("figures", report.table)},
             asset_key=DAILY_REPORT,
             partition_key=key,
         )
