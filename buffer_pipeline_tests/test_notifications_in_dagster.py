@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
@@ -88,7 +89,15 @@ def test_a_release_sends_what_it_has_written(
     assert len(receiver.log) == 2
     shown = reported(result, "release_notifications")
     assert shown.pop("endpoints") == [
-        {"endpoint": "backend", "sent": 2, "retried": 0, "dead": 0, "paused": ""}
+        {
+            "endpoint": "backend",
+            "sent": 2,
+            "retried": 0,
+            "dead": 0,
+            "waiting": 0,
+            "dead_letters": 0,
+            "remark": "",
+        }
     ]
     assert shown == {"sent": 2, "retried": 0, "dead": 0, "waiting": 0, "oldest_waiting": "none"}
 
@@ -112,6 +121,54 @@ def test_a_broken_receiver_fails_no_release(
     assert (shown["sent"], shown["retried"], shown["dead"], shown["waiting"]) == (0, 1, 0, 2)
     assert shown["oldest_waiting"] < before.timestamp()
     assert reported(result, "release_counts")["holds_released"] == 1
+
+
+def test_a_wrong_setting_fails_no_release(
+    receiver: HTTPServer,
+    engine: Engine,
+    lasting_instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The release names the setting and goes on; the run between the hours fails with it."""
+    monkeypatch.setenv("BUFFER_TEMPLATES", str(tmp_path / "nowhere"))
+    with engine.begin() as connection:
+        hold_id = place_hold(connection)
+
+    result = release(lasting_instance)
+    between = run_job("deliver_notifications", lasting_instance, raise_on_error=False)
+
+    assert result.success
+    assert not receiver.log
+    shown = reported(result, "release_notifications")
+    assert shown["waiting"] == 2
+    assert shown["error"].startswith("BUFFER_TEMPLATES: ")
+    with engine.connect() as connection:
+        assert state_of(connection, hold_id) is HoldState.RELEASED
+    assert not between.success
+
+
+def test_an_endpoint_that_is_gone_is_named(
+    receiver: HTTPServer, engine: Engine, lasting_instance: dg.DagsterInstance
+) -> None:
+    """What waits at an endpoint that is no longer configured is shown, with the remark that it is not."""
+    receiver.expect_request("/hook").respond_with_data(status=204)
+    with engine.begin() as connection:
+        place_hold(connection)
+    dispatch_all(engine, ["backend", "former"])
+
+    result = run_job("deliver_notifications", lasting_instance)
+
+    event = next(
+        event
+        for event in result.all_node_events
+        if event.event_type_value == "STEP_OUTPUT" and event.node_name == "send_notifications"
+    )
+    table = event.step_output_data.metadata["endpoints"]
+    assert isinstance(table, dg.TableMetadataValue)
+    rows = {record.data["endpoint"]: record.data for record in table.records}
+    assert (rows["backend"]["sent"], rows["backend"]["waiting"], rows["backend"]["remark"]) == (1, 0, "")
+    assert (rows["former"]["waiting"], rows["former"]["remark"]) == (1, "not in BUFFER_ENDPOINTS")
 
 
 def test_what_comes_between_hours_is_sent_by_the_sensors_run(

@@ -237,7 +237,17 @@ def test_a_run_releases_what_is_due_and_tells_the_payee(
         "dead": 0,
         "waiting": 0,
         "oldest_waiting": "none",
-        "endpoints": [{"endpoint": "log", "sent": 2, "retried": 0, "dead": 0, "paused": ""}],
+        "endpoints": [
+            {
+                "endpoint": "log",
+                "sent": 2,
+                "retried": 0,
+                "dead": 0,
+                "waiting": 0,
+                "dead_letters": 0,
+                "remark": "",
+            }
+        ],
     }
     lateness = released["lateness_max_seconds"]
     assert lateness == released["lateness_median_seconds"] > 0
