@@ -1,15 +1,18 @@
 """Notifications in Dagster: what a release sends, what goes out between the hours, the dead letters."""
 
 import json
+import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import Any, Final
 
 import dagster as dg
 import pytest
 from pytest_httpserver import HTTPServer
 from sqlalchemy import Engine, func, select, update
+from werkzeug import Request, Response
 
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.hold import HoldState
@@ -19,6 +22,7 @@ from buffer_pipeline.outbox import to_send
 from buffer_pipeline.tables import delivery
 from buffer_pipeline_tests.builders import PAYEE, place_hold, state_of, wallet_of
 from buffer_pipeline_tests.runs import failure_of, release, reported
+from buffer_pipeline_tests.stack import first_line, free_port, serving
 
 SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SENSOR: Final = "waiting_notifications"
@@ -305,3 +309,27 @@ def test_a_wrong_replay_is_refused(
 
     assert not result.success
     assert fact in failure_of(result, "replay")
+
+
+def test_a_freeze_is_told_within_a_minute(
+    receiver: HTTPServer, engine: Engine, database_url: str, home: Path
+) -> None:
+    """On the real stack, with the default settings, less than a minute lies between commit and receiver."""
+    got = Event()
+
+    def take(request: Request) -> Response:
+        if json.loads(request.data)["type"] == "payment.frozen":
+            got.set()
+        return Response(status=204)
+
+    receiver.expect_request("/hook").respond_with_handler(take)
+    endpoints = os.environ["BUFFER_ENDPOINTS"]
+    with serving(
+        home, free_port(), sample=False, BUFFER_DATABASE_URL=database_url, BUFFER_ENDPOINTS=endpoints
+    ) as process:
+        first_line(process)
+
+        with engine.begin() as connection:
+            place_hold(connection, state=HoldState.FROZEN)
+
+        assert got.wait(60)
