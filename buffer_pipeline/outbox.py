@@ -160,23 +160,36 @@ def claim(
 ) -> list[Claimed]:
     """Lease what is due at an endpoint: whole lanes, by owner, each in the order in which it is to be sent.
 
-    A lane is what waits for one owner. It is claimed from its first delivery on or not at all, so two
-    claims never hold one owner's deliveries at the same time. `after_owner` goes through the owners in
-    turn; an answer of none at "" means that nothing is due.
+    A lane is what waits for one owner. It is claimed from its first delivery on, while nothing of it is
+    leased, or not at all, so two claims never hold one owner's deliveries at the same time. `after_owner`
+    goes through the owners in turn; an answer of none at "" means that nothing is due.
     """
     lease = uuid.uuid4()
-    rows = fetch(
-        connection,
-        "outbox/claim_deliveries",
-        endpoint=endpoint,
-        after_owner=after_owner,
-        owners_limit=owners_limit,
-        per_owner_limit=per_owner_limit,
-        lease=lease,
-        lease_seconds=lease_seconds,
-        now=now,
-    )
-    return [_claimed(dict(row), lease) for row in rows]
+    while True:
+        lanes = fetch(
+            connection,
+            "outbox/lock_lanes",
+            endpoint=endpoint,
+            after_owner=after_owner,
+            owners_limit=owners_limit,
+            now=now,
+        )
+        if not lanes:
+            return []
+        rows = fetch(
+            connection,
+            "outbox/claim_deliveries",
+            endpoint=endpoint,
+            owners=[lane["owner"] for lane in lanes],
+            per_owner_limit=per_owner_limit,
+            lease=lease,
+            lease_seconds=lease_seconds,
+            now=now,
+        )
+        if rows:
+            return [_claimed(dict(row), lease) for row in rows]
+        # All of them were leased since, or later ones of theirs are; others may stand behind them.
+        after_owner = lanes[-1]["owner"]
 
 
 def _claimed(row: dict[str, object], lease: uuid.UUID) -> Claimed:

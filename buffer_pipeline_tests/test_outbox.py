@@ -2,6 +2,7 @@
 
 import re
 import threading
+import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -11,7 +12,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, insert, select, text
 
-from buffer_pipeline.database import migrate, statement_text
+from buffer_pipeline.database import fetch, migrate, statement_text
 from buffer_pipeline.outbox import (
     Claimed,
     DeliveryState,
@@ -289,6 +290,80 @@ def test_claim_that_comes_late_sees_what_was_leased_since(engine: Engine) -> Non
     assert answers == [[]]
 
 
+def test_replay_while_a_claim_is_not_committed_gives_no_delivery_to_two(engine: Engine) -> None:
+    """The first of the lane comes back by replay: whoever claims then takes nothing that the other holds."""
+    with engine.begin() as connection:
+        notify(connection, *["worker-17"] * 4)
+        dispatch_all(connection)
+        first = claim_from(connection, each=1)
+        settle(connection, all_as(first, Outcome.DEAD, reason="no"), now=NOON)
+    with engine.connect() as one, engine.connect() as two, engine.connect() as three:
+        one.begin()
+        held = claim_from(one)
+        with engine.begin() as connection:
+            assert len(replay(connection, now=NOON, batch_limit=9)) == 1
+        two.begin()
+        beside = claim_from(two)
+        one.commit()
+        behind = claim_from(two)
+        two.commit()
+        three.begin()
+        settled = settle(three, all_as(held, Outcome.DELIVERED), now=NOON)
+        again = claim_from(three)
+        three.commit()
+
+    assert (len(held), beside, behind, settled) == (3, [], [], 3)
+    assert ids_of(again) == ids_of(first)
+
+
+def test_claim_that_saw_the_lane_before_another_leased_it_takes_nothing(engine: Engine) -> None:
+    """What was seen before the lock counts for nothing: the other's lease is looked for behind it."""
+    with engine.begin() as connection:
+        notify(connection, *["worker-17"] * 4)
+        dispatch_all(connection)
+        settle(connection, all_as(claim_from(connection, each=1), Outcome.DEAD, reason="no"), now=NOON)
+    with engine.connect() as one, engine.connect() as two:
+        one.begin()
+        held = claim_from(one)
+        with engine.begin() as connection:
+            replay(connection, now=NOON, batch_limit=9)
+        one.commit()
+        two.begin()
+        # As `claim` has it when the lane was free at the lock, with what the lock's statement saw long ago.
+        beside = fetch(
+            two,
+            "outbox/claim_deliveries",
+            endpoint="backend",
+            owners=["worker-17"],
+            per_owner_limit=100,
+            lease=uuid.uuid4(),
+            lease_seconds=LEASE,
+            now=NOON,
+        )
+
+    assert (len(held), list(beside)) == (3, [])
+
+
+def test_lane_is_claimed_by_one_however_much_is_replayed_before_what_is_out(connection: Connection) -> None:
+    """With more replayed than a claim takes, the leased ones behind it still hold the lane."""
+    notify(connection, *["worker-17"] * 20, "worker-18")
+    dispatch_all(connection)
+    settle(
+        connection,
+        all_as(claim_from(connection, owners=1, each=16), Outcome.DEAD, reason="no"),
+        now=NOON,
+    )
+    out = claim_from(connection, owners=1, each=16)
+    assert len(replay(connection, now=NOON, batch_limit=99)) == 16
+
+    beside = claim_from(connection, owners=1, each=16)
+    after = claim_from(connection, owners=1, each=16, now=NOON + timedelta(seconds=LEASE))
+
+    assert [each.notification.owner for each in out] == ["worker-17"] * 4
+    assert [each.notification.owner for each in beside] == ["worker-18"]
+    assert [each.notification.owner for each in after] == ["worker-17"] * 16
+
+
 # ---- settle
 
 
@@ -500,22 +575,36 @@ def test_claim_walks_no_further_than_it_takes(engine: Engine) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("ANALYZE buffer.delivery"))
 
+    lanes = {"endpoint": "backend", "after_owner": "", "owners_limit": 10, "now": NOON}
     with engine.connect() as connection:
-        plan = connection.execute(
-            text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement_text('outbox/claim_deliveries')}"),
-            {
-                "endpoint": "backend",
-                "after_owner": "",
-                "owners_limit": 10,
-                "per_owner_limit": 3,
-                "lease": "00000000-0000-0000-0000-000000000001",
-                "lease_seconds": 60,
-                "now": NOON,
-            },
-        ).scalar_one()
+        owners = list(connection.scalars(text(statement_text("outbox/lock_lanes")), lanes))
+        plans = [
+            connection.execute(
+                text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement_text(name)}"), parameters
+            ).scalar_one()
+            for name, parameters in (
+                ("outbox/lock_lanes", lanes),
+                (
+                    "outbox/claim_deliveries",
+                    {
+                        "endpoint": "backend",
+                        "owners": owners,
+                        "per_owner_limit": 3,
+                        "lease": "00000000-0000-0000-0000-000000000001",
+                        "lease_seconds": 60,
+                        "now": NOON,
+                    },
+                ),
+            )
+        ]
 
-    most = max(node["Actual Rows"] * node["Actual Loops"] for node in nodes(plan[0]["Plan"]))
-    assert most <= 100
+    assert len(owners) == 10
+    for plan in plans:
+        most = max(
+            (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            for node in nodes(plan[0]["Plan"])
+        )
+        assert most <= 100
 
 
 def test_books_of_the_log_channel_go_on(engine: Engine) -> None:

@@ -1,85 +1,54 @@
--- Leases the first waiting deliveries of at most :owners_limit owners behind :after_owner at an endpoint,
--- at most :per_owner_limit for each, in the order in which they are to be sent.
--- An owner whose first delivery is not due or is leased, or that another transaction is claiming, is
--- passed over whole: what comes first is delivered first. Walks from owner to owner by the index, so
--- that neither a long lane nor many deliveries that are not due cost more than one step each.
--- Locks each owner's first delivery, passing over locked ones; then those that follow it.
-WITH RECURSIVE lane (owner) AS (
-  (
-    SELECT delivery.owner
-    FROM buffer.delivery
-    WHERE delivery.state = 'WAITING' AND delivery.endpoint = :endpoint AND delivery.owner > :after_owner
-    ORDER BY delivery.owner
-    LIMIT 1
-  )
-  UNION ALL
-  SELECT
-    (
-      SELECT delivery.owner
-      FROM buffer.delivery
-      WHERE delivery.state = 'WAITING' AND delivery.endpoint = :endpoint AND delivery.owner > lane.owner
-      ORDER BY delivery.owner
-      LIMIT 1
-    )
-  FROM lane
-  WHERE lane.owner IS NOT NULL
-),
-head AS MATERIALIZED (
+-- Leases the first waiting deliveries of :owners at an endpoint, at most :per_owner_limit for each, in the
+-- order in which they are to be sent. Run behind lock_lanes, which locked the lanes of these owners: what
+-- another transaction leased before is seen here, as this statement begins after its lock was let go.
+-- An owner whose first delivery is not due, or of whom anything at all is leased (later ones may be, when
+-- the first came back by replay), is passed over whole: what comes first is delivered first, and by one.
+-- Locks each owner's first delivery, passing over one that is being settled; then those that follow it.
+WITH head AS MATERIALIZED (
   SELECT first.delivery_id
-  FROM lane
-  CROSS JOIN LATERAL (
-    SELECT
-      delivery.delivery_id,
-      delivery.next_attempt_at,
-      delivery.leased_until
+  FROM unnest(CAST(:owners AS text [])) AS lane (owner)
+  CROSS JOIN LATERAL ( -- noqa: ST05
+    SELECT delivery.delivery_id
     FROM buffer.delivery
     WHERE delivery.state = 'WAITING' AND delivery.endpoint = :endpoint AND delivery.owner = lane.owner
     ORDER BY delivery.owner, delivery.delivery_id
     LIMIT 1
   ) AS first
-  WHERE
-    first.next_attempt_at <= CAST(:now AS timestamptz)
-    AND (first.leased_until IS NULL OR first.leased_until <= CAST(:now AS timestamptz))
-  -- No ORDER BY: it would walk over every owner, where the walk is in order anyway and ends here.
-  LIMIT :owners_limit -- noqa: AM09
+  WHERE NOT EXISTS (
+    SELECT FROM buffer.delivery
+    WHERE
+      delivery.state = 'WAITING'
+      AND delivery.endpoint = :endpoint
+      AND delivery.owner = lane.owner
+      AND delivery.leased_until > CAST(:now AS timestamptz)
+  )
 ),
 locked AS MATERIALIZED (
   SELECT
     delivery.delivery_id,
     delivery.owner
   FROM buffer.delivery
-  -- Looked at again behind the lock: another claim may have had it since.
   WHERE
     delivery.delivery_id = any(ARRAY(SELECT head.delivery_id FROM head))
     AND delivery.state = 'WAITING'
     AND delivery.next_attempt_at <= CAST(:now AS timestamptz)
-    AND (delivery.leased_until IS NULL OR delivery.leased_until <= CAST(:now AS timestamptz))
   ORDER BY delivery.delivery_id
   FOR NO KEY UPDATE SKIP LOCKED
 ),
 chain AS MATERIALIZED (
-  SELECT following.delivery_ids
+  SELECT following.delivery_id
   FROM locked
-  CROSS JOIN LATERAL ( -- noqa: ST05
-    SELECT
-      array_agg(waiting.delivery_id) AS delivery_ids,
-      bool_or(waiting.leased_until > CAST(:now AS timestamptz)) AS leased
-    FROM (
-      SELECT
-        delivery.delivery_id,
-        delivery.leased_until
-      FROM buffer.delivery
-      WHERE
-        delivery.state = 'WAITING'
-        AND delivery.endpoint = :endpoint
-        AND delivery.owner = locked.owner
-        AND delivery.delivery_id >= locked.delivery_id
-      ORDER BY delivery.owner, delivery.delivery_id
-      LIMIT :per_owner_limit
-    ) AS waiting
+  CROSS JOIN LATERAL (
+    SELECT delivery.delivery_id
+    FROM buffer.delivery
+    WHERE
+      delivery.state = 'WAITING'
+      AND delivery.endpoint = :endpoint
+      AND delivery.owner = locked.owner
+      AND delivery.delivery_id >= locked.delivery_id
+    ORDER BY delivery.owner, delivery.delivery_id
+    LIMIT :per_owner_limit
   ) AS following
-  -- Somebody sends the later ones: a first one that came back by replay waits for that.
-  WHERE following.leased IS NOT TRUE
 ),
 leased AS (
   UPDATE buffer.delivery
@@ -87,9 +56,7 @@ leased AS (
     lease = CAST(:lease AS uuid),
     leased_until = CAST(:now AS timestamptz) + CAST(:lease_seconds AS double precision) * interval '1 second'
   WHERE
-    delivery.delivery_id = any(
-      ARRAY(SELECT unnest(chain.delivery_ids) FROM chain)
-    )
+    delivery.delivery_id = any(ARRAY(SELECT chain.delivery_id FROM chain))
     AND delivery.state = 'WAITING'
   RETURNING delivery.delivery_id, delivery.notification_id, delivery.attempts, delivery.first_attempt_at
 )
