@@ -12,7 +12,6 @@ from jinja2 import (
     Template,
     TemplateError,
     TemplateRuntimeError,
-    select_autoescape,
 )
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -41,14 +40,9 @@ class Words:
     """The templates of a loader, by type and language. Each is read once."""
 
     def __init__(self, loader: BaseLoader) -> None:
-        self._environment = ImmutableSandboxedEnvironment(
-            loader=loader,
-            autoescape=select_autoescape(enabled_extensions=("html.j2",), default=False),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
+        # By who includes a part and not by the part's own name: one environment each.
+        self._for_text = _environment(loader, escapes=False)
+        self._for_html = _environment(loader, escapes=True)
         self._chosen: dict[tuple[str, str], Template] = {}
 
     def render(self, type_: str, voice: Voice, facts: dict[str, Any]) -> tuple[str, str, str]:
@@ -63,7 +57,7 @@ class Words:
     def _html(self) -> Template:
         key = (HTML_TEMPLATE, "")
         if key not in self._chosen:
-            self._chosen[key] = self._environment.get_template(HTML_TEMPLATE)
+            self._chosen[key] = self._for_html.get_template(HTML_TEMPLATE)
         return self._chosen[key]
 
     def _choose(self, type_: str, voice: Voice) -> Template:
@@ -71,10 +65,21 @@ class Words:
         if key not in self._chosen:
             stem = type_.lower()
             languages = [f".{voice.name}", f".{voice.locale.language}", ""]
-            self._chosen[key] = self._environment.select_template(
+            self._chosen[key] = self._for_text.select_template(
                 [f"{stem}{language}.txt.j2" for language in languages]
             )
         return self._chosen[key]
+
+
+def _environment(loader: BaseLoader, *, escapes: bool) -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(
+        loader=loader,
+        autoescape=escapes,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
 
 
 def _block(template: Template, name: str, context: Context) -> str:

@@ -449,6 +449,23 @@ def test_a_part_may_be_included(tmp_path: Path) -> None:
     assert message.text == "₱1,250.50. Your market, job-8"
 
 
+def test_markup_is_escaped_in_what_the_html_includes(tmp_path: Path) -> None:
+    """A part is escaped by who includes it, whatever its name ends in: raw in text, escaped in HTML."""
+    folder = written(
+        tmp_path,
+        payment_released__txt="{% block title %}x{% endblock %}"
+        "{% block text %}{{ work }}{% set paragraphs = [work] %}{% include 'footer.j2' %}{% endblock %}",
+        message__html="{{ heading }}{% include 'footer.j2' %}",
+        footer="<i>{{ paragraphs[0] }}</i>",
+    )
+
+    message = Messages(templates=folder).render(sample(title="<img src=x onerror=alert(1)>"), None)
+
+    assert message.text == "'<img src=x onerror=alert(1)>'<i>'<img src=x onerror=alert(1)>'</i>"
+    assert "<img" not in message.html
+    assert "x<i>&#39;&lt;img src=x onerror=alert(1)&gt;&#39;" in message.html
+
+
 def test_a_folder_overrides_the_html(tmp_path: Path) -> None:
     """The frame of mails is a template like the others, and escapes what it is given."""
     folder = written(tmp_path, message__html="<main>{{ heading }}{{ paragraphs[0] }}</main>")
