@@ -346,6 +346,32 @@ def test_receiver_that_hangs_does_not_hold_the_others(engine: Engine) -> None:
     assert all(seen)
 
 
+def test_what_is_written_during_a_drain_does_not_wait_for_a_slow_receiver(engine: Engine) -> None:
+    """It reaches those who had finished long before, while the slow one still has a backlog."""
+    notify(engine, *["worker-17"] * 5)
+    good, slow = Recorder(), Recorder()
+    finished, through = threading.Event(), threading.Event()
+    seen: list[bool] = []
+
+    async def note(message: Message) -> None:
+        if len(good.got) == 4:
+            finished.set()
+        if message.owner == "worker-18":
+            through.set()
+
+    async def wait_for_the_newcomer(_: Message) -> None:
+        if not seen:
+            await asyncio.to_thread(finished.wait, WAIT_SECONDS_MAX)
+            await asyncio.to_thread(notify, engine, "worker-18")
+        seen.append(await asyncio.to_thread(through.wait, WAIT_SECONDS_MAX))
+
+    good.answer, slow.answer = note, wait_for_the_newcomer
+    drained = drain(engine, [endpoint(good, "good"), endpoint(slow, "slow", timeout_seconds=30)], MESSAGES)
+
+    assert seen == [True] * 6
+    assert (drained.endpoints["good"].sent, drained.endpoints["slow"].sent) == (6, 6)
+
+
 def test_row_goes_through_three_days_of_failures_to_the_dead_and_back(engine: Engine) -> None:
     """Tried at ever longer intervals for three days, then dead with its last reason; replayed, it is sent."""
     notify(engine, "worker-17")

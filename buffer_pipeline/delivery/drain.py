@@ -25,6 +25,7 @@ from buffer_pipeline.outbox import (
     Claimed,
     Notification,
     Outcome,
+    Route,
     Settlement,
     claim,
     delivery_figures,
@@ -34,6 +35,8 @@ from buffer_pipeline.outbox import (
 
 BOOKS_THREADS: Final = 4
 DISPATCH_LIMIT: Final = 5_000
+DISPATCH_SECONDS: Final = 1.0
+"""What is written during a drain waits about so long for the endpoints that still send or send again."""
 OWNERS_LIMIT: Final = 64
 PER_OWNER_LIMIT: Final = 16
 SETTLE_LIMIT: Final = 200
@@ -89,6 +92,8 @@ def drain(
 ) -> Drained:
     """Dispatch what is new and send what is due, everywhere at once, until nothing is.
 
+    While any endpoint still sends, what is written meanwhile is dispatched too, and goes out everywhere.
+
     At least once, each owner's messages at an endpoint in order: what was sent and not settled is sent
     again, with the same id. Two drainers never send the same delivery at the same time. A receiver that
     fails holds back its own endpoint alone, and raises nothing. `stop` and `seconds_max` end it early,
@@ -99,12 +104,6 @@ def drain(
     def is_over() -> bool:
         return (stop is not None and stop.is_set()) or (ends_at is not None and time.monotonic() >= ends_at)
 
-    routes = [endpoint.route for endpoint in endpoints]
-    while not is_over():
-        with engine.begin() as connection:
-            done = dispatch(connection, routes, batch_limit=DISPATCH_LIMIT, now=clock(connection))
-        if done.notifications < DISPATCH_LIMIT:
-            break
     with ThreadPoolExecutor(BOOKS_THREADS, "books") as books:
         tallies = asyncio.run(_drain_all(_Drain(engine, messages, clock, is_over, books), endpoints))
     with engine.begin() as connection:
@@ -135,43 +134,105 @@ class _Drain:
         """Run what talks to the database beside the loop."""
         return await asyncio.get_running_loop().run_in_executor(self.books, work)
 
+    def dispatch_all(self, routes: Sequence[Route]) -> int:
+        """Dispatch what is new; return how many deliveries that made."""
+        deliveries = 0
+        while not self.is_over():
+            with self.engine.begin() as connection:
+                done = dispatch(connection, routes, batch_limit=DISPATCH_LIMIT, now=self.clock(connection))
+            deliveries += done.deliveries
+            if done.notifications < DISPATCH_LIMIT:
+                break
+        return deliveries
+
 
 async def _drain_all(shared: _Drain, endpoints: Sequence[Endpoint]) -> dict[str, Tally]:
+    routes = [endpoint.route for endpoint in endpoints]
+    await shared.in_books(partial(shared.dispatch_all, routes))
     company = _Company(len(endpoints))
     runs = [_EndpointDrain(shared, endpoint, company) for endpoint in endpoints]
     async with asyncio.TaskGroup() as tasks:
         for run in runs:
             tasks.create_task(run.run())
+        tasks.create_task(_dispatch_in_time(shared, routes, company))
     return {run.endpoint.name: run.tally for run in runs}
 
 
+async def _dispatch_in_time(shared: _Drain, routes: Sequence[Route], company: "_Company") -> None:
+    """Dispatch again and again for as long as anybody sends, and call back those who had finished."""
+    while not await company.has_ended(within_seconds=DISPATCH_SECONDS) and not shared.is_over():
+        if await shared.in_books(partial(shared.dispatch_all, routes)):
+            company.call_back()
+
+
 class _Company:
-    """Who still sends: an endpoint that is left alone waits for its probe only while others send."""
+    """Who still sends. It has ended, for good, once nobody does.
+
+    An endpoint that is left alone waits for its probe only while others send; one that found nothing due
+    rests until something is dispatched, likewise.
+    """
 
     def __init__(self, sending: int) -> None:
         self._sending = sending
-        self._alone = asyncio.Event()
+        self._resting = 0
+        self._changed = asyncio.Event()
+        self.calls = 0
+        """How often those who rest were called back."""
 
     def leave(self) -> None:
+        """Send no more."""
         self._sending -= 1
         if self._sending == 0:
-            self._alone.set()
+            self._tell()
+
+    def call_back(self) -> None:
+        """Count those who rest as sending again, before they know: it must not end beneath them."""
+        if self._sending > 0:
+            self._sending, self._resting = self._sending + self._resting, 0
+            self.calls += 1
+            self._tell()
+
+    async def has_ended(self, *, within_seconds: float) -> bool:
+        """Wait for the end; return whether it came."""
+        ends_at = time.monotonic() + within_seconds
+        while self._sending > 0 and (left := ends_at - time.monotonic()) > 0:
+            await self._change(left)
+        return self._sending == 0
 
     async def waited(self, seconds: float, is_over: Callable[[], bool]) -> bool:
         """Wait, without being counted; return False, at once, when nobody sends any more."""
         self.leave()
         ends_at = time.monotonic() + seconds
         while (left := ends_at - time.monotonic()) > 0:
-            if self._alone.is_set() or is_over():
+            if self._sending == 0 or is_over():
                 return False
-            try:
-                await asyncio.wait_for(self._alone.wait(), min(left, 1.0))
-            except TimeoutError:
-                continue
-        if self._alone.is_set():
+            await self._change(left)
+        if self._sending == 0:
             return False
         self._sending += 1
         return True
+
+    async def rested(self, calls: int, is_over: Callable[[], bool]) -> bool:
+        """Wait for another call than these; return False when nobody sends any more."""
+        if self.calls != calls:
+            return True
+        self._resting += 1
+        self.leave()
+        while self.calls == calls:
+            if self._sending == 0 or is_over():
+                self._resting -= 1
+                return False
+            await self._change(1.0)
+        return True
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _change(self, seconds_max: float) -> None:
+        """Wait for a change, for a second at most: nobody says when a drain is over."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), min(seconds_max, 1.0))
 
 
 @dataclass(frozen=True)
@@ -225,18 +286,20 @@ class _EndpointDrain:
         await self._settle_all()
 
     async def _claim_all(self) -> None:
-        """Claim lane after lane, round after round, until a round finds nothing due."""
+        """Claim lane after lane, round after round, until a round finds nothing due and nobody else sends."""
         while not self._shared.is_over():
+            calls = self._company.calls
             if not self._breaker.is_closed():
                 seconds = self._breaker.seconds_to_probe(now=time.monotonic())
                 if not await self._company.waited(seconds, self._shared.is_over):
                     self.tally.paused = True
                     return
-                if not await self._claim_once("", owners_limit=1, per_owner_limit=1):
-                    break
+                found = await self._claim_once("", owners_limit=1, per_owner_limit=1) is not None
                 await self._let_all_through()
-            elif not await self._claim_round():
-                break
+            else:
+                found = await self._claim_round()
+            if not found and not await self._company.rested(calls, self._shared.is_over):
+                return
         self._company.leave()
 
     async def _claim_round(self) -> bool:
