@@ -32,10 +32,11 @@ def test_jitter_is_full() -> None:
 
 
 def test_retry_after_is_the_least() -> None:
-    """As long as the receiver asks, bounded by six hours; a longer delay of ours stays."""
+    """As long as the receiver asks, bounded by the three days alone; a longer delay of ours stays."""
     assert after(0, after_seconds=120) == timedelta(seconds=120)
     assert after(5, after_seconds=1) == timedelta(seconds=320)
-    assert after(0, after_seconds=1e12) == timedelta(hours=6)
+    assert after(0, after_seconds=86_400) == timedelta(days=1)
+    assert after(0, after_seconds=1e12) == timedelta(days=3)
 
 
 @given(
@@ -47,14 +48,17 @@ def test_retry_after_is_the_least() -> None:
 def test_next_attempt_is_later_and_not_after_three_days(
     attempts: int, seconds: float, jitter: float, asked: float | None
 ) -> None:
-    """Whatever came before: some time later, at most 6 hours, and the last attempt at three days."""
+    """Whatever came before: later, by 6 hours or what was asked for at most, and the last at three days."""
     now = NOON + timedelta(seconds=seconds)
 
     at = next_attempt(now=now, attempts=attempts, first_attempt_at=NOON, jitter=jitter, after_seconds=asked)
 
     if now < NOON + GIVE_UP_AFTER:
         assert at is not None
-        assert now < at <= min(now + DELAY_MAX, NOON + GIVE_UP_AFTER)
+        last = NOON + GIVE_UP_AFTER
+        asked_for = timedelta(seconds=min(asked or 0, GIVE_UP_AFTER.total_seconds()))
+        assert now < at <= min(now + max(DELAY_MAX, asked_for), last)
+        assert at >= min(now + asked_for, last)
         assert at >= min(now + DELAY_MIN, NOON + GIVE_UP_AFTER)
 
 

@@ -22,7 +22,7 @@ def next_attempt(
 
     Exponential with full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015): anywhere between
     nothing and 10 s after the first attempt, twice as much after each other, 6 hours at most; not before
-    `after_seconds`, as far as that lies within 6 hours. `attempts` were made before this one, the first
+    `after_seconds`, which nothing but the last attempt bounds. `attempts` were made before this one, the first
     at `first_attempt_at`; the last one is made three days after that. `jitter` is from 0 to 1.
     """
     last_at = (first_attempt_at or now) + GIVE_UP_AFTER
@@ -31,5 +31,5 @@ def next_attempt(
     # Beyond 2 ** 20 it is the longest delay in any case.
     ceiling: timedelta = min(DELAY_MAX, FIRST_DELAY * 2.0 ** min(attempts, 20))
     delay = ceiling * (random.random() if jitter is None else jitter)  # noqa: S311 - spreads load
-    asked_for = min(DELAY_MAX, timedelta(seconds=min(after_seconds or 0.0, DELAY_MAX.total_seconds())))
+    asked_for = timedelta(seconds=min(after_seconds or 0.0, GIVE_UP_AFTER.total_seconds()))
     return min(last_at, now + max(DELAY_MIN, delay, asked_for))
