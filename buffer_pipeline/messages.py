@@ -151,9 +151,11 @@ class Messages:
                 raise SettingError(f"BUFFER_TEMPLATES: {name}: no such type; there are {', '.join(stems)}")
             if language:
                 locale = find_locale(language)
-                # Only under the name that Babel gives a locale is it found again.
-                if locale is None or str(locale) != language:
+                if locale is None:
                     raise SettingError(f"BUFFER_TEMPLATES: {name}: not a locale such as fil or pt_BR")
+                # Under another name it would never be looked for.
+                if language not in Voice(locale, self._default.zone).names:
+                    raise SettingError(f"BUFFER_TEMPLATES: {name}: write {stem}.{locale}.txt.j2")
                 languages.append(locale)
         for voice in [Voice(locale, self._default.zone) for locale in languages]:
             for sample in samples():
@@ -238,7 +240,7 @@ def samples(type_: str | None = None) -> Iterator[Notification]:
             hold_id=41 if of_payment else None,
             backjob_id=None if kind in {"PAYMENT_PENDING", "PAYMENT_RELEASED"} else 12,
             job="job-8",
-            title="Fix kitchen faucet" if of_payment else None,
+            title="Fix kitchen faucet",
             currency="PHP" if of_payment else None,
             amount_minor=125050 if of_payment else None,
             release_date=noon + timedelta(days=7) if kind in {"PAYMENT_PENDING", "PAYMENT_RESUMED"} else None,

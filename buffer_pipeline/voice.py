@@ -1,9 +1,10 @@
 """How an owner writes amounts, dates and durations: Babel, by locale and time zone."""
 
+import math
 from datetime import datetime, timedelta
 from decimal import Context, Decimal, localcontext
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from babel import Locale, UnknownLocaleError
@@ -14,6 +15,8 @@ from buffer_pipeline.money import currency_places, format_amount
 
 LOCALE_LENGTH_MAX: Final = 35
 TIME_ZONE_LENGTH_MAX: Final = 64
+
+_IN_DAYS_FROM_SECONDS: Final = 2 * 86_400
 
 
 @lru_cache(maxsize=1_000)
@@ -48,6 +51,8 @@ class Voice:
         self.locale = locale
         self.zone = zone
         self.name = str(locale)
+        self.names = _names(locale)
+        """Its own and those of which it is a part, the closest first: zh_Hant_TW, zh_TW, zh_Hant, zh."""
         self.right_to_left = locale.text_direction == "rtl"
 
     def amount(self, amount_minor: int, currency: str) -> str:
@@ -59,7 +64,7 @@ class Voice:
         return _moment(moment.replace(second=0, microsecond=0), self.name, self.zone)
 
     def duration(self, duration: timedelta) -> str:
-        """Return a duration in its largest unit: 7 days, 24 hours."""
+        """Return a duration in days from two days on, in hours below: 11 days, 36 hours."""
         return _duration(round(duration.total_seconds()), self.name)
 
 
@@ -97,4 +102,15 @@ def _moment(moment: datetime, locale_name: str, zone: ZoneInfo) -> str:
 
 @lru_cache(maxsize=10_000)
 def _duration(seconds: int, locale: str) -> str:
-    return format_timedelta(seconds, granularity="hour", threshold=1.5, locale=locale)
+    granularity: Literal["day", "hour"] = "day" if seconds >= _IN_DAYS_FROM_SECONDS else "hour"
+    # No larger unit comes up to that threshold.
+    return format_timedelta(seconds, granularity=granularity, threshold=math.inf, locale=locale)
+
+
+def _names(locale: Locale) -> tuple[str, ...]:
+    names = [str(locale)]
+    if locale.territory and find_locale(f"{locale.language}_{locale.territory}") == locale:
+        names.append(f"{locale.language}_{locale.territory}")
+    if locale.script:
+        names.append(f"{locale.language}_{locale.script}")
+    return tuple(dict.fromkeys([*names, locale.language]))

@@ -64,7 +64,7 @@ class Words:
         key = (type_, voice.name)
         if key not in self._chosen:
             stem = type_.lower()
-            languages = [f".{voice.name}", f".{voice.locale.language}", ""]
+            languages = [*(f".{name}" for name in voice.names), ""]
             self._chosen[key] = self._for_text.select_template(
                 [f"{stem}{language}.txt.j2" for language in languages]
             )

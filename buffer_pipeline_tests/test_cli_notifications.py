@@ -202,8 +202,40 @@ def test_both_sides_of_a_refund_read_their_own_words(
     assert "You were refunded ₱1,250.50" in bodies[PAYER, "PAYMENT_REFUNDED"]
     assert "was refunded to the client" in bodies[PAYEE, "PAYMENT_REFUNDED"]
     assert "Your backjob on 'Fix kitchen faucet' was approved" in bodies[PAYER, "BACKJOB_APPROVED"]
-    assert "the client has been refunded" in bodies[PAYEE, "BACKJOB_APPROVED"]
+    assert "'Fix kitchen faucet' was approved" in bodies[PAYEE, "BACKJOB_APPROVED"]
     assert (PAYER, "BACKJOB_RECEIVED") not in bodies
+
+
+def test_everybody_of_a_backjob_reads_of_their_own_work_and_refund(
+    run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose share of an approval is nothing is told of no refund; nobody reads another's title."""
+    endpoints(monkeypatch, {"name": "app", "channel": "inbox"})
+    hold_add(run, reference="a", title="Fix kitchen faucet")
+    hold_add(run, reference="b", title="Paint the gate", payee="worker-18", payer="client-4")
+    run("backjob", "request", "--job", "job-8", "--by", "support-2", "--reason", "it leaks")
+    run("backjob", "approve", "1", "--by", "admin-1", "--reason", "indeed", "--amount", "0.01")
+
+    run("notifications", "drain")
+
+    with engine.begin() as connection:
+        rows = connection.execute(text("SELECT owner, type, body, title FROM buffer.inbox_message")).all()
+    told = {(row.owner, row.type): row.body for row in rows}
+    assert {owner for owner, type_ in told if type_ == "PAYMENT_REFUNDED"} == {PAYEE, PAYER}
+    for row in rows:
+        own, others = "Fix kitchen faucet", "Paint the gate"
+        if row.owner in {"worker-18", "client-4"}:
+            own, others = others, own
+            assert "wallet" not in row.body
+            assert "been refunded" not in row.body
+        assert f"'{own}'" in row.body
+        assert others not in row.body + row.title
+    assert {owner for owner, type_ in told if type_ == "BACKJOB_APPROVED"} == {
+        PAYEE,
+        PAYER,
+        "worker-18",
+        "client-4",
+    }
 
 
 def test_what_was_given_up_is_listed_and_replayed_by_id(

@@ -98,32 +98,34 @@ def written(folder: Path, **templates: str) -> Path:
             "BACKJOB_RECEIVED",
             False,
             "Backjob Requested 🔧",
-            "The client asked for a backjob on job job-8."
+            "The client asked for a backjob on 'Fix kitchen faucet'."
             " Its payment is frozen until the backjob is decided.",
         ),
         (
             "BACKJOB_REJECTED",
             False,
             "Backjob Rejected",
-            "The backjob on job job-8 was rejected. It keeps your payment back no longer.",
+            "The backjob on 'Fix kitchen faucet' was rejected. It keeps your payment back no longer.",
         ),
         (
             "BACKJOB_REJECTED",
             True,
             "Backjob Rejected",
-            "Your backjob on job job-8 was rejected. The payment goes to the worker on its release date.",
+            "Your backjob on 'Fix kitchen faucet' was rejected. It keeps the payment back no longer.",
         ),
         (
             "BACKJOB_APPROVED",
             False,
             "Backjob Approved",
-            "The backjob on job job-8 was approved, and the client has been refunded.",
+            "The backjob on 'Fix kitchen faucet' was approved."
+            " Each refund has a message of its own, with its amount.",
         ),
         (
             "BACKJOB_APPROVED",
             True,
             "Backjob Approved",
-            "Your backjob on job job-8 was approved. The refund has been added to your wallet.",
+            "Your backjob on 'Fix kitchen faucet' was approved."
+            " Each refund has a message of its own, with its amount.",
         ),
     ],
 )
@@ -164,6 +166,27 @@ def test_a_freeze_without_a_backjob_speaks_of_none() -> None:
 
 
 # ---- amounts and dates
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [
+        (0.02, "1 hour"),
+        (1.5, "36 hours"),
+        (2, "2 days"),
+        (7, "7 days"),
+        (11, "11 days"),
+        (18, "18 days"),
+        (45, "45 days"),
+        (400, "400 days"),
+    ],
+)
+def test_a_duration_is_said_in_days_or_hours(days: float, said: str) -> None:
+    """From two days on it is days, below hours: never weeks or months, which are rounded too far."""
+    pending = sample("PAYMENT_PENDING")
+    pending = replace(pending, release_date=pending.created_at + timedelta(days=days))
+
+    assert BUILT_IN.render(pending, None).text.endswith(f"({said}).")
 
 
 @pytest.mark.parametrize(
@@ -435,6 +458,35 @@ def test_a_folder_overrides_a_type_and_adds_languages(tmp_path: Path) -> None:
     assert title("BACKJOB_REJECTED", "fil_PH") == "Backjob Rejected"
 
 
+@pytest.mark.parametrize(
+    ("file", "locale", "taken"),
+    [
+        ("zh_Hant", "zh_TW", True),
+        ("zh_Hant", "zh_Hant_HK", True),
+        ("zh_TW", "zh_TW", True),
+        ("zh_Hant_TW", "zh_TW", True),
+        ("zh_TW", "zh_HK", False),
+        ("zh_Hant", "zh_CN", False),
+        ("zh", "zh_TW", True),
+        ("pt_BR", "pt_BR", True),
+        ("pt_BR", "pt_PT", False),
+    ],
+)
+def test_a_file_is_found_by_language_script_and_country(
+    tmp_path: Path, file: str, locale: str, taken: bool
+) -> None:
+    """Readers of a script have its file, and a country's usual script need not be written."""
+    folder = written(
+        tmp_path,
+        **{f"payment_released__{file}__txt": "{% block title %}own{% endblock %}{% block text %}x{% endblock %}"},
+    )
+    contact = Contact(owner="worker-17", locale=locale, time_zone=None, email=None)
+
+    message = Messages(templates=folder).render(sample(), contact)
+
+    assert (message.title == "own") is taken
+
+
 def test_a_part_may_be_included(tmp_path: Path) -> None:
     """A file that is no type and ends in .j2 alone is there for others to include."""
     folder = written(
@@ -497,6 +549,7 @@ def test_a_folder_overrides_the_html(tmp_path: Path) -> None:
             "unsafe",
         ),
         ("payment_released__klingon__txt", "x", "not a locale"),
+        ("payment_released__pt-BR__txt", "x", "write payment_released.pt_BR.txt.j2"),
         ("payment_relaesed__txt", "x", "no such type"),
         ("message__html", "{{ body }}", "body"),
     ],

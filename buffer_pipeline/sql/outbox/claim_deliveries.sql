@@ -84,12 +84,14 @@ SELECT
   notification.release_date,
   notification.created_at,
   coalesce(hold.job, backjob.job) AS job,
-  -- Of a backjob: the work that it froze.
+  -- Of a backjob: the owner's own work that it froze, as payee or payer, and nobody else's.
   coalesce(hold.title, (
     SELECT frozen.title
     FROM buffer.hold_freeze
     INNER JOIN buffer.hold AS frozen ON hold_freeze.hold_id = frozen.hold_id
-    WHERE hold_freeze.backjob_id = notification.backjob_id
+    INNER JOIN buffer.wallet AS side
+      ON side.wallet_id IN (frozen.payee_wallet_id, frozen.payer_wallet_id)
+    WHERE hold_freeze.backjob_id = notification.backjob_id AND side.owner = notification.owner
     ORDER BY frozen.hold_id
     LIMIT 1
   )) AS title
