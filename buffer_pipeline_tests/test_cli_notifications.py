@@ -355,7 +355,8 @@ def test_every_type_is_previewed_in_every_channel(run: Run, type_: str) -> None:
 def test_a_preview_is_in_the_readers_words(
     run: Run, receiver: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Locale and zone can be chosen; an endpoint shows under its name; one that takes no such type not."""
+    """Locale and zone can be chosen; an endpoint shows under its name, and one that takes no such type not:
+    its channel is shown by a made-up endpoint."""
     endpoints(
         monkeypatch,
         webhook(receiver),
@@ -368,9 +369,30 @@ def test_a_preview_is_in_the_readers_words(
 
     assert "--- backend (webhook), to the payee ---" in previewed.out
     assert "9. März 2026, 13:00 (GMT+01:00)" in previewed.out
-    assert "(inbox)" not in previewed.out
+    assert "--- inbox (inbox), to the payee ---" in previewed.out
+    assert "--- app (" not in previewed.out
+    assert "--- log (log)" in previewed.out
+    assert "--- email (email)" in previewed.out
     assert SECRET not in previewed.out
     assert receiver.log == []
+
+
+def test_a_webhooks_preview_is_the_request_as_it_is_sent(
+    run: Run, receiver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The headers are there, and the signature is that of the body below them."""
+    endpoints(monkeypatch, webhook(receiver))
+
+    previewed = run("notifications", "preview", "BACKJOB_RECEIVED", "--json")
+
+    (shown,) = [row["text"] for row in previewed.json if row["endpoint"] == "backend"]
+    head, body = shown.split("\n\n")
+    request, *lines = head.splitlines()
+    headers = dict(line.split(": ", 1) for line in lines)
+    assert request == f"POST {url_of(receiver)}"
+    assert headers["webhook-id"] == "ntf_1"
+    payload = Webhook(SECRET).verify(body, headers)
+    assert payload["data"]["title"] == "Fix kitchen faucet"
 
 
 OWN_CHANNEL: Final = """
@@ -415,7 +437,7 @@ def test_a_channel_is_a_file_and_an_entry_point(
     previewed = run("notifications", "preview", "PAYMENT_PENDING", "--json")
     drained = run("notifications", "drain", "--json")
 
-    assert "pager" in [row["endpoint"] for row in previewed.json]
+    assert {row["endpoint"]: row["text"] for row in previewed.json}["pager"] == "no preview"
     assert drained.json["sent"] == 1
     assert (tmp_path / "sent").read_text() == "worker-17: Payment Pending - ₱1,250.50 💰\n"
 
@@ -433,9 +455,21 @@ def test_a_webhook_is_tried_with_a_secret(run: Run, receiver: HTTPServer) -> Non
     (request, _), *_ = receiver.log
     payload = Webhook(SECRET).verify(request.get_data(), dict(request.headers.items()))
     assert request.headers["webhook-id"] == tried.json["webhook_id"]
-    assert payload["data"]["notification_id"] > 9 * 10**15
+    assert 9 * 10**15 <= payload["data"]["notification_id"] < 2**53
     assert payload["type"] == "payment.released"
+    assert payload["data"]["owner"] == "test-webhook"
+    assert payload["data"]["title"].startswith("Test: ")
+    assert payload["data"]["message"]["title"] == "Test: Payment Released! 🎉"
     assert SECRET not in tried.out + tried.err
+
+
+def test_two_trials_at_once_differ(run: Run, receiver: HTTPServer) -> None:
+    """Within one second each has an id of its own, so that neither is taken for a repetition."""
+    arguments = ("notifications", "test-webhook", url_of(receiver), "--allow-private", "--json")
+
+    ids = {run(*arguments).json["webhook_id"] for _ in range(3)}
+
+    assert len(ids) == 3
 
 
 def test_a_webhook_is_tried_with_its_endpoints_options(

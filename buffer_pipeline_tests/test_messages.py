@@ -476,10 +476,8 @@ def test_a_file_is_found_by_language_script_and_country(
     tmp_path: Path, file: str, locale: str, taken: bool
 ) -> None:
     """Readers of a script have its file, and a country's usual script need not be written."""
-    folder = written(
-        tmp_path,
-        **{f"payment_released__{file}__txt": "{% block title %}own{% endblock %}{% block text %}x{% endblock %}"},
-    )
+    words = "{% block title %}own{% endblock %}{% block text %}x{% endblock %}"
+    folder = written(tmp_path, **{f"payment_released__{file}__txt": words})
     contact = Contact(owner="worker-17", locale=locale, time_zone=None, email=None)
 
     message = Messages(templates=folder).render(sample(), contact)

@@ -204,7 +204,8 @@ def send_to_webhook(
 ) -> None:
     """Send one made-up notification, signed, and say what the receiver made of it. Books are not needed.
 
-    Its id is above 9,000,000,000,000,000, so that it is never taken for a repetition of a real one.
+    Its owner is test-webhook, its titles begin with "Test: ", and its id is random, 9,000,000,000,000,000
+    or above: no real notification is taken for a repetition of it.
 
     Example: `buffer-pipeline notifications test-webhook https://backend.example.com/notifications`
     """

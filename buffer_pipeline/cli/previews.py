@@ -1,7 +1,6 @@
 """Made-up notifications: shown as each channel would send them, or sent to a receiver that is tried."""
 
 import asyncio
-import json
 import secrets
 import time
 from base64 import b64encode
@@ -22,10 +21,17 @@ from buffer_pipeline.delivery.channel import (
 from buffer_pipeline.errors import InvalidInput, SettingError
 from buffer_pipeline.messages import Message, Messages, samples
 from buffer_pipeline.settings import EndpointSetting, Settings
+from buffer_pipeline.texts import shorten
 from buffer_pipeline.voice import find_locale, find_zone
+from buffer_pipeline.words import TITLE_LENGTH_MAX
 
-TEST_ID_FROM: Final = 9_000_000_000_000_000
-"""Below 2**53, which every JSON parser takes for a whole number, and above what an identity reaches."""
+TEST_IDS: Final = range(9_000_000_000_000_000, 2**53)
+"""Above what an identity reaches, and below what every JSON parser takes for a whole number."""
+
+TEST_OWNER: Final = "test-webhook"
+TEST_TITLE: Final = "Test: no work, no money"
+
+NO_PREVIEW: Final = "no preview"
 
 ADDRESS: Final = "owner@example.com"
 
@@ -34,6 +40,10 @@ _STAND_INS: Final[dict[str, dict[str, Any]]] = {
     "log": {},
     "inbox": {},
     "email": {"host": "localhost", "sender": "payments@example.com"},
+    "webhook": {
+        "url": "https://backend.example.com/notifications",
+        "secrets": ["whsec_" + b64encode(bytes(32)).decode()],
+    },
 }
 
 
@@ -69,7 +79,7 @@ class Tried:
 def previews(
     settings: Settings, type_: str, *, locale: str | None, time_zone: str | None
 ) -> Iterator[Preview]:
-    """Yield a sample of a type by each configured endpoint, and by each channel that no endpoint has.
+    """Yield a sample of a type by each endpoint that takes it, and by each channel that none of them has.
 
     Raises:
         InvalidInput: no such locale or time zone.
@@ -87,7 +97,7 @@ def previews(
         )
         if endpoint.types is None or type_ in endpoint.types
     ]
-    have = {setting.channel for setting in settings.endpoints}
+    have = {channel for channel, _ in shown}
     for name, options in _STAND_INS.items():
         if name not in have:
             shown.append((name, make_endpoint(EndpointSetting(name=name, channel=name, **options))))
@@ -100,10 +110,6 @@ def previews(
                 channel=channel,
                 to_payer=sample.to_payer,
                 text=_preview(endpoint, message),
-            )
-        if "webhook" not in have:
-            yield Preview(
-                endpoint="webhook", channel="webhook", to_payer=sample.to_payer, text=_document(message)
             )
 
 
@@ -130,9 +136,9 @@ def try_webhook(
         endpoint = make_endpoint(EndpointSetting(name="test", channel="webhook", **options))
     except SettingError as error:
         raise InvalidInput(str(error).removeprefix("BUFFER_ENDPOINTS: endpoint test: ")) from None
-    number = TEST_ID_FROM + time.time_ns() // 1_000_000_000
-    sample = replace(next(samples(type_)), notification_id=number)
-    message = _renderer(settings).render(sample, None)
+    number = secrets.choice(TEST_IDS)
+    sample = replace(next(samples(type_)), notification_id=number, owner=TEST_OWNER, title=TEST_TITLE)
+    message = _as_a_test(_renderer(settings).render(sample, None))
     began = time.perf_counter()
     failure = asyncio.run(_send(endpoint, message))
     return Tried(
@@ -159,11 +165,15 @@ async def _send(endpoint: Endpoint, message: Message) -> str | None:
 def _preview(endpoint: Endpoint, message: Message) -> str:
     if isinstance(endpoint.channel, Previewing):
         return endpoint.channel.preview(message)
-    return _document(message)
+    return NO_PREVIEW
 
 
-def _document(message: Message) -> str:
-    return json.dumps(message.payload, ensure_ascii=False, indent=2)
+def _as_a_test(message: Message) -> Message:
+    """Return it with `Test: ` before what people are shown, so that none of them takes it for money."""
+    title = shorten(f"Test: {message.title}", TITLE_LENGTH_MAX)
+    data = message.payload["data"]
+    shown = {**data["message"], "title": title}
+    return replace(message, title=title, payload={**message.payload, "data": {**data, "message": shown}})
 
 
 def _renderer(settings: Settings) -> Messages:

@@ -7,7 +7,7 @@ import ipaddress
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -147,6 +147,13 @@ class WebhookChannel:
         ) as session:
             yield WebhookSender(options, session)
 
+    def preview(self, message: Message) -> str:
+        """Return the request, signed as of now."""
+        body = body_of(message)
+        headers = headers_of(message, body, signers_of(self.options), now=datetime.now(UTC))
+        lines = [f"POST {self.options.url}", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\n".join([*lines, "", body])
+
 
 class WebhookSender:
     """The open channel."""
@@ -154,7 +161,7 @@ class WebhookSender:
     def __init__(self, options: WebhookOptions, session: aiohttp.ClientSession) -> None:
         self._url = options.url
         self._timeout_seconds = options.timeout_seconds
-        self._signers = [Webhook(secret.get_secret_value()) for secret in options.secrets]
+        self._signers = signers_of(options)
         self._session = session
 
     async def send(self, message: Message) -> None:
@@ -164,12 +171,12 @@ class WebhookSender:
             TryAgain, Unavailable: 408, 409, 425, 429, 5xx, or no answer.
             GiveUp: any other answer; redirects are not followed.
         """
-        body = json.dumps(message.payload, ensure_ascii=False, separators=(",", ":"))
+        body = body_of(message)
         try:
             async with self._session.post(
                 self._url,
                 data=body.encode(),
-                headers=self.headers(message, body, now=datetime.now(UTC)),
+                headers=headers_of(message, body, self._signers, now=datetime.now(UTC)),
                 allow_redirects=False,
             ) as response:
                 status, headers = response.status, response.headers
@@ -180,16 +187,27 @@ class WebhookSender:
             raise Unavailable(f"{type(error).__name__}: {error}") from None
         judge(status, headers, excerpt)
 
-    def headers(self, message: Message, body: str, *, now: datetime) -> dict[str, str]:
-        """Return the headers, with a signature by each secret."""
-        webhook_id = f"ntf_{message.notification_id}"
-        return {
-            "content-type": "application/json",
-            "user-agent": "buffer-pipeline",
-            "webhook-id": webhook_id,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": " ".join(signer.sign(webhook_id, now, body) for signer in self._signers),
-        }
+
+def body_of(message: Message) -> str:
+    """Return the body, as it is signed and sent."""
+    return json.dumps(message.payload, ensure_ascii=False, separators=(",", ":"))
+
+
+def signers_of(options: WebhookOptions) -> list[Webhook]:
+    """Return one signer a secret."""
+    return [Webhook(secret.get_secret_value()) for secret in options.secrets]
+
+
+def headers_of(message: Message, body: str, signers: Sequence[Webhook], *, now: datetime) -> dict[str, str]:
+    """Return the headers, with a signature by each signer."""
+    webhook_id = f"ntf_{message.notification_id}"
+    return {
+        "content-type": "application/json",
+        "user-agent": "buffer-pipeline",
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": " ".join(signer.sign(webhook_id, now, body) for signer in signers),
+    }
 
 
 def judge(status: int, headers: Mapping[str, str], excerpt: str) -> None:
