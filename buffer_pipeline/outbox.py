@@ -110,6 +110,15 @@ class Delivery:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pause:
+    """An endpoint is left alone until then, as its receiver did not answer; then a probe decides."""
+
+    endpoint: str
+    open_until: datetime
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Figures:
     """What is not through at an endpoint; at the endpoint None, what is not dispatched yet."""
 
@@ -157,12 +166,14 @@ def claim(
     lease_seconds: float,
     now: datetime,
     after_owner: str = "",
+    probe: bool = False,
 ) -> list[Claimed]:
     """Lease what is due at an endpoint: whole lanes, by owner, each in the order in which it is to be sent.
 
     A lane is what waits for one owner. It is claimed from its first delivery on, while nothing of it is
     leased, or not at all, so two claims never hold one owner's deliveries at the same time. `after_owner`
-    goes through the owners in turn; an answer of none at "" means that nothing is due.
+    goes through the owners in turn; an answer of none at "" means that nothing is due,
+    or that the endpoint is left alone: as long as its pause stands, claims are to `probe` it.
     """
     lease = uuid.uuid4()
     while True:
@@ -172,6 +183,7 @@ def claim(
             endpoint=endpoint,
             after_owner=after_owner,
             owners_limit=owners_limit,
+            probe=probe,
             now=now,
         )
         if not lanes:
@@ -221,6 +233,27 @@ def settle(connection: AnyConnection, settlements: Sequence[Settlement], *, now:
         now=now,
     )[0]
     return int(row["attempted"]) + int(row["unsent"])
+
+
+def pause(connection: AnyConnection, endpoint: str, *, open_until: datetime, reason: str) -> None:
+    """Have every drainer leave an endpoint alone until then; a pause that ends later stands."""
+    fetch(
+        connection,
+        "outbox/pause_endpoint",
+        endpoint=endpoint,
+        open_until=open_until,
+        reason=_storable(reason),
+    )
+
+
+def resume(connection: AnyConnection, endpoint: str) -> None:
+    """End an endpoint's pause. Safe to run again."""
+    fetch(connection, "outbox/resume_endpoint", endpoint=endpoint)
+
+
+def find_pauses(connection: AnyConnection, endpoints: Sequence[str]) -> list[Pause]:
+    """Return which of these endpoints are left alone, or wait for their probe."""
+    return [Pause(**row) for row in fetch(connection, "outbox/find_pauses", endpoints=list(endpoints))]
 
 
 def _storable(reason: str) -> str:

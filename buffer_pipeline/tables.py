@@ -382,6 +382,17 @@ Index(
 )
 Index("delivery_owner_idx", delivery.c.owner, delivery.c.delivery_id)
 
+# An endpoint whose receiver does not answer, and until when it is left alone; then a probe decides.
+endpoint_pause = Table(
+    "endpoint_pause",
+    metadata,
+    Column("endpoint", Text, primary_key=True),
+    _when("open_until"),
+    Column("reason", Text, nullable=False),
+    CheckConstraint("length(endpoint) BETWEEN 1 AND 63", name="endpoint_pause_endpoint_length"),
+    CheckConstraint("length(reason) BETWEEN 1 AND 1000", name="endpoint_pause_reason_length"),
+)
+
 # How an owner is spoken to; where a column is empty, the settings say.
 contact = Table(
     "contact",

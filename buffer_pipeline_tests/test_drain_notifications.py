@@ -31,7 +31,7 @@ from buffer_pipeline.delivery.channel import (
 )
 from buffer_pipeline.delivery.drain import LEASE_SECONDS, Drained, drain
 from buffer_pipeline.messages import Message, Messages
-from buffer_pipeline.outbox import DeliveryState, claim, list_deliveries, replay
+from buffer_pipeline.outbox import DeliveryState, claim, find_pauses, list_deliveries, replay, to_send
 from buffer_pipeline.settings import EndpointSetting
 from buffer_pipeline.tables import delivery
 from buffer_pipeline_tests.builders import WAIT_SECONDS_MAX, place_hold
@@ -280,9 +280,50 @@ def test_dead_receiver_is_left_alone(engine: Engine) -> None:
     assert sum(attempts(engine)) == 105
     with engine.connect() as connection:
         left = claim(
-            connection, endpoint="down", owners_limit=1_000, per_owner_limit=9, lease_seconds=1, now=NOON
+            connection,
+            endpoint="down",
+            owners_limit=1_000,
+            per_owner_limit=9,
+            lease_seconds=1,
+            now=NOON,
+            probe=True,
         )
     assert len(left) == 95
+
+
+def test_receiver_is_left_alone_from_drain_to_drain(engine: Engine) -> None:
+    """What opened the breaker stands in the books: until then nothing is tried, then one message is."""
+    notify(engine, *[f"worker-{number}" for number in range(40)])
+    tried: list[int] = []
+
+    async def busy(message: Message) -> None:
+        tried.append(message.notification_id)
+        raise Unavailable("HTTP 429", 7_200 if len(tried) == 1 else 60)
+
+    channel = Recorder(busy)
+
+    def tried_at(moment: datetime) -> tuple[int, bool, bool]:
+        tried.clear()
+        with engine.connect() as connection:
+            due = to_send(connection, endpoints=["backend"], now=moment).due
+        drained = drain(engine, [endpoint(channel, concurrency=1)], MESSAGES, clock=at(moment))
+        return len(tried), due, drained.endpoints["backend"].paused
+
+    drain(engine, [endpoint(channel, concurrency=1)], MESSAGES, clock=at(NOON))
+    with engine.connect() as connection:
+        [found] = find_pauses(connection, ["backend"])
+    assert (len(tried), found.reason) == (5, "HTTP 429")
+    assert NOON + timedelta(minutes=119) < found.open_until <= NOON + timedelta(hours=2)
+
+    assert tried_at(NOON + timedelta(minutes=119)) == (0, False, True)
+    # The probe is the first one again, which asks for two hours more.
+    assert tried_at(NOON + timedelta(hours=2)) == (1, True, True)
+    assert tried_at(NOON + timedelta(hours=3)) == (0, False, True)
+    channel.answer = None
+    drained = drain(engine, [endpoint(channel)], MESSAGES, clock=at(NOON + timedelta(hours=5)))
+    assert (drained.sent, drained.endpoints["backend"].paused) == (40, False)
+    with engine.connect() as connection:
+        assert find_pauses(connection, ["backend"]) == []
 
 
 def test_receiver_that_comes_back_is_found_by_a_probe(

@@ -575,7 +575,7 @@ def test_claim_walks_no_further_than_it_takes(engine: Engine) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("ANALYZE buffer.delivery"))
 
-    lanes = {"endpoint": "backend", "after_owner": "", "owners_limit": 10, "now": NOON}
+    lanes = {"endpoint": "backend", "after_owner": "", "owners_limit": 10, "probe": False, "now": NOON}
     with engine.connect() as connection:
         owners = list(connection.scalars(text(statement_text("outbox/lock_lanes")), lanes))
         plans = [

@@ -109,3 +109,28 @@ def test_receiver_that_asks_for_longer_is_left_alone_longer() -> None:
         breaker.failed(now=0, pause_seconds=90)
 
     assert breaker.seconds_to_probe(now=0) == 90
+
+
+def test_longest_retry_after_in_a_row_counts() -> None:
+    """Whichever of the failures it came with, also behind the one that opened it; three days at most."""
+    breaker = Breaker()
+    for asked in (90, None, 60, None, 30):
+        breaker.failed(now=0, pause_seconds=asked)
+    assert breaker.seconds_to_probe(now=0) == 90
+
+    breaker.failed(now=10, pause_seconds=100)
+    assert breaker.seconds_to_probe(now=10) == 100
+    breaker.failed(now=10, pause_seconds=1e12)
+    assert breaker.seconds_to_probe(now=10) == GIVE_UP_AFTER.total_seconds()
+
+
+def test_breaker_that_was_open_before_is_probed_once() -> None:
+    """As an earlier drain left it: one failure is enough to open it anew, one answer closes it."""
+    breaker = Breaker()
+    breaker.open_until = 100.0
+
+    assert breaker.seconds_to_probe(now=40) == 60
+    breaker.failed(now=100)
+    assert breaker.seconds_to_probe(now=100) == 30
+    breaker.succeeded()
+    assert breaker.is_closed()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -30,6 +30,9 @@ from buffer_pipeline.outbox import (
     claim,
     delivery_figures,
     dispatch,
+    find_pauses,
+    pause,
+    resume,
     settle,
 )
 
@@ -201,6 +204,8 @@ class _Company:
 
     async def waited(self, seconds: float, is_over: Callable[[], bool]) -> bool:
         """Wait, without being counted; return False, at once, when nobody sends any more."""
+        if seconds <= 0:
+            return True
         self.leave()
         ends_at = time.monotonic() + seconds
         while (left := ends_at - time.monotonic()) > 0:
@@ -263,6 +268,9 @@ class _EndpointDrain:
         self._shared = shared
         self._company = company
         self._breaker = Breaker()
+        self._noted_open_until: float | None = None
+        """Of the breaker, what stands in the books."""
+        self._failure = ""
         self._lanes: asyncio.Queue[_Lane | None] = asyncio.Queue(maxsize=OWNERS_LIMIT)
         self._results: list[_Result] = []
         self._settling = asyncio.Lock()
@@ -278,12 +286,21 @@ class _EndpointDrain:
                 tasks.create_task(self._work(sender)) for _ in range(self.endpoint.options.concurrency)
             ]
             tasks.create_task(self._settle_in_time())
+            await self._shared.in_books(self._recall_pause)
             await self._claim_all()
             for _ in workers:
                 await self._lanes.put(None)
             await asyncio.wait(workers)
             self._sent_all.set()
         await self._settle_all()
+
+    def _recall_pause(self) -> None:
+        with self._shared.engine.begin() as connection:
+            now = self._shared.clock(connection)
+            for found in find_pauses(connection, [self.endpoint.name]):
+                left = (found.open_until - now).total_seconds()
+                self._breaker.open_until = self._noted_open_until = time.monotonic() + left
+                self._failure = found.reason
 
     async def _claim_all(self) -> None:
         """Claim lane after lane, round after round, until a round finds nothing due and nobody else sends."""
@@ -294,7 +311,7 @@ class _EndpointDrain:
                 if not await self._company.waited(seconds, self._shared.is_over):
                     self.tally.paused = True
                     return
-                found = await self._claim_once("", owners_limit=1, per_owner_limit=1) is not None
+                found = await self._claim_once("", owners_limit=1, per_owner_limit=1, probe=True) is not None
                 await self._let_all_through()
             else:
                 found = await self._claim_round()
@@ -316,8 +333,13 @@ class _EndpointDrain:
         await self._let_all_through()
         return found
 
-    async def _claim_once(self, after_owner: str, *, owners_limit: int, per_owner_limit: int) -> str | None:
+    async def _claim_once(
+        self, after_owner: str, *, owners_limit: int, per_owner_limit: int, probe: bool = False
+    ) -> str | None:
         """Queue lanes; return the last owner, None when nothing was due behind `after_owner`."""
+        if self._breaker.open_until != self._noted_open_until:
+            # What was under way may have closed it again: the books would still have it open.
+            await self._settle_all()
         # By this clock, a little before the lease's own begins.
         lasts = LEASE_SECONDS - LEASE_MARGIN_SECONDS - self.endpoint.options.timeout_seconds
         ends_at = time.monotonic() + lasts
@@ -333,6 +355,7 @@ class _EndpointDrain:
                     lease_seconds=LEASE_SECONDS,
                     now=clock(connection),
                     after_owner=after_owner,
+                    probe=probe,
                 )
                 owners = {each.notification.owner for each in claimed}
                 return claimed, find_contacts(connection, owners) if owners else {}
@@ -377,14 +400,16 @@ class _EndpointDrain:
             self._breaker.succeeded()
             return _Result(claimed, Outcome.DEAD, refusal.reason)
         except Unavailable as failure:
+            self._failure = failure.reason
             self._breaker.failed(now=time.monotonic(), pause_seconds=failure.after_seconds)
             return _Result(claimed, Outcome.RETRY, failure.reason, failure.after_seconds)
         except TryAgain as failure:
             self._breaker.succeeded()
             return _Result(claimed, Outcome.RETRY, failure.reason, failure.after_seconds)
         except TimeoutError:
+            self._failure = f"not sent within {seconds_max:g} seconds"
             self._breaker.failed(now=time.monotonic())
-            return _Result(claimed, Outcome.RETRY, f"not sent within {seconds_max:g} seconds")
+            return _Result(claimed, Outcome.RETRY, self._failure)
         except Exception as error:  # One message's fault must not hold back all the others.
             logger.exception(
                 "notification %d at %s", claimed.notification.notification_id, self.endpoint.name
@@ -403,15 +428,26 @@ class _EndpointDrain:
             await self._settle_all()
 
     async def _settle_all(self) -> None:
-        """Write what became of what was sent; return when everything so far is written."""
+        """Write what became of what was sent, and of the breaker; return when all so far is written."""
         async with self._settling:
             results, self._results = self._results, []
-            if results:
-                await self._shared.in_books(partial(self._settle, results))
+            open_until = self._breaker.open_until
+            if results or open_until != self._noted_open_until:
+                await self._shared.in_books(partial(self._settle, results, open_until))
+                self._noted_open_until = open_until
 
-    def _settle(self, results: Sequence[_Result]) -> None:
+    def _note_breaker(self, connection: Connection, open_until: float | None, *, now: datetime) -> None:
+        if open_until is None:
+            resume(connection, self.endpoint.name)
+        else:
+            left = timedelta(seconds=open_until - time.monotonic())
+            pause(connection, self.endpoint.name, open_until=now + left, reason=self._failure)
+
+    def _settle(self, results: Sequence[_Result], open_until: float | None) -> None:
         with self._shared.engine.begin() as connection:
             now = self._shared.clock(connection)
+            if open_until != self._noted_open_until:
+                self._note_breaker(connection, open_until, now=now)
             settlements = [_settlement(result, now=now) for result in results]
             settle(connection, settlements, now=now)
         outcomes = Counter(settlement.outcome for settlement in settlements)

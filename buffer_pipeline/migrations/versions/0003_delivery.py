@@ -70,6 +70,16 @@ def upgrade() -> None:
     )
     op.create_index("delivery_owner_idx", "delivery", ["owner", "delivery_id"], schema="buffer")
     op.create_table(
+        "endpoint_pause",
+        sa.Column("endpoint", sa.Text(), nullable=False),
+        sa.Column("open_until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("endpoint"),
+        sa.CheckConstraint("length(endpoint) BETWEEN 1 AND 63", name="endpoint_pause_endpoint_length"),
+        sa.CheckConstraint("length(reason) BETWEEN 1 AND 1000", name="endpoint_pause_reason_length"),
+        schema="buffer",
+    )
+    op.create_table(
         "contact",
         sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("locale", sa.Text(), nullable=True),
@@ -118,6 +128,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("inbox_message", schema="buffer")
     op.drop_table("contact", schema="buffer")
+    op.drop_table("endpoint_pause", schema="buffer")
     op.drop_table("delivery", schema="buffer")
     op.execute("ALTER INDEX buffer.notification_undispatched_idx RENAME TO notification_waiting_idx")
     op.alter_column("notification", "dispatched_at", new_column_name="delivered_at", schema="buffer")

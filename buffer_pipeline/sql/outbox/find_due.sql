@@ -1,13 +1,21 @@
 -- Whether anything is to be sent at :now. new: a notification is not dispatched yet. due: the first
 -- delivery of some owner at one of :endpoints has come due, and nobody has leased it; what waits behind
--- one that has not come due cannot be sent before it.
+-- one that has not come due cannot be sent before it, and an endpoint that is left alone is sent nothing.
 WITH
 lane_head AS (
   SELECT DISTINCT ON (endpoint, owner)
     next_attempt_at,
     leased_until
   FROM buffer.delivery
-  WHERE state = 'WAITING' AND endpoint = any(CAST(:endpoints AS text []))
+  WHERE
+    state = 'WAITING'
+    AND endpoint = any(CAST(:endpoints AS text []))
+    AND NOT EXISTS (
+      SELECT FROM buffer.endpoint_pause
+      WHERE
+        endpoint_pause.endpoint = delivery.endpoint
+        AND endpoint_pause.open_until > CAST(:now AS timestamptz)
+    )
   ORDER BY endpoint, owner, delivery_id
 )
 

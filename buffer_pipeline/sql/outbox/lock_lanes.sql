@@ -1,14 +1,24 @@
 -- The owners at most :owners_limit of whose lanes at an endpoint may be claimed by this transaction, behind
 -- :after_owner: the first delivery is due, nobody has leased it, and no other transaction is claiming the
 -- lane. Walks from owner to owner by the index, so that neither a long lane nor many deliveries that are
--- not due cost more than one step each.
+-- not due cost more than one step each. None of an endpoint that is left alone, but to :probe it.
 -- Locks each lane until this transaction ends, and waits for none. A lock that was free says nothing about
 -- what this statement saw: claim_deliveries looks again, behind the locks and at a later moment.
 WITH RECURSIVE lane (owner) AS (
   (
     SELECT delivery.owner
     FROM buffer.delivery
-    WHERE delivery.state = 'WAITING' AND delivery.endpoint = :endpoint AND delivery.owner > :after_owner
+    WHERE
+      delivery.state = 'WAITING'
+      AND delivery.endpoint = :endpoint
+      AND delivery.owner > :after_owner
+      AND (
+        CAST(:probe AS boolean)
+        OR NOT EXISTS (
+          SELECT FROM buffer.endpoint_pause
+          WHERE endpoint_pause.endpoint = :endpoint
+        )
+      )
     ORDER BY delivery.owner
     LIMIT 1
   )
