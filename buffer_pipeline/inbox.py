@@ -109,7 +109,9 @@ def mark_read(
 def mark_all_read(connection: AnyConnection, *, owner: str, up_to: int, now: datetime) -> int:
     """Mark an owner's messages up to a notification_id as read and return how many were unread.
 
-    `up_to` is the newest that the owner has seen: what has arrived since stays unread.
+    `up_to` is the newest that the owner has seen: what happened later stays unread. What happened before
+    it and arrived since, such as a dead letter that was replayed, is marked too; `mark_read` marks only
+    what it is given.
     """
     require_time("now", now)
     require_text("owner", owner)

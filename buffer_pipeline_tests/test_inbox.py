@@ -128,9 +128,10 @@ def test_others_messages_cannot_be_marked(connection: Connection, strange: int) 
 
 
 def test_all_that_was_seen_can_be_marked(connection: Connection) -> None:
-    """What arrived behind the newest that was seen stays unread."""
-    add_to_inbox(connection, [inbox_message(number) for number in (1, 2, 3)])
+    """What happened behind the newest that was seen stays unread; a late one from before counts as seen."""
+    add_to_inbox(connection, [inbox_message(number) for number in (2, 3)])
     add_to_inbox(connection, [inbox_message(4, owner=PAYER)])
+    add_to_inbox(connection, [inbox_message(1)])
 
     marked = mark_all_read(connection, owner=PAYEE, up_to=2, now=NOON)
     again = mark_all_read(connection, owner=PAYEE, up_to=2, now=LATER)
