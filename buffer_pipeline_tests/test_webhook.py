@@ -14,11 +14,14 @@ from pytest_httpserver import HTTPServer
 from sqlalchemy import Engine, create_engine
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from buffer_pipeline.contact import set_contact
 from buffer_pipeline.delivery.channel import GiveUp, TryAgain, Unavailable, make_endpoint
+from buffer_pipeline.delivery.drain import drain
 from buffer_pipeline.delivery.webhook import ANSWER_BYTES_MAX, is_private, retry_after
 from buffer_pipeline.errors import SettingError
 from buffer_pipeline.messages import Message, Messages, samples
 from buffer_pipeline.settings import EndpointSetting
+from buffer_pipeline_tests.builders import PAYEE, WAIT_SECONDS_MAX, place_hold
 from buffer_pipeline_tests.conftest import NOON
 
 OLD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -268,6 +271,46 @@ def test_body_that_never_comes_does_not_undo_the_status(no_database: Engine) -> 
     """A receiver that answered 200 has the message, whatever it does then."""
     with Receiver(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n") as receiver:
         send(no_database, receiver.url, timeout_seconds=0.5)
+
+
+# ---- names
+
+
+def test_name_that_hangs_holds_up_nobody(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that never answers delays neither another endpoint nor the end of the drain."""
+    answers, outlived = threading.Event(), []
+    resolve = socket.getaddrinfo
+
+    def hang(host: Any, *args: Any, **others: Any) -> Any:
+        if not str(host).endswith(".invalid"):
+            return resolve(host, *args, **others)
+        if not answers.wait(WAIT_SECONDS_MAX):
+            outlived.append(host)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    webhooks = [
+        make_endpoint(
+            options(f"https://hangs{number}.invalid/hook", name=f"hangs{number}", timeout_seconds=1)
+        )
+        for number in range(40)
+    ]
+    mail = make_endpoint(
+        EndpointSetting(
+            name="mail", channel="email", host="hangs.invalid", sender="a@example.com", timeout_seconds=1
+        )
+    )
+    inbox = make_endpoint(EndpointSetting(name="inbox", channel="inbox"))
+    with engine.begin() as connection:
+        set_contact(connection, owner=PAYEE, email="payee@example.com", now=NOON)
+        place_hold(connection)
+
+    drained = drain(engine, [*webhooks, mail, inbox], Messages(), seconds_max=10)
+    answers.set()
+
+    assert outlived == []
+    assert drained.endpoints["inbox"].sent == 1
+    assert {tally.retried for name, tally in drained.endpoints.items() if name != "inbox"} == {1}
 
 
 # ---- addresses

@@ -6,8 +6,9 @@ fault of the message and somebody will mend it.
 """
 
 import asyncio
+import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC
 from email.errors import MessageError
@@ -25,6 +26,7 @@ from sqlalchemy import Engine
 
 from buffer_pipeline.contact import require_address
 from buffer_pipeline.delivery.channel import SEND_SECONDS_MAX, ChannelOptions, GiveUp, TryAgain, Unavailable
+from buffer_pipeline.delivery.names import AddressInfo, Names
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.messages import Message
 from buffer_pipeline.texts import one_line, shorten
@@ -165,6 +167,7 @@ class EmailSender:
         self._tls = (
             ssl.create_default_context(cafile=options.ca_file) if options.tls is not Tls.NONE else None
         )
+        self._names = Names()
         self._idle: list[_Connection] = []
         self._places = asyncio.Semaphore(options.concurrency)
 
@@ -221,7 +224,7 @@ class EmailSender:
                 return connection
         connection = _Connection(self._options, self._tls)
         try:
-            await connection.client.connect()
+            await connection.connect(self._names)
         except BaseException:
             connection.client.close()
             raise
@@ -240,9 +243,9 @@ class _Connection:
 
     def __init__(self, options: EmailOptions, tls: ssl.SSLContext | None) -> None:
         self.messages = 0
+        self._host, self._port = options.host, options.port or _PORTS[options.tls]
         self.client = aiosmtplib.SMTP(
             hostname=options.host,
-            port=options.port or _PORTS[options.tls],
             use_tls=options.tls is Tls.IMPLICIT,
             # True refuses a server that does not offer it; None would go on in the clear.
             start_tls=options.tls is Tls.STARTTLS,
@@ -251,6 +254,18 @@ class _Connection:
             password=None if options.password is None else options.password.get_secret_value(),
             timeout=options.timeout_seconds,
         )
+
+    async def connect(self, names: Names) -> None:
+        """Connect, say EHLO and log in.
+
+        Raises:
+            OSError, aiosmtplib.SMTPException: nobody is there, or not as the options want it.
+        """
+        # By itself the client looks both names up on the loop's own threads.
+        own_name = await names.run(socket.getfqdn)
+        connected = await _connected_socket(await names.look_up(self._host, self._port))
+        # From here on the client closes it.
+        await self.client.connect(sock=connected, local_hostname=own_name)
 
     async def leave(self) -> None:
         """Say QUIT, for at most a second, and close."""
@@ -261,6 +276,25 @@ class _Connection:
             pass  # It was leaving anyway.
         finally:
             self.client.close()
+
+
+async def _connected_socket(addresses: Sequence[AddressInfo]) -> socket.socket:
+    """Return a connection to the first address that answers."""
+    failure: OSError = ConnectionError("no address")
+    for family, kind, protocol, _, address in addresses:
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(made, address)
+        except OSError as error:
+            made.close()
+            failure = error
+        except BaseException:
+            made.close()
+            raise
+        else:
+            return made
+    raise failure
 
 
 def _failure(error: aiosmtplib.SMTPException) -> TryAgain | GiveUp:

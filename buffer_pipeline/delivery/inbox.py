@@ -6,6 +6,7 @@ What is sent at the same time is written by one statement in one transaction.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import ClassVar
 
@@ -40,11 +41,13 @@ class InboxChannel:
     @asynccontextmanager
     async def open(self, *, engine: Engine) -> AsyncIterator["InboxSender"]:
         """Yield a sender that writes by `engine`; what it has begun is written when the context ends."""
-        sender = InboxSender(engine)
-        try:
-            yield sender
-        finally:
-            await sender.finish()
+        # The loop's own threads may all wait for something that is not the database.
+        with ThreadPoolExecutor(1, "inbox") as thread:
+            sender = InboxSender(engine, thread)
+            try:
+                yield sender
+            finally:
+                await sender.finish()
 
     def preview(self, message: Message) -> str:
         """Return the row as JSON."""
@@ -61,8 +64,9 @@ class InboxChannel:
 class InboxSender:
     """Gathers what is sent while a transaction runs, and writes it in the next one."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, thread: ThreadPoolExecutor) -> None:
         self._engine = engine
+        self._thread = thread
         self._waiting: list[_Pending] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -90,7 +94,7 @@ class InboxSender:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
-                await asyncio.to_thread(self._write, [message for message, _ in batch])
+                await self._write([message for message, _ in batch])
             except (DataError, IntegrityError):
                 await self._write_one_by_one(batch)
             except SQLAlchemyError as error:
@@ -101,7 +105,7 @@ class InboxSender:
     async def _write_one_by_one(self, batch: Sequence[_Pending]) -> None:
         for pair in batch:
             try:
-                await asyncio.to_thread(self._write, [pair[0]])
+                await self._write([pair[0]])
             except (DataError, IntegrityError) as error:
                 _fail([pair], GiveUp, error)
             except SQLAlchemyError as error:
@@ -109,7 +113,10 @@ class InboxSender:
             else:
                 _succeed([pair])
 
-    def _write(self, messages: Sequence[Message]) -> None:
+    async def _write(self, messages: Sequence[Message]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, messages)
+
+    def _commit(self, messages: Sequence[Message]) -> None:
         with self._engine.begin() as connection:
             # Fewer than given are new when an attempt is repeated whose answer was lost.
             add_to_inbox(connection, [_row(message) for message in messages])

@@ -16,11 +16,13 @@ from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from pydantic import Field, SecretStr, field_validator, model_validator
 from sqlalchemy import Engine
 from standardwebhooks import Webhook
 
 from buffer_pipeline.delivery.channel import ChannelOptions, GiveUp, TryAgain, Unavailable
+from buffer_pipeline.delivery.names import Names
 from buffer_pipeline.messages import Message
 
 TRY_AGAIN: Final = frozenset({408, 409, 425, 429})
@@ -133,6 +135,7 @@ class WebhookChannel:
         options = self.options
         connector = aiohttp.TCPConnector(
             limit=options.concurrency,
+            resolver=_Resolver(),
             ssl=ssl.create_default_context(cafile=options.ca_file),
             # Called with each address that is about to be connected to, whoever resolved it.
             socket_factory=_socket if options.allow_private else _public_socket,
@@ -256,6 +259,32 @@ async def _excerpt(response: aiohttp.ClientResponse) -> str:
     return " ".join(bytes(beginning[: 4 * EXCERPT_LENGTH_MAX]).decode("utf-8", "replace").split())[
         :EXCERPT_LENGTH_MAX
     ]
+
+
+class _Resolver(AbstractResolver):
+    """Looks names up on threads of its own: aiohttp's are the loop's."""
+
+    def __init__(self) -> None:
+        self._names = Names()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host,
+                # A link-local address is one of an interface, which getaddrinfo has beside it.
+                host=f"{address[0]}%{address[3]}" if len(address) > 3 and address[3] else address[0],  # noqa: PLR2004
+                port=address[1],
+                family=found,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for found, _, protocol, _, address in await self._names.look_up(host, port, family=family)
+        ]
+
+    async def close(self) -> None:
+        pass
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:
