@@ -119,6 +119,16 @@ class Pause:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Undispatched:
+    """A notification that has no deliveries yet; the next drain dispatches it."""
+
+    notification_id: int
+    type: str
+    owner: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Figures:
     """What is not through at an endpoint; at the endpoint None, what is not dispatched yet."""
 
@@ -216,13 +226,13 @@ def _claimed(row: dict[str, object], lease: uuid.UUID) -> Claimed:
     )
 
 
-def settle(connection: AnyConnection, settlements: Sequence[Settlement], *, now: datetime) -> int:
-    """Write what became of claimed deliveries and return of how many.
+def settle(connection: AnyConnection, settlements: Sequence[Settlement], *, now: datetime) -> set[int]:
+    """Write what became of claimed deliveries and return of which: their delivery ids.
 
     Those whose lease is no longer theirs are left as they are: another drainer has them. So a second call
     with the same settlements writes nothing.
     """
-    row = fetch(
+    rows = fetch(
         connection,
         "outbox/settle_deliveries",
         delivery_ids=[settlement.claimed.delivery_id for settlement in settlements],
@@ -231,8 +241,8 @@ def settle(connection: AnyConnection, settlements: Sequence[Settlement], *, now:
         reasons=[settlement.reason and _storable(settlement.reason) for settlement in settlements],
         next_attempts_at=[settlement.next_attempt_at for settlement in settlements],
         now=now,
-    )[0]
-    return int(row["attempted"]) + int(row["unsent"])
+    )
+    return {row["delivery_id"] for row in rows}
 
 
 def pause(connection: AnyConnection, endpoint: str, *, open_until: datetime, reason: str) -> None:
@@ -312,6 +322,14 @@ def list_deliveries(
         page_limit=limit,
     )
     return [Delivery(**{**row, "state": DeliveryState(row["state"])}) for row in rows]
+
+
+def list_undispatched(
+    connection: AnyConnection, *, owner: str | None = None, type_: str | None = None, limit: int = 100
+) -> list[Undispatched]:
+    """Return notifications that have no deliveries yet, the newest first."""
+    rows = fetch(connection, "outbox/list_undispatched", owner=owner, type=type_, page_limit=limit)
+    return [Undispatched(**row) for row in rows]
 
 
 def to_send(connection: AnyConnection, *, endpoints: Sequence[str], now: datetime) -> ToSend:

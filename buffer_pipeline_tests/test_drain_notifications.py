@@ -31,7 +31,17 @@ from buffer_pipeline.delivery.channel import (
 )
 from buffer_pipeline.delivery.drain import LEASE_SECONDS, Drained, drain
 from buffer_pipeline.messages import Message, Messages
-from buffer_pipeline.outbox import DeliveryState, claim, find_pauses, list_deliveries, replay, to_send
+from buffer_pipeline.outbox import (
+    DeliveryState,
+    Outcome,
+    Settlement,
+    claim,
+    find_pauses,
+    list_deliveries,
+    replay,
+    settle,
+    to_send,
+)
 from buffer_pipeline.settings import EndpointSetting
 from buffer_pipeline.tables import delivery
 from buffer_pipeline_tests.builders import WAIT_SECONDS_MAX, place_hold
@@ -239,6 +249,30 @@ def test_fault_of_a_channel_does_not_end_the_drain(engine: Engine) -> None:
     assert (drained.sent, drained.retried) == (1, 1)
     with engine.connect() as connection:
         assert list_deliveries(connection, owner="worker-17")[0].reason == "KeyError: 'job'"
+
+
+def test_sent_under_a_lost_lease_is_not_counted_as_sent(engine: Engine) -> None:
+    """Another drainer had it meanwhile, and its outcome is the one that counts."""
+    notify(engine, "worker-17", "worker-18")
+
+    def take_over(message: Message) -> None:
+        later = NOON + timedelta(seconds=LEASE_SECONDS)
+        with engine.begin() as connection:
+            taken = claim(
+                connection, endpoint="backend", owners_limit=1, per_owner_limit=9, lease_seconds=60, now=later
+            )
+            assert [each.notification.notification_id for each in taken] == [message.notification_id]
+            refused = Settlement(claimed=taken[0], outcome=Outcome.DEAD, reason="HTTP 410")
+            assert len(settle(connection, [refused], now=later)) == 1
+
+    async def answer_late(message: Message) -> None:
+        if message.owner == "worker-17":
+            await asyncio.to_thread(take_over, message)
+
+    drained = drain(engine, [endpoint(Recorder(answer_late))], MESSAGES, clock=at(NOON))
+
+    assert (drained.sent, drained.dead, drained.lost, drained.endpoints["backend"].lost) == (1, 0, 1, 1)
+    assert states(engine) == {"DEAD": 1, "DELIVERED": 1}
 
 
 def test_drain_ends_when_it_is_told_to(engine: Engine) -> None:

@@ -108,7 +108,8 @@ def rows(connection: Connection) -> list[dict[str, Any]]:
 def kill(connection: Connection, *, now: datetime = NOON) -> None:
     """Claim what is due and give it up."""
     claimed = claim_from(connection, now=now)
-    assert settle(connection, all_as(claimed, Outcome.DEAD, reason="410 Gone"), now=now) == len(claimed) > 0
+    settled = settle(connection, all_as(claimed, Outcome.DEAD, reason="410 Gone"), now=now)
+    assert settled == {each.delivery_id for each in claimed} != set()
 
 
 # ---- dispatch
@@ -312,7 +313,7 @@ def test_replay_while_a_claim_is_not_committed_gives_no_delivery_to_two(engine: 
         again = claim_from(three)
         three.commit()
 
-    assert (len(held), beside, behind, settled) == (3, [], [], 3)
+    assert (len(held), beside, behind, len(settled)) == (3, [], [], 3)
     assert ids_of(again) == ids_of(first)
 
 
@@ -373,8 +374,8 @@ def test_delivered_is_settled_once(connection: Connection) -> None:
     dispatch_all(connection)
     settlements = all_as(claim_from(connection), Outcome.DELIVERED)
 
-    assert settle(connection, settlements, now=NOON) == 1
-    assert settle(connection, settlements, now=NOON + timedelta(hours=1)) == 0
+    assert settle(connection, settlements, now=NOON) == {settlements[0].claimed.delivery_id}
+    assert settle(connection, settlements, now=NOON + timedelta(hours=1)) == set()
 
     row = rows(connection)[0]
     assert (row["state"], row["attempts"], row["settled_at"], row["lease"]) == ("DELIVERED", 1, NOON, None)
@@ -388,8 +389,8 @@ def test_lost_lease_settles_nothing(connection: Connection) -> None:
     later = NOON + timedelta(seconds=61)
     held = claim_from(connection, now=later)
 
-    assert settle(connection, all_as(lost, Outcome.DEAD, reason="late"), now=later) == 0
-    assert settle(connection, all_as(held, Outcome.DELIVERED), now=later) == 1
+    assert settle(connection, all_as(lost, Outcome.DEAD, reason="late"), now=later) == set()
+    assert settle(connection, all_as(held, Outcome.DELIVERED), now=later) == {held[0].delivery_id}
     assert rows(connection)[0]["state"] == "DELIVERED"
 
 

@@ -64,11 +64,15 @@ class Renderer(Protocol):
 
 @dataclass(kw_only=True)
 class Tally:
-    """What a drain did at one endpoint. `paused`: its receiver does not answer and was left alone."""
+    """What a drain did at one endpoint. `paused`: its receiver does not answer and was left alone.
+
+    `lost` ones were tried, but too late: another drainer has their lease, and its outcome counts.
+    """
 
     sent: int = 0
     retried: int = 0
     dead: int = 0
+    lost: int = 0
     paused: bool = False
 
 
@@ -79,6 +83,7 @@ class Drained:
     sent: int
     retried: int
     dead: int
+    lost: int
     waiting: int
     oldest_waiting: datetime | None
     endpoints: dict[str, Tally] = field(default_factory=dict)
@@ -116,6 +121,7 @@ def drain(
         sent=sum(tally.sent for tally in tallies.values()),
         retried=sum(tally.retried for tally in tallies.values()),
         dead=sum(tally.dead for tally in tallies.values()),
+        lost=sum(tally.lost for tally in tallies.values()),
         waiting=sum(each.waiting for each in figures),
         oldest_waiting=min(oldest, default=None),
         endpoints=tallies,
@@ -449,11 +455,13 @@ class _EndpointDrain:
             if open_until != self._noted_open_until:
                 self._note_breaker(connection, open_until, now=now)
             settlements = [_settlement(result, now=now) for result in results]
-            settle(connection, settlements, now=now)
-        outcomes = Counter(settlement.outcome for settlement in settlements)
+            settled = settle(connection, settlements, now=now)
+        tried = [each for each in settlements if each.outcome is not Outcome.UNSENT]
+        outcomes = Counter(each.outcome for each in tried if each.claimed.delivery_id in settled)
         self.tally.sent += outcomes[Outcome.DELIVERED]
         self.tally.retried += outcomes[Outcome.RETRY]
         self.tally.dead += outcomes[Outcome.DEAD]
+        self.tally.lost += len(tried) - outcomes.total()
 
 
 def _settlement(result: _Result, *, now: datetime) -> Settlement:

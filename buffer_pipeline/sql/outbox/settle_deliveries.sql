@@ -46,6 +46,8 @@ unsent AS (
   WHERE delivery.delivery_id = locked.delivery_id AND locked.outcome = 'UNSENT'
   RETURNING delivery.delivery_id
 )
-SELECT
-  (SELECT count(*) FROM attempted) AS attempted,
-  (SELECT count(*) FROM unsent) AS unsent
+SELECT attempted.delivery_id
+FROM attempted
+UNION ALL
+SELECT unsent.delivery_id
+FROM unsent
