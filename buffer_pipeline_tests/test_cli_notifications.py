@@ -298,6 +298,25 @@ def test_list_filters(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found("--before", str(first[-1]["delivery_id"])) == [1]
 
 
+def test_what_is_not_dispatched_is_listed_as_waiting(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first drain too, an operator sees what is owed; of an endpoint it is not yet."""
+    endpoints(monkeypatch, {"name": "app", "channel": "inbox"})
+    hold_add(run, reference="a")
+    run("notifications", "drain")
+    hold_add(run, reference="b", payee="worker-18")
+
+    def found(*arguments: str) -> list[tuple[int, str, str]]:
+        rows = run("notifications", "list", *arguments, "--json").json
+        return [(row["notification_id"], row["endpoint"], row["state"]) for row in rows]
+
+    assert found() == [(2, "", "WAITING"), (1, "app", "DELIVERED")]
+    assert found("--limit", "1") == found("--state", "WAITING") == [(2, "", "WAITING")]
+    assert found("--owner", "worker-18") == [(2, "", "WAITING")]
+    assert found("--owner", PAYEE) == found("--endpoint", "app") == [(1, "app", "DELIVERED")]
+    assert found("--type", "PAYMENT_RELEASED") == found("--state", "DEAD") == []
+    assert "not dispatched yet" in run("notifications", "list").out
+
+
 def test_sigterm_ends_a_drain_behind_what_is_under_way(
     run: Run, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,9 +6,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -16,7 +16,13 @@ from buffer_pipeline.cli.output import Output, iso, present
 from buffer_pipeline.cli.session import books, one_transaction
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.inputs import parse_time, require_id, require_text
-from buffer_pipeline.outbox import DeliveryState, list_deliveries
+from buffer_pipeline.outbox import (
+    Delivery,
+    DeliveryState,
+    Undispatched,
+    list_deliveries,
+    list_undispatched,
+)
 from buffer_pipeline.outbox import replay as replay_dead
 from buffer_pipeline.settings import load_settings
 
@@ -57,21 +63,28 @@ def list_(
 ) -> None:
     """List deliveries, the newest first: one a notification and endpoint.
 
+    Before them, on the first page, what has no deliveries yet: without an id and an endpoint.
+
     Example: `buffer-pipeline notifications list --state DEAD --owner worker-17`
     """
     output: Output = context.obj
+    owner = None if owner is None else require_text("owner", owner)
+    of_type = None if type_ is None else type_.value
+    rows: list[Delivery | Undispatched] = []
     with one_transaction() as (connection, _, _now):
-        rows = list_deliveries(
+        if before is None and endpoint is None and state in {None, DeliveryState.WAITING}:
+            rows += list_undispatched(connection, owner=owner, type_=of_type, limit=limit)
+        rows += list_deliveries(
             connection,
             state=state,
-            owner=None if owner is None else require_text("owner", owner),
-            type_=None if type_ is None else type_.value,
+            owner=owner,
+            type_=of_type,
             endpoint=endpoint,
             before_id=before,
-            limit=limit,
+            limit=limit - len(rows),
         )
     output.table(
-        [present(asdict(row)) for row in rows],
+        [present(_row(row)) for row in rows],
         columns=(
             "delivery_id",
             "notification_id",
@@ -85,6 +98,13 @@ def list_(
         ),
         empty="No deliveries.",
     )
+
+
+def _row(listed: Delivery | Undispatched) -> dict[str, Any]:
+    if isinstance(listed, Delivery):
+        return asdict(listed)
+    waiting = {"endpoint": "", "state": DeliveryState.WAITING, "attempts": 0, "reason": "not dispatched yet"}
+    return {**dict.fromkeys(field.name for field in fields(Delivery)), **waiting, **asdict(listed)}
 
 
 @app.command("drain")
