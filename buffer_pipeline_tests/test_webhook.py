@@ -20,6 +20,7 @@ from buffer_pipeline.delivery.drain import drain
 from buffer_pipeline.delivery.webhook import ANSWER_BYTES_MAX, is_private, retry_after
 from buffer_pipeline.errors import SettingError
 from buffer_pipeline.messages import Message, Messages, samples
+from buffer_pipeline.outbox import list_deliveries
 from buffer_pipeline.settings import EndpointSetting
 from buffer_pipeline_tests.builders import PAYEE, WAIT_SECONDS_MAX, place_hold
 from buffer_pipeline_tests.conftest import NOON
@@ -322,6 +323,9 @@ def test_name_that_hangs_holds_up_nobody(engine: Engine, monkeypatch: pytest.Mon
         "127.0.0.1", "10.0.0.5", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
         "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fd00:ec2::254", "ff02::1",
         "::ffff:127.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a00:5",
+        "64:ff9b:1::a00:1", "fec0::1", "::7f00:1", "::ffff:0:7f00:1", "2001:db8::1", "3fff::1", "5f00::1",
+        "2001:0:7f00:1::", "2001:0:4136:e378:8000:63bf:80ff:fffe", "2002:a00:1::", "192.0.0.192",
+        "192.88.99.1",
     ],
 )  # fmt: skip
 def test_address_inside_is_private(address: str) -> None:
@@ -385,6 +389,36 @@ def test_secrets_show_nowhere() -> None:
     made = make_endpoint(setting)
 
     assert OLD not in f"{setting!r} {setting} {made!r} {made.options}"
+
+
+@pytest.mark.parametrize("target", ["/hook/hunter2", "/hook?token=hunter2", "/hunter2?a=b&c=d"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense hunter2\r\n\r\n",
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 27\r\n\r\nCannot POST /x/hunter2 there",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+    ],
+    ids=["no HTTP", "repeated", "a header of 100 KB"],
+)
+def test_secret_in_the_url_shows_nowhere(
+    engine: Engine, caplog: pytest.LogCaptureFixture, target: str, answer: bytes
+) -> None:
+    """Neither the stored reason nor the log nor any repr has a part of path or query."""
+    caplog.set_level("DEBUG")
+    with engine.begin() as connection:
+        place_hold(connection)
+
+    with Receiver(answer) as receiver:
+        setting = options(receiver.url.replace("/hook", target), allow_private=True)
+        made = make_endpoint(setting)
+        drain(engine, [made], Messages())
+
+    with engine.begin() as connection:
+        reason = list_deliveries(connection)[0].reason
+    assert reason
+    assert receiver.requests == 1
+    assert "hunter2" not in f"{reason} {caplog.text} {setting!r} {made!r} {made.options} {made.channel!r}"
 
 
 # ---- TLS

@@ -44,10 +44,14 @@ class GiveUp(PaymentBufferError):
         super().__init__(reason)
 
 
+class NothingToSend(GiveUp):
+    """As GiveUp, but nobody was asked: it says nothing of whether the receiver is there."""
+
+
 class ChannelOptions(BaseModel):
     """What every channel can be told; each adds its own, secrets as `SecretStr`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     concurrency: int = Field(default=32, ge=1, le=500)
     """How many owners are sent to at the same time."""
@@ -62,7 +66,7 @@ class Sender(Protocol):
 
         Raises:
             TryAgain: not now; Unavailable, if the next message will fare no better.
-            GiveUp: never.
+            GiveUp: never; NothingToSend, if that was found without asking the receiver.
         """
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -30,15 +30,31 @@ SERVER_ERRORS: Final = range(500, 600)
 ANSWER_BYTES_MAX: Final = 64 * 1024
 """What is read of an answer, so that its connection can be used again; a longer one is cut off."""
 EXCERPT_LENGTH_MAX: Final = 200
+SECRET_LENGTH_MIN: Final = 4
+"""Shorter parts of a URL are no secrets, and stand in many a word."""
 
 _SECRET_BYTES: Final = range(24, 65)
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+_SPECIAL: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "192.0.0.0/24",  # protocols' own, and a cloud's metadata
+        "192.88.99.0/24",  # 6to4 relays
+        "2001::/23",  # protocols' own, Teredo among them
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4, which leads to the IPv4 address inside it
+        "3fff::/20",  # documentation
+    )
+)
+"""Refused beside what this Python's `is_global` knows of (IANA's registries of special addresses)."""
 
 
 class WebhookOptions(ChannelOptions):
     """What an endpoint of this channel is told."""
 
-    url: str
+    url: str = Field(repr=False)
+    """Its path and query may be as secret as a password: they show nowhere."""
     secrets: tuple[SecretStr, ...] = Field(min_length=1, max_length=2)
     """`whsec_` and base64. With two, every message carries a signature by each, for as long as receivers
     take to change from one to the other."""
@@ -104,12 +120,13 @@ def is_private(address: str) -> bool:
     """Return whether an IP address is none of the public internet's, in any of its disguises."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is None and ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            ip = inner
-    return not ip.is_global or ip.is_multicast
+        if ip in _NAT64:
+            ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        elif ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        elif ip not in _GLOBAL_UNICAST:
+            return True
+    return not ip.is_global or ip.is_multicast or any(ip in network for network in _SPECIAL)
 
 
 def is_private_literal(host: str) -> bool:
@@ -163,6 +180,7 @@ class WebhookSender:
 
     def __init__(self, options: WebhookOptions, session: aiohttp.ClientSession) -> None:
         self._url = options.url
+        self._secret_parts = _secret_parts(options.url)
         self._timeout_seconds = options.timeout_seconds
         self._signers = signers_of(options)
         self._session = session
@@ -183,12 +201,18 @@ class WebhookSender:
                 allow_redirects=False,
             ) as response:
                 status, headers = response.status, response.headers
-                excerpt = await _excerpt(response)
+                excerpt = self._hidden(await _excerpt(response))
         except TimeoutError:
             raise Unavailable(f"no answer within {self._timeout_seconds:g} seconds") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from None
+            raise Unavailable(self._hidden(_fact(error))) from None
         judge(status, headers, excerpt)
+
+    def _hidden(self, text: str) -> str:
+        """Return a reason, cut to its length, without the parts of the URL that a receiver may repeat."""
+        for part in self._secret_parts:
+            text = text.replace(part, "[…]")
+        return text[:EXCERPT_LENGTH_MAX]
 
 
 def body_of(message: Message) -> str:
@@ -256,9 +280,29 @@ async def _excerpt(response: aiohttp.ClientResponse) -> str:
             response.close()
     except (aiohttp.ClientError, OSError, TimeoutError, asyncio.IncompleteReadError):
         response.close()
-    return " ".join(bytes(beginning[: 4 * EXCERPT_LENGTH_MAX]).decode("utf-8", "replace").split())[
-        :EXCERPT_LENGTH_MAX
-    ]
+    return " ".join(bytes(beginning[:ANSWER_BYTES_MAX]).decode("utf-8", "replace").split())
+
+
+def _fact(error: aiohttp.ClientError | OSError) -> str:
+    """Return what went wrong: never as aiohttp words it, which repeats the URL."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        said = " ".join(error.message.split())
+    elif isinstance(error, aiohttp.ClientConnectorCertificateError):
+        said = str(error.certificate_error)
+    elif isinstance(error, OSError):
+        said = error.strerror or (errno.errorcode.get(error.errno, "") if error.errno else "")
+    else:
+        said = ""
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _secret_parts(url: str) -> list[str]:
+    """Return what of a URL may be secret, the longest first: path and query, as a whole and in pieces."""
+    parts = urlsplit(url)
+    pairs = [pair.partition("=")[2] or pair for pair in parts.query.split("&")]
+    pieces = {parts.path, parts.query, f"{parts.path}?{parts.query}", *parts.path.split("/"), *pairs}
+    spelled = pieces | {unquote(piece) for piece in pieces} | {unquote_plus(piece) for piece in pieces}
+    return sorted((each for each in spelled if len(each) >= SECRET_LENGTH_MIN), key=len, reverse=True)
 
 
 class _Resolver(AbstractResolver):
