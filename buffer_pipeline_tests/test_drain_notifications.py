@@ -25,11 +25,12 @@ from buffer_pipeline.delivery.channel import (
     ChannelOptions,
     Endpoint,
     GiveUp,
+    NothingToSend,
     TryAgain,
     Unavailable,
     make_endpoint,
 )
-from buffer_pipeline.delivery.drain import LEASE_SECONDS, Drained, drain
+from buffer_pipeline.delivery.drain import LEASE_SECONDS, Drained, Tally, drain
 from buffer_pipeline.messages import Message, Messages
 from buffer_pipeline.outbox import (
     DeliveryState,
@@ -323,6 +324,30 @@ def test_dead_receiver_is_left_alone(engine: Engine) -> None:
             probe=True,
         )
     assert len(left) == 95
+
+
+def test_what_is_given_up_here_says_nothing_of_the_receiver(engine: Engine) -> None:
+    """Between failures it does not count as an answer, and does not close a breaker either."""
+    notify(engine, *[f"worker-{number:02}" for number in range(40)])
+    asked: list[str] = []
+
+    async def down(message: Message) -> None:
+        if int(message.owner[-2:]) % 2 == 0:
+            raise NothingToSend("has no mail address any more")
+        asked.append(message.owner)
+        raise Unavailable("connection refused")
+
+    def drained_at(moment: datetime) -> Tally:
+        target = endpoint(Recorder(down), concurrency=1)
+        return drain(engine, [target], MESSAGES, clock=at(moment)).endpoints["backend"]
+
+    first = drained_at(NOON)
+    # The probe is worker-01 again.
+    second = drained_at(NOON + timedelta(minutes=1))
+
+    assert (first.dead, first.retried, first.paused) == (5, 5, True)
+    assert (second.dead, second.retried, second.paused) == (0, 1, True)
+    assert len(asked) == 6
 
 
 def test_receiver_is_left_alone_from_drain_to_drain(engine: Engine) -> None:

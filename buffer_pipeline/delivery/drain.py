@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine
 from buffer_pipeline.contact import Contact, find_contacts
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.delivery.breaker import Breaker
-from buffer_pipeline.delivery.channel import Endpoint, GiveUp, Sender, TryAgain, Unavailable
+from buffer_pipeline.delivery.channel import Endpoint, GiveUp, NothingToSend, Sender, TryAgain, Unavailable
 from buffer_pipeline.delivery.retry import next_attempt
 from buffer_pipeline.messages import Message
 from buffer_pipeline.outbox import (
@@ -403,7 +403,8 @@ class _EndpointDrain:
             async with asyncio.timeout(seconds_max):
                 await sender.send(message)
         except GiveUp as refusal:
-            self._breaker.succeeded()
+            if not isinstance(refusal, NothingToSend):
+                self._breaker.succeeded()
             return _Result(claimed, Outcome.DEAD, refusal.reason)
         except Unavailable as failure:
             self._failure = failure.reason

@@ -25,7 +25,14 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from sqlalchemy import Engine
 
 from buffer_pipeline.contact import require_address
-from buffer_pipeline.delivery.channel import SEND_SECONDS_MAX, ChannelOptions, GiveUp, TryAgain, Unavailable
+from buffer_pipeline.delivery.channel import (
+    SEND_SECONDS_MAX,
+    ChannelOptions,
+    GiveUp,
+    NothingToSend,
+    TryAgain,
+    Unavailable,
+)
 from buffer_pipeline.delivery.names import AddressInfo, Names
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.messages import Message
@@ -116,7 +123,7 @@ class EmailChannel:
         """Return the mail as it is before its letters are encoded for the wire.
 
         Raises:
-            GiveUp: the owner has no address that mail can be sent to.
+            NothingToSend: the owner has no address that mail can be sent to.
         """
         mail = write_mail(message, self.options, encoding="8bit")
         return mail.as_bytes(policy=SMTPUTF8.clone(linesep="\n")).decode()
@@ -128,10 +135,10 @@ def write_mail(
     """Return the mail: plain text, with the same as HTML; the same Message-ID at every attempt.
 
     Raises:
-        GiveUp: the owner has no address that mail can be sent to.
+        NothingToSend: the owner has no address that mail can be sent to.
     """
     if message.email is None:
-        raise GiveUp(f"owner {message.owner}: has no mail address any more")
+        raise NothingToSend(f"owner {message.owner}: has no mail address any more")
     domain = options.sender.rpartition("@")[2]
     try:
         mail = EmailMessage(policy=SMTP_POLICY)
@@ -149,7 +156,7 @@ def write_mail(
         mail.set_content(message.text + "\n", cte=encoding)
         mail.add_alternative(message.html, subtype="html", cte=encoding)
     except (ValueError, MessageError) as error:
-        raise GiveUp(f"cannot be written as mail: {shorten(one_line(str(error)), 200)}") from None
+        raise NothingToSend(f"cannot be written as mail: {shorten(one_line(str(error)), 200)}") from None
     return mail
 
 

@@ -22,8 +22,8 @@ def next_attempt(
 
     Exponential with full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015): anywhere between
     nothing and 10 s after the first attempt, twice as much after each other, 6 hours at most; not before
-    `after_seconds`, which nothing but the last attempt bounds. `attempts` were made before this one, the first
-    at `first_attempt_at`; the last one is made three days after that. `jitter` is from 0 to 1.
+    `after_seconds`, which the last attempt alone bounds. `attempts` were made before this one, the first at
+    `first_attempt_at`; the last one is made three days after that. `jitter` is from 0 to 1.
     """
     last_at = (first_attempt_at or now) + GIVE_UP_AFTER
     if now >= last_at:
