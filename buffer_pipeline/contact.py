@@ -1,7 +1,7 @@
 """How an owner is reached and spoken to: a locale, a time zone, a mail address."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -45,6 +45,21 @@ def set_contact(
     Raises:
         InvalidInput: not a locale, a time zone or an address that can be used.
     """
+    whole = {"locale": locale, "time_zone": time_zone, "email": email}
+    return change_contact(connection, owner=owner, changes=whole, now=now)
+
+
+def change_contact(
+    connection: AnyConnection, *, owner: str, changes: Mapping[str, str | None], now: datetime
+) -> Contact:
+    """Write those of locale, time_zone and email that `changes` has, None to forget one; keep the rest.
+
+    One statement, so that two who change different parts at once both stand. Safe to run again.
+
+    Raises:
+        InvalidInput: as `set_contact`.
+    """
+    locale, time_zone, email = changes.get("locale"), changes.get("time_zone"), changes.get("email")
     require_time("now", now)
     require_text("owner", owner)
     from buffer_pipeline.voice import find_locale, find_zone  # noqa: PLC0415 - Babel, for who sets one
@@ -58,16 +73,19 @@ def set_contact(
         raise InvalidInput(f"time_zone {time_zone!r}: not in the IANA database, such as Asia/Manila")
     if email is not None:
         require_address(email)
-    fetch(
+    rows = fetch(
         connection,
-        "contact/set_contact",
+        "contact/change_contact",
         owner=owner,
         locale=locale,
+        changes_locale="locale" in changes,
         time_zone=time_zone,
+        changes_time_zone="time_zone" in changes,
         email=email,
+        changes_email="email" in changes,
         now=now,
     )
-    return Contact(owner=owner, locale=locale, time_zone=time_zone, email=email)
+    return Contact(**rows[0])
 
 
 def find_contacts(connection: AnyConnection, owners: Iterable[str]) -> dict[str, Contact]:

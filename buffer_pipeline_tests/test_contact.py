@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine
 
-from buffer_pipeline.contact import Contact, find_contacts, set_contact
+from buffer_pipeline.contact import Contact, change_contact, find_contacts, set_contact
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline_tests.builders import PAYEE, PAYER, all_at_once
 from buffer_pipeline_tests.conftest import NOON
@@ -47,6 +47,22 @@ def test_two_who_set_one_contact_at_once_both_succeed(engine: Engine) -> None:
 
     with engine.begin() as connection:
         assert find_contacts(connection, [PAYEE])[PAYEE] in both
+
+
+def test_two_who_change_different_parts_at_once_both_stand(engine: Engine) -> None:
+    """Neither writes over what the other has changed, and what neither names stays."""
+    with engine.begin() as connection:
+        set_contact(connection, owner=PAYEE, time_zone="Asia/Manila", now=NOON)
+
+    def by(**changes: str) -> Any:
+        return lambda connection: change_contact(connection, owner=PAYEE, changes=changes, now=NOON)
+
+    all_at_once(engine, by(email="a@example.com"), by(locale="fil_PH"))
+
+    with engine.begin() as connection:
+        assert find_contacts(connection, [PAYEE])[PAYEE] == Contact(
+            owner=PAYEE, locale="fil_PH", time_zone="Asia/Manila", email="a@example.com"
+        )
 
 
 def test_a_platforms_own_connection_will_do(database_url: str) -> None:

@@ -7,8 +7,7 @@ import typer
 
 from buffer_pipeline.cli.output import Output
 from buffer_pipeline.cli.session import one_transaction
-from buffer_pipeline.contact import Contact, find_contacts
-from buffer_pipeline.contact import set_contact as set_contact_verb
+from buffer_pipeline.contact import change_contact, find_contacts
 from buffer_pipeline.errors import NotFound
 
 app = typer.Typer(help="Owners' locales, time zones and mail addresses.", no_args_is_help=True)
@@ -30,19 +29,11 @@ def set_contact(
     """
     if locale is time_zone is email is None:
         raise typer.BadParameter("give --locale, --time-zone or --email")
+    given = {"locale": locale, "time_zone": time_zone, "email": email}
+    changes = {name: value or None for name, value in given.items() if value is not None}
     output: Output = context.obj
     with one_transaction() as (connection, _, now):
-        known = find_contacts(connection, [owner]).get(
-            owner, Contact(owner=owner, locale=None, time_zone=None, email=None)
-        )
-        done = set_contact_verb(
-            connection,
-            owner=owner,
-            locale=_changed(known.locale, locale),
-            time_zone=_changed(known.time_zone, time_zone),
-            email=_changed(known.email, email),
-            now=now,
-        )
+        done = change_contact(connection, owner=owner, changes=changes, now=now)
     output.answer(asdict(done))
 
 
@@ -58,7 +49,3 @@ def show(context: typer.Context, owner: Owner) -> None:
     if found is None:
         raise NotFound(f"contact {owner!r}: does not exist; contact set makes one")
     output.answer(asdict(found))
-
-
-def _changed(known: str | None, given: str | None) -> str | None:
-    return known if given is None else given or None
