@@ -103,7 +103,14 @@ def test_a_release_sends_what_it_has_written(
             "remark": "",
         }
     ]
-    assert shown == {"sent": 2, "retried": 0, "dead": 0, "waiting": 0, "oldest_waiting": "none"}
+    assert shown == {
+        "sent": 2,
+        "retried": 0,
+        "dead": 0,
+        "lost_leases": 0,
+        "waiting": 0,
+        "oldest_waiting": "none",
+    }
 
 
 def test_a_broken_receiver_fails_no_release(

@@ -235,6 +235,7 @@ def test_a_run_releases_what_is_due_and_tells_the_payee(
         "sent": 2,
         "retried": 0,
         "dead": 0,
+        "lost_leases": 0,
         "waiting": 0,
         "oldest_waiting": "none",
         "endpoints": [

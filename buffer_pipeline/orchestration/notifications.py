@@ -82,6 +82,7 @@ def drained_metadata(books: Books, drained: Drained) -> dict[str, Any]:
         "sent": drained.sent,
         "retried": drained.retried,
         "dead": drained.dead,
+        "lost_leases": drained.lost,
         "waiting": drained.waiting,
         "oldest_waiting": "none" if oldest is None else dg.MetadataValue.timestamp(oldest),
         **table_metadata(
