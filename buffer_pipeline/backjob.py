@@ -17,6 +17,7 @@ from buffer_pipeline.errors import (
 from buffer_pipeline.hold import UNSETTLED, BackjobState
 from buffer_pipeline.hours import enter_hour
 from buffer_pipeline.inputs import require_id, require_reason, require_text, require_time
+from buffer_pipeline.locks import lock_holds
 from buffer_pipeline.money import format_amount, parse_amount, split_in_proportion
 from buffer_pipeline.policy import Policy
 
@@ -58,7 +59,7 @@ def request_backjob(
     policy = policy or Policy()
 
     enter_hour(connection, now=now)
-    holds = fetch(connection, "lock_holds", hold_ids=[], job=job)
+    holds = lock_holds(connection, job=job)
     if not holds:
         raise NotFound(f"job {job!r}: has no hold")
     unsettled = [hold for hold in holds if hold["state"] in UNSETTLED]

@@ -8,6 +8,7 @@ from buffer_pipeline.errors import FreezeRefused, InvalidInput, NotFound, StateR
 from buffer_pipeline.hold import FreezeKind, HoldState, Verb, states_that_allow
 from buffer_pipeline.hours import enter_hour
 from buffer_pipeline.inputs import require_id, require_reason, require_text, require_time
+from buffer_pipeline.locks import lock_holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def freeze_hold(
         notify=notify,
     )
     if not rows:
-        holds = fetch(connection, "lock_holds", hold_ids=[hold_id], job=None)
+        holds = lock_holds(connection, hold_ids=[hold_id])
         if not holds:
             raise NotFound(f"hold {hold_id}: does not exist")
         raise StateRefused(
@@ -92,7 +93,7 @@ def unfreeze_hold(
         )
     enter_hour(connection, now=now)
     # The lock first: which other freezes stand is then read behind it.
-    fetch(connection, "lock_holds", hold_ids=[freezes[0]["hold_id"]], job=None)
+    lock_holds(connection, hold_ids=[freezes[0]["hold_id"]])
     rows = fetch(connection, "unfreeze_hold", freeze_id=freeze_id, closed_by=by, reason=reason, now=now)
     if not rows:
         closed_at = fetch(connection, "find_freeze", freeze_id=freeze_id)[0]["closed_at"]

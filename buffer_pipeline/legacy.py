@@ -22,6 +22,7 @@ from buffer_pipeline.legacy_export import (
     WaitingPayment,
     read_export,
 )
+from buffer_pipeline.locks import lock_holds
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.wallet import open_balance
 
@@ -138,7 +139,7 @@ class _Import:
         disputed = {dispute.job for dispute in self.export.disputes}
         # Holds before wallets, and against a backjob that is requested meanwhile.
         hold_ids = [row["hold_id"] for row in standing.values() if row["job"] in disputed]
-        fetch(self.connection, "lock_holds", hold_ids=hold_ids, job=None)
+        lock_holds(self.connection, hold_ids=hold_ids)
         disputes = []
         backjob_of_job: dict[str, int] = {}
         for dispute in self.export.disputes:
@@ -202,7 +203,7 @@ class _Import:
             if dispute.job not in jobs:
                 self._quarantine(dispute.row, f"job {dispute.job} has no waiting payment that came over")
                 continue
-            holds = fetch(self.connection, "lock_holds", hold_ids=[], job=dispute.job)
+            holds = lock_holds(self.connection, job=dispute.job)
             unsettled = [hold for hold in holds if hold["state"] in UNSETTLED]
             if not unsettled:
                 self._quarantine(dispute.row, f"the payments of job {dispute.job} are settled by now")

@@ -15,6 +15,7 @@ from buffer_pipeline.errors import (
 from buffer_pipeline.hold import NEXT_STATE, HoldState, Verb, states_that_allow
 from buffer_pipeline.hours import enter_hour
 from buffer_pipeline.inputs import require_id, require_reason, require_text, require_time
+from buffer_pipeline.locks import lock_holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,7 @@ def release_matured(
     return _release(
         connection,
         rows[0]["hold_ids"],
+        holds=rows[0]["holds"],
         kind="DUE",
         source=source or "unnamed",
         due_by=due_by,
@@ -119,7 +121,7 @@ def release_early(
     else:
         require_text("job", job or "")
     enter_hour(connection, now=now)
-    holds = fetch(connection, "lock_holds", hold_ids=[] if hold_id is None else [hold_id], job=job)
+    holds = lock_holds(connection, hold_ids=[] if hold_id is None else [hold_id], job=job)
     if not holds:
         raise NotFound(f"hold {hold_id}: does not exist" if job is None else f"job {job!r}: has no hold")
     if job is not None and any(hold["state"] == HoldState.BUFFERED for hold in holds):
@@ -141,6 +143,7 @@ def release_early(
     return _release(
         connection,
         [hold["hold_id"] for hold in holds],
+        holds=len(holds),
         kind="EARLY",
         source=by,
         reason=reason,
@@ -150,8 +153,9 @@ def release_early(
 
 def _release(
     connection: AnyConnection,
-    hold_ids: Sequence[int],
+    hold_ids: Sequence[int] | str,
     *,
+    holds: int,
     kind: str,
     source: str,
     now: datetime,
@@ -162,7 +166,7 @@ def _release(
     rows = fetch(
         connection,
         "release_holds",
-        hold_ids=list(hold_ids),
+        hold_ids=hold_ids,
         kind=kind,
         source=source,
         reason=reason,
@@ -178,10 +182,8 @@ def _release(
                 f"batch {row['batch_id']}, {row['currency']}: {held[0]} holds of {held[1]} minor"
                 f" units left the buffer, {credited[0]} of {credited[1]} were credited; roll back"
             )
-    if holds_released != len(hold_ids):
-        raise BooksOutOfBalance(
-            f"release: {len(hold_ids)} holds were locked, {holds_released} released; roll back"
-        )
+    if holds_released != holds:
+        raise BooksOutOfBalance(f"release: {holds} holds were locked, {holds_released} released; roll back")
     return ReleaseBatch(
         holds_released=holds_released,
         amounts_minor={row["currency"]: row["released_minor"] for row in rows},

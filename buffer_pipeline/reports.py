@@ -23,15 +23,17 @@ from sqlalchemy import (
 )
 
 from buffer_pipeline.errors import NotFound
-from buffer_pipeline.hold import HoldState
+from buffer_pipeline.hold import UNSETTLED, HoldState
 from buffer_pipeline.inputs import require_id
 from buffer_pipeline.tables import (
     backjob,
     batch,
     hold,
     hold_freeze,
+    hold_status,
     hourly_release_count,
     transaction,
+    unsettled_hold,
     wallet,
 )
 
@@ -54,19 +56,14 @@ def due_holds(connection: Connection, *, due_by: datetime) -> Due:
     """Count what a release run with this cut-off would release."""
     rows = connection.execute(
         select(
-            hold.c.currency,
+            unsettled_hold.c.currency,
             func.count(),
-            func.sum(hold.c.amount_minor - hold.c.refunded_minor),
-            func.min(hold.c.release_date),
+            func.sum(unsettled_hold.c.amount_minor),
+            func.min(unsettled_hold.c.release_date),
         )
-        .where(
-            hold.c.state == HoldState.BUFFERED,
-            # As the release itself asks, so that the index of what is due answers.
-            hold.c.release_hour <= due_by,
-            hold.c.release_date <= due_by,
-        )
-        .group_by(hold.c.currency)
-        .order_by(hold.c.currency)
+        .where(*_is_due(due_by))
+        .group_by(unsettled_hold.c.currency)
+        .order_by(unsettled_hold.c.currency)
     ).all()
     return Due(
         holds=sum(row[1] for row in rows),
@@ -95,7 +92,7 @@ def released_from(connection: Connection, *, source: str, since: datetime) -> tu
             _payee.c.owner.label("payee"),
             transaction.c.amount_minor,
             transaction.c.currency,
-            hold.c.release_date,
+            transaction.c.release_date,
             transaction.c.recorded_at.label("released_at"),
         )
         .select_from(transaction)
@@ -135,24 +132,19 @@ def list_holds(
     """Return holds by release date; each filter that is given narrows them."""
     conditions: list[ColumnElement[bool]] = []
     if state is not None:
-        conditions.append(hold.c.state == state)
+        conditions.append(hold_status.c.state == state)
     if payee is not None:
         conditions.append(_payee.c.owner == payee)
     if job is not None:
-        conditions.append(hold.c.job == job)
+        conditions.append(hold_status.c.job == job)
+    # Asked of the small table too, where it can answer: the view would look at all there ever was.
+    if state in UNSETTLED:
+        conditions.append(_waits(unsettled_hold.c.state == state))
     if due_by is not None:
-        conditions += [
-            hold.c.state == HoldState.BUFFERED,
-            hold.c.release_hour <= due_by,
-            hold.c.release_date <= due_by,
-        ]
+        conditions.append(_waits(*_is_due(due_by)))
     return _rows(
         connection,
-        _holds()
-        .where(*conditions)
-        # The hour is part of the date: so the index of what is due gives the hours in their order.
-        .order_by(hold.c.release_hour, hold.c.release_date, hold.c.hold_id)
-        .limit(limit),
+        _holds().where(*conditions).order_by(hold_status.c.release_date, hold_status.c.hold_id).limit(limit),
     )
 
 
@@ -166,7 +158,7 @@ def show_hold(
     """
     if hold_id is not None:
         require_id("hold", hold_id)
-    condition = hold.c.reference == reference if hold_id is None else hold.c.hold_id == hold_id
+    condition = hold_status.c.reference == reference if hold_id is None else hold_status.c.hold_id == hold_id
     rows = _rows(connection, _holds().where(condition))
     if not rows:
         raise NotFound(
@@ -328,7 +320,7 @@ def holds_of_batch(connection: Connection, *, batch_id: int) -> Rows:
             _payee.c.owner.label("payee"),
             transaction.c.amount_minor,
             transaction.c.currency,
-            hold.c.release_date,
+            transaction.c.release_date,
         )
         .join(hold, hold.c.hold_id == transaction.c.hold_id)
         .join(_payee, _payee.c.wallet_id == hold.c.payee_wallet_id)
@@ -384,8 +376,8 @@ def stuck_holds(
         connection,
         _holds()
         .add_columns(stuck.c.frozen_since, kinds.label("kinds"))
-        .join(stuck, stuck.c.hold_id == hold.c.hold_id)
-        .order_by(stuck.c.frozen_since, hold.c.hold_id),
+        .join(stuck, stuck.c.hold_id == hold_status.c.hold_id)
+        .order_by(stuck.c.frozen_since, hold_status.c.hold_id),
     )
 
 
@@ -402,24 +394,37 @@ def _frozen_since(before: datetime) -> Select[Any]:
 def _holds() -> Select[Any]:
     return (
         select(
-            hold.c.hold_id,
-            hold.c.reference,
-            hold.c.job,
-            hold.c.title,
+            hold_status.c.hold_id,
+            hold_status.c.reference,
+            hold_status.c.job,
+            hold_status.c.title,
             _payee.c.owner.label("payee"),
             _payer.c.owner.label("payer"),
-            hold.c.amount_minor,
-            hold.c.refunded_minor,
-            hold.c.currency,
-            hold.c.state,
-            hold.c.held_at,
-            hold.c.release_date,
-            hold.c.settled_at,
+            hold_status.c.amount_minor,
+            hold_status.c.refunded_minor,
+            hold_status.c.currency,
+            hold_status.c.state,
+            hold_status.c.held_at,
+            hold_status.c.release_date,
+            hold_status.c.settled_at,
         )
-        .select_from(hold)
-        .join(_payee, _payee.c.wallet_id == hold.c.payee_wallet_id)
-        .join(_payer, _payer.c.wallet_id == hold.c.payer_wallet_id)
+        .select_from(hold_status)
+        .join(_payee, _payee.c.wallet_id == hold_status.c.payee_wallet_id)
+        .join(_payer, _payer.c.wallet_id == hold_status.c.payer_wallet_id)
     )
+
+
+def _waits(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    return hold_status.c.hold_id.in_(select(unsettled_hold.c.hold_id).where(*conditions))
+
+
+def _is_due(due_by: datetime) -> list[ColumnElement[bool]]:
+    # As the release itself asks, so that the index of what is due answers.
+    return [
+        unsettled_hold.c.state == HoldState.BUFFERED,
+        unsettled_hold.c.release_hour <= due_by,
+        unsettled_hold.c.release_date <= due_by,
+    ]
 
 
 def _rows(connection: Connection, query: Select[Any]) -> Rows:

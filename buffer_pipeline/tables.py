@@ -57,6 +57,8 @@ wallet = Table(
     postgresql_with={"fillfactor": 70},
 )
 
+# What was agreed, written once: what becomes of it stands in `unsettled_hold` until it is settled, and in
+# the transactions from then on. See docs/decisions/0014-a-hold-is-written-once.md.
 hold = Table(
     "hold",
     metadata,
@@ -68,19 +70,12 @@ hold = Table(
     Column("payer_wallet_id", BigInteger, nullable=False),
     Column("currency", Text, nullable=False),
     Column("amount_minor", BigInteger, nullable=False),
-    Column("refunded_minor", BigInteger, nullable=False, server_default=text("0")),
-    Column("state", Text, nullable=False, server_default=text("'BUFFERED'")),
     _when("held_at"),
     _when("original_release_date"),
-    _when("release_date"),
-    _when("settled_at", nullable=True),
-    Column(
-        "release_hour",
-        DateTime(timezone=True),
-        Computed("date_bin('1 hour', release_date, timestamptz '2000-01-01 00:00:00+00')", persisted=True),
-        nullable=False,
-    ),
     UniqueConstraint("reference", name="hold_reference_key"),
+    # What `unsettled_hold` refers to, and all that a transaction's references ask of a hold: an index
+    # answers for both.
+    UniqueConstraint("hold_id", "payee_wallet_id", "currency", name="hold_payee_currency_key"),
     ForeignKeyConstraint(
         ["payee_wallet_id", "currency"],
         [f"{SCHEMA}.wallet.wallet_id", f"{SCHEMA}.wallet.currency"],
@@ -95,31 +90,64 @@ hold = Table(
     CheckConstraint("length(job) BETWEEN 1 AND 200", name="hold_job_length"),
     CheckConstraint("length(title) <= 500", name="hold_title_length"),
     CheckConstraint("amount_minor BETWEEN 1 AND 1000000000000000", name="hold_amount_in_range"),
-    CheckConstraint("state IN ('BUFFERED', 'FROZEN', 'RELEASED', 'REFUNDED')", name="hold_state_is_known"),
-    CheckConstraint("refunded_minor BETWEEN 0 AND amount_minor", name="hold_refunded_within_amount"),
-    CheckConstraint(
-        "(state = 'REFUNDED') = (refunded_minor = amount_minor)",
-        name="hold_refunded_iff_nothing_is_left",
+    CheckConstraint("held_at <= original_release_date", name="hold_released_after_it_was_held"),
+)
+Index("hold_job_idx", hold.c.job)
+
+# What still waits: BUFFERED or FROZEN. Its row goes when the hold is settled, in the statement that writes
+# the transaction, so the table is as large as the buffer and no larger.
+unsettled_hold = Table(
+    "unsettled_hold",
+    metadata,
+    Column("hold_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", Text, nullable=False, server_default=text("'BUFFERED'")),
+    Column("payee_wallet_id", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False, doc="what it still holds: less what was refunded"),
+    _when("release_date"),
+    Column(
+        "release_hour",
+        DateTime(timezone=True),
+        Computed("date_bin('1 hour', release_date, timestamptz '2000-01-01 00:00:00+00')", persisted=True),
+        nullable=False,
     ),
-    CheckConstraint(
-        "(state IN ('RELEASED', 'REFUNDED')) = (settled_at IS NOT NULL)",
-        name="hold_settled_at_iff_final",
+    ForeignKeyConstraint(
+        ["hold_id", "payee_wallet_id", "currency"],
+        [hold.c.hold_id, hold.c.payee_wallet_id, hold.c.currency],
+        name="unsettled_hold_hold_fkey",
     ),
-    CheckConstraint(
-        "held_at <= original_release_date AND original_release_date <= release_date",
-        name="hold_dates_in_order",
-    ),
+    CheckConstraint("state IN ('BUFFERED', 'FROZEN')", name="unsettled_hold_state_is_known"),
+    CheckConstraint("amount_minor > 0", name="unsettled_hold_holds_something"),
 )
 # What is due, the oldest release hour first; within an hour wallet by wallet,
 # so that a batch touches as few wallets as it can.
 Index(
-    "hold_due_idx",
-    hold.c.release_hour,
-    hold.c.payee_wallet_id,
-    hold.c.hold_id,
+    "unsettled_hold_due_idx",
+    unsettled_hold.c.release_hour,
+    unsettled_hold.c.payee_wallet_id,
+    unsettled_hold.c.hold_id,
     postgresql_where=text("state = 'BUFFERED'"),
 )
-Index("hold_job_idx", hold.c.job)
+
+# Each hold as it stands: a view, for reading. The last line of a settled hold says how it was settled.
+hold_status = Table(
+    "hold_status",
+    MetaData(schema=SCHEMA),
+    Column("hold_id", BigInteger, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("job", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("payee_wallet_id", BigInteger, nullable=False),
+    Column("payer_wallet_id", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("refunded_minor", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    _when("held_at"),
+    _when("original_release_date"),
+    _when("release_date"),
+    _when("settled_at", nullable=True),
+)
 
 backjob = Table(
     "backjob",
@@ -220,6 +248,8 @@ transaction = Table(
     Column("batch_id", BigInteger, nullable=True),
     Column("reference", Text, nullable=True),
     _when("recorded_at"),
+    # When the settled hold was due: its own row is gone by then.
+    _when("release_date", nullable=True),
     CheckConstraint("amount_minor BETWEEN 1 AND 1000000000000000", name="transaction_amount_in_range"),
     # Which accounts a type moves money between, one line a type.
     CheckConstraint(
@@ -258,6 +288,10 @@ transaction = Table(
     CheckConstraint(
         "(type IN ('DEPOSIT', 'WITHDRAWAL', 'OPENING_BALANCE')) = (reference IS NOT NULL)",
         name="transaction_reference_iff_without_hold",
+    ),
+    CheckConstraint(
+        "(type IN ('EARNING', 'REFUND')) = (release_date IS NOT NULL)",
+        name="transaction_release_date_iff_it_settles",
     ),
 )
 # A hold is settled once: one EARNING, and one REFUND for each backjob.

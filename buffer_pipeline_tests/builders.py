@@ -18,7 +18,7 @@ from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.intake import add_pending_earnings
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.release import release_early
-from buffer_pipeline.tables import hold, hold_freeze, metadata, notification, transaction, wallet
+from buffer_pipeline.tables import hold_freeze, hold_status, metadata, notification, transaction, wallet
 from buffer_pipeline_tests.conftest import NOON
 
 ADMIN: Final = "admin-1"
@@ -81,8 +81,10 @@ def place_hold(
 
 
 def hold_row(connection: Connection, hold_id: int) -> dict[str, Any]:
-    """Return the hold's row by column name."""
-    return dict(connection.execute(select(hold).where(hold.c.hold_id == hold_id)).mappings().one())
+    """Return the hold as it stands, by column name."""
+    return dict(
+        connection.execute(select(hold_status).where(hold_status.c.hold_id == hold_id)).mappings().one()
+    )
 
 
 def state_of(connection: Connection, hold_id: int) -> HoldState:

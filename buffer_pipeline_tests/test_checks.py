@@ -127,12 +127,15 @@ def _paid_twice(connection: Connection) -> tuple[str, ...]:
 
 def _another_amount(connection: Connection) -> tuple[str, ...]:
     place_hold(connection)
-    return ("UPDATE buffer.hold SET amount_minor = amount_minor + 1",)
+    return (
+        "ALTER TABLE buffer.hold DISABLE TRIGGER ALL",
+        "UPDATE buffer.hold SET amount_minor = amount_minor + 1",
+    )
 
 
 def _frozen_without_a_freeze(connection: Connection) -> tuple[str, ...]:
     place_hold(connection)
-    return ("UPDATE buffer.hold SET state = 'FROZEN'",)
+    return ("UPDATE buffer.unsettled_hold SET state = 'FROZEN'",)
 
 
 def _backjob_that_freezes_nothing(connection: Connection) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.hours import HOUR
 from buffer_pipeline.release import release_early, release_matured
-from buffer_pipeline.tables import backjob, hold, hold_freeze
+from buffer_pipeline.tables import backjob, hold_freeze, hold_status
 from buffer_pipeline_tests import test_cli
 from buffer_pipeline_tests.builders import ADMIN, PAYEE, PAYER, books, place_hold, row_counts
 
@@ -78,9 +78,13 @@ def figure(report: DailyReport, name: str, currency: str | None) -> tuple[Any, A
 def amounts_by_state(connection: Connection) -> dict[tuple[str, str], int]:
     """Return what the unsettled holds hold, by currency and state."""
     rows = connection.execute(
-        select(hold.c.currency, hold.c.state, func.sum(hold.c.amount_minor - hold.c.refunded_minor))
-        .where(hold.c.state.in_([HoldState.BUFFERED, HoldState.FROZEN]))
-        .group_by(hold.c.currency, hold.c.state)
+        select(
+            hold_status.c.currency,
+            hold_status.c.state,
+            func.sum(hold_status.c.amount_minor - hold_status.c.refunded_minor),
+        )
+        .where(hold_status.c.state.in_([HoldState.BUFFERED, HoldState.FROZEN]))
+        .group_by(hold_status.c.currency, hold_status.c.state)
     )
     return {(row[0], row[1]): int(row[2]) for row in rows}
 
@@ -359,8 +363,16 @@ def something_happens(connection: Connection, chance: random.Random, *, now: dat
             release_date=now + timedelta(hours=chance.randint(6, 60)),
         )
 
-    a_hold = select(hold.c.hold_id).where(hold.c.state.in_(["BUFFERED", "FROZEN"])).order_by(hold.c.hold_id)
-    a_job = select(hold.c.job).where(hold.c.state.in_(["BUFFERED", "FROZEN"])).order_by(hold.c.hold_id)
+    a_hold = (
+        select(hold_status.c.hold_id)
+        .where(hold_status.c.state.in_(["BUFFERED", "FROZEN"]))
+        .order_by(hold_status.c.hold_id)
+    )
+    a_job = (
+        select(hold_status.c.job)
+        .where(hold_status.c.state.in_(["BUFFERED", "FROZEN"]))
+        .order_by(hold_status.c.hold_id)
+    )
     a_freeze = select(hold_freeze.c.freeze_id).where(hold_freeze.c.closed_at.is_(None)).order_by("freeze_id")
     a_backjob = select(backjob.c.backjob_id).where(backjob.c.state == "OPEN").order_by("backjob_id")
     why: dict[str, Any] = {"by": ADMIN, "reason": "a test", "now": now}

@@ -15,7 +15,7 @@ from buffer_pipeline.drain import ReleaseRun, drain_matured
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.release import ReleaseBatch
-from buffer_pipeline.tables import batch, hold, transaction, wallet
+from buffer_pipeline.tables import batch, transaction, unsettled_hold, wallet
 from buffer_pipeline_tests.builders import (
     DAY_7,
     PAYEE,
@@ -243,7 +243,7 @@ def test_two_runs_at_once_pay_once(engine: Engine) -> None:
 def test_locked_hold_is_passed_over_and_left_to_the_next_run(engine: Engine, other: Connection) -> None:
     """A hold that another transaction works on does not stop a run, and is not lost."""
     locked, *_ = place(engine, 3)
-    other.execute(select(hold).where(hold.c.hold_id == locked).with_for_update())
+    other.execute(select(unsettled_hold).where(unsettled_hold.c.hold_id == locked).with_for_update())
 
     run = drain(engine)
 
@@ -256,7 +256,7 @@ def test_locked_hold_is_passed_over_and_left_to_the_next_run(engine: Engine, oth
 def test_hold_that_comes_free_during_a_run_is_taken_by_it(engine: Engine, other: Connection) -> None:
     """A run looks again at what it passed over, as long as it releases anything."""
     locked, *_ = place(engine, 3)
-    other.execute(select(hold).where(hold.c.hold_id == locked).with_for_update())
+    other.execute(select(unsettled_hold).where(unsettled_hold.c.hold_id == locked).with_for_update())
 
     run = drain(engine, on_batch=lambda _connection, _batch: other.rollback())
 
@@ -320,7 +320,7 @@ def test_deadlock_victim_is_tried_again(engine: Engine, superuser_url: str) -> N
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         while not waiting_for_a_lock(watcher):
             assert time.monotonic() < deadline, "the run never came to the locked wallet"
-        platform.execute(select(hold).where(hold.c.hold_id == locked).with_for_update())
+        platform.execute(select(unsettled_hold).where(unsettled_hold.c.hold_id == locked).with_for_update())
         run = running.result(timeout=WAIT_SECONDS_MAX)
         platform.rollback()
     superuser_engine.dispose()

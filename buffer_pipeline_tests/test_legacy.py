@@ -19,7 +19,7 @@ from buffer_pipeline.intake import add_pending_earnings
 from buffer_pipeline.legacy import LegacyImport, import_legacy
 from buffer_pipeline.legacy_export import Quarantined
 from buffer_pipeline.reconcile import reconcile
-from buffer_pipeline.tables import backjob, hold, hold_freeze, transaction, wallet
+from buffer_pipeline.tables import backjob, hold_freeze, hold_status, transaction, wallet
 from buffer_pipeline.wallet import deposit
 from buffer_pipeline_tests.builders import Wallet, all_at_once, books, row_counts, wallet_of
 
@@ -141,10 +141,12 @@ def test_consistent_export_comes_over_whole(connection: Connection) -> None:
     done = run_import(connection, strict=True)
 
     assert done == WHOLE
-    held = connection.execute(select(func.count(), func.sum(hold.c.amount_minor)).select_from(hold)).one()
+    held = connection.execute(
+        select(func.count(), func.sum(hold_status.c.amount_minor)).select_from(hold_status)
+    ).one()
     assert tuple(held) == (66, 52_521_199)
     frozen = connection.execute(
-        select(func.count(), func.count(hold.c.job.distinct())).where(hold.c.state == "FROZEN")
+        select(func.count(), func.count(hold_status.c.job.distinct())).where(hold_status.c.state == "FROZEN")
     ).one()
     assert tuple(frozen) == (5, 5)
     counts = row_counts(connection)
@@ -158,7 +160,9 @@ def test_waiting_row_becomes_a_hold_with_its_own_dates(connection: Connection) -
     """A hold has the row's reference, job, people, amount, title, and begins and matures as it did there."""
     run_import(connection)
 
-    row = connection.execute(select(hold).where(hold.c.reference == "JOB-209-PENDING-finish")).one()
+    row = connection.execute(
+        select(hold_status).where(hold_status.c.reference == "JOB-209-PENDING-finish")
+    ).one()
     owner_of = {found.wallet_id: found.owner for found in connection.execute(select(wallet))}
 
     assert (row.job, row.title, row.amount_minor, row.currency) == ("209", "Roof leak repair", 377_332, "PHP")
@@ -182,7 +186,9 @@ def test_open_dispute_becomes_an_open_backjob(connection: Connection) -> None:
     assert (row.job, row.state, row.requested_by) == ("207", "OPEN", value_of("jobs 207", "clientAccountID"))
     assert row.reason == "Work needs redoing"
     assert row.requested_at == freeze.opened_at == datetime(2026, 11, 18, 22, 5, tzinfo=UTC)
-    assert row.requested_at > connection.scalar(select(hold.c.release_date).where(hold.c.job == "207"))
+    assert row.requested_at > connection.scalar(
+        select(hold_status.c.release_date).where(hold_status.c.job == "207")
+    )
 
 
 def test_balance_comes_as_an_opening_transaction(connection: Connection) -> None:
@@ -438,7 +444,7 @@ def test_waiting_row_that_is_inconsistent_stays_out(
         quarantined=done.quarantined,
     )
     left_out = {value_of(row, "referenceNumber") for row in expected}
-    assert set(connection.scalars(select(hold.c.reference))) == waiting_references() - left_out
+    assert set(connection.scalars(select(hold_status.c.reference))) == waiting_references() - left_out
 
 
 WRONG_FIGURE: Final[dict[str, tuple[Edit, dict[str, str], int]]] = {
@@ -603,7 +609,9 @@ def test_title_is_no_reason_to_keep_money_back(connection: Connection, export: P
     done = run_import(connection, export)
 
     assert done == WHOLE
-    assert connection.scalar(select(hold.c.title).where(hold.c.job == "209")) == "Roof leak repair"
+    assert (
+        connection.scalar(select(hold_status.c.title).where(hold_status.c.job == "209")) == "Roof leak repair"
+    )
 
 
 # Disputes and admin holds.

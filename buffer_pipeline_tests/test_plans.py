@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, text
 
 from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.intake import Earning, add_many_pending_earnings
-from buffer_pipeline.tables import hold
+from buffer_pipeline.tables import unsettled_hold
 from buffer_pipeline_tests.conftest import NOON
 
 HOLDS = 3_000
@@ -68,7 +68,7 @@ def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def test_release_joins_no_intermediate_rows_in_a_loop(misled: Engine) -> None:
     """Three thousand holds are released in linear time though statistics expect none."""
     with misled.connect() as connection:
-        hold_ids = list(connection.scalars(hold.select().where(hold.c.state == "BUFFERED")))
+        hold_ids = list(connection.scalars(unsettled_hold.select()))
 
         loops = loops_over_intermediate_rows(
             connection,

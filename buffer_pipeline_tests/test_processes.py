@@ -75,7 +75,7 @@ def figures(engine: Engine) -> tuple[int, int, int, list[object]]:
     """Return the holds released, the EARNING transactions, all balances, and what is broken."""
     with engine.connect() as connection:
         released = connection.execute(
-            text("SELECT count(*) FROM buffer.hold WHERE state = 'RELEASED'")
+            text("SELECT count(*) FROM buffer.hold_status WHERE state = 'RELEASED'")
         ).scalar_one()
         earnings = connection.execute(
             text("SELECT count(*) FROM buffer.transaction WHERE type = 'EARNING'")

@@ -15,7 +15,7 @@ from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.intake import Earning, add_many_pending_earnings
 from buffer_pipeline.reconcile import reconcile
-from buffer_pipeline.tables import hold, notification, transaction, wallet
+from buffer_pipeline.tables import hold_status, notification, transaction, wallet
 from buffer_pipeline_tests.builders import waiting_for_a_lock
 from buffer_pipeline_tests.stack import (
     ask,
@@ -75,14 +75,26 @@ def hold_many(engine: Engine, *, now: datetime) -> None:
 
 def end_state(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
     """Return every wallet, hold, transaction and notification, without ids and times."""
-    by_hold = select(hold.c.reference).where(hold.c.hold_id == transaction.c.hold_id).scalar_subquery()
-    told_of = select(hold.c.reference).where(hold.c.hold_id == notification.c.hold_id).scalar_subquery()
+    by_hold = (
+        select(hold_status.c.reference)
+        .where(hold_status.c.hold_id == transaction.c.hold_id)
+        .scalar_subquery()
+    )
+    told_of = (
+        select(hold_status.c.reference)
+        .where(hold_status.c.hold_id == notification.c.hold_id)
+        .scalar_subquery()
+    )
     statements = {
         "wallets": select(
             wallet.c.owner, wallet.c.currency, wallet.c.balance_minor, wallet.c.pending_earnings_minor
         ),
         "holds": select(
-            hold.c.reference, hold.c.job, hold.c.state, hold.c.amount_minor, hold.c.refunded_minor
+            hold_status.c.reference,
+            hold_status.c.job,
+            hold_status.c.state,
+            hold_status.c.amount_minor,
+            hold_status.c.refunded_minor,
         ),
         "transactions": select(
             by_hold,
@@ -149,7 +161,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
             blocker.rollback()
             wait_for(lambda: not waiting_for_a_lock(watcher), what="the end of what was killed")
             released_by_killed = watcher.execute(
-                text("SELECT count(*) FROM buffer.hold WHERE state = 'RELEASED'")
+                text("SELECT count(*) FROM buffer.hold_status WHERE state = 'RELEASED'")
             ).scalar_one()
             status_of_killed = end_of(port, killed)
             retry = wait_for(lambda: retry_of(port, killed), what="the retry")

@@ -150,7 +150,7 @@ def run_verb(connection: Connection, hold_id: int, verb: Verb) -> None:
 def standing(connection: Connection) -> tuple[object, int]:
     """Return the rows of the holds, and how many freezes are open."""
     tables = books(connection)
-    return tables["hold"], sum(row[-1] is None for row in tables["hold_freeze"])
+    return tables["unsettled_hold"], sum(row[-1] is None for row in tables["hold_freeze"])
 
 
 def test_statements_follow_the_table(connection: Connection) -> None:

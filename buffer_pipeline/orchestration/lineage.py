@@ -113,7 +113,7 @@ EXTERNAL: Final = [
         tags=TAGS,
         code_version="1",
         metadata=about(
-            columns_of(tables.hold),
+            columns_of(tables.hold_status),
             {
                 "reference": [(PLATFORM_EVENTS, "reference")],
                 "job": [(PLATFORM_EVENTS, "job")],
@@ -126,7 +126,7 @@ EXTERNAL: Final = [
                 "original_release_date": [(PLATFORM_EVENTS, "held_at")],
                 "release_date": [(PLATFORM_EVENTS, "held_at")],
             },
-            table=tables.hold,
+            table=tables.hold_status,
         ),
     ),
     dg.AssetSpec(
@@ -181,6 +181,7 @@ RELEASED_COLUMNS: Final = about(
     columns_of(tables.transaction),
     {
         "hold_id": [(BUFFERED, "hold_id")],
+        "release_date": [(BUFFERED, "release_date")],
         "from_wallet_id": [(BUFFERED, "payee_wallet_id")],
         "to_wallet_id": [(BUFFERED, "payee_wallet_id")],
         "currency": [(BUFFERED, "currency")],

@@ -18,7 +18,7 @@ incoming AS MATERIALIZED (
 added AS (
   INSERT INTO buffer.hold (
     reference, job, title, payee_wallet_id, payer_wallet_id,
-    currency, amount_minor, held_at, original_release_date, release_date
+    currency, amount_minor, held_at, original_release_date
   )
   SELECT
     incoming.reference,
@@ -29,7 +29,6 @@ added AS (
     incoming.currency,
     incoming.amount_minor,
     incoming.held_at,
-    incoming.release_date,
     incoming.release_date
   FROM incoming
   INNER JOIN buffer.wallet AS payee
@@ -38,7 +37,25 @@ added AS (
     ON incoming.payer = payer.owner AND incoming.currency = payer.currency
   ORDER BY incoming.release_date, incoming.reference
   ON CONFLICT (reference) DO NOTHING
-  RETURNING hold_id, reference, payee_wallet_id, currency, amount_minor, release_date
+  RETURNING
+    hold_id,
+    reference,
+    payee_wallet_id,
+    currency,
+    amount_minor,
+    original_release_date AS release_date
+),
+
+waiting AS (
+  INSERT INTO buffer.unsettled_hold (hold_id, payee_wallet_id, currency, amount_minor, release_date)
+  SELECT
+    hold_id,
+    payee_wallet_id,
+    currency,
+    amount_minor,
+    release_date
+  FROM added
+  ORDER BY hold_id
 ),
 
 wallet_total AS MATERIALIZED (

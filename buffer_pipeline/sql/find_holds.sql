@@ -1,18 +1,18 @@
 -- The holds with these references, with the content that an idempotent replay must repeat.
 SELECT
-  hold.hold_id,
-  hold.reference,
-  hold.job,
-  hold.title,
+  hold_status.hold_id,
+  hold_status.reference,
+  hold_status.job,
+  hold_status.title,
   payee.owner AS payee,
   payer.owner AS payer,
-  hold.currency,
-  hold.amount_minor,
-  hold.held_at,
-  hold.original_release_date,
-  hold.release_date,
-  hold.state
-FROM buffer.hold
-INNER JOIN buffer.wallet AS payee ON hold.payee_wallet_id = payee.wallet_id
-INNER JOIN buffer.wallet AS payer ON hold.payer_wallet_id = payer.wallet_id
-WHERE hold.reference = any(CAST(:references AS text[]))
+  hold_status.currency,
+  hold_status.amount_minor,
+  hold_status.held_at,
+  hold_status.original_release_date,
+  hold_status.release_date,
+  hold_status.state
+FROM buffer.hold_status
+INNER JOIN buffer.wallet AS payee ON hold_status.payee_wallet_id = payee.wallet_id
+INNER JOIN buffer.wallet AS payer ON hold_status.payer_wallet_id = payer.wallet_id
+WHERE hold_status.reference = any(CAST(:references AS text[]))

@@ -5,21 +5,21 @@ target AS MATERIALIZED (
   SELECT
     hold_id,
     state
-  FROM buffer.hold
-  WHERE hold_id = CAST(:hold_id AS bigint) AND state IN ('BUFFERED', 'FROZEN')
+  FROM buffer.unsettled_hold
+  WHERE hold_id = CAST(:hold_id AS bigint)
   FOR NO KEY UPDATE
 ),
 
 newly_frozen AS (
-  UPDATE buffer.hold
+  UPDATE buffer.unsettled_hold
   SET state = 'FROZEN'
   FROM target
-  WHERE hold.hold_id = target.hold_id AND target.state = 'BUFFERED'
+  WHERE unsettled_hold.hold_id = target.hold_id AND target.state = 'BUFFERED'
   RETURNING
-    hold.hold_id,
-    hold.payee_wallet_id,
-    hold.currency,
-    hold.amount_minor - hold.refunded_minor AS amount_minor
+    unsettled_hold.hold_id,
+    unsettled_hold.payee_wallet_id,
+    unsettled_hold.currency,
+    unsettled_hold.amount_minor
 ),
 
 opened AS (

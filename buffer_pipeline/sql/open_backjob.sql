@@ -8,14 +8,14 @@ opened AS (
 ),
 
 newly_frozen AS (
-  UPDATE buffer.hold
+  UPDATE buffer.unsettled_hold
   SET state = 'FROZEN'
   WHERE hold_id = any(CAST(:hold_ids AS bigint[])) AND state = 'BUFFERED'
   RETURNING
     hold_id,
     payee_wallet_id,
     currency,
-    amount_minor - refunded_minor AS amount_minor
+    amount_minor
 ),
 
 covered AS (

@@ -31,29 +31,54 @@ closed AS (
   RETURNING hold_freeze.hold_id
 ),
 
-unfrozen AS (
-  UPDATE buffer.hold
+settled AS (
+  DELETE FROM buffer.unsettled_hold
+  USING share
+  INNER JOIN closed ON share.hold_id = closed.hold_id
+  WHERE
+    unsettled_hold.hold_id = share.hold_id
+    AND unsettled_hold.state = 'FROZEN'
+    AND unsettled_hold.amount_minor = share.refund_minor
+  RETURNING
+    unsettled_hold.hold_id,
+    unsettled_hold.release_date,
+    share.refund_minor,
+    0 AS rest_minor
+),
+
+resumed AS (
+  UPDATE buffer.unsettled_hold
   SET
-    refunded_minor = hold.refunded_minor + share.refund_minor,
-    state = CASE
-      WHEN hold.refunded_minor + share.refund_minor = hold.amount_minor THEN 'REFUNDED'
-      ELSE 'BUFFERED'
-    END,
-    settled_at = CASE
-      WHEN hold.refunded_minor + share.refund_minor = hold.amount_minor
-        THEN CAST(:now AS timestamptz)
-    END
+    state = 'BUFFERED',
+    amount_minor = unsettled_hold.amount_minor - share.refund_minor
   FROM share
   INNER JOIN closed ON share.hold_id = closed.hold_id
-  WHERE hold.hold_id = share.hold_id AND hold.state = 'FROZEN'
+  WHERE
+    unsettled_hold.hold_id = share.hold_id
+    AND unsettled_hold.state = 'FROZEN'
+    AND unsettled_hold.amount_minor > share.refund_minor
   RETURNING
+    unsettled_hold.hold_id,
+    unsettled_hold.release_date,
+    share.refund_minor,
+    unsettled_hold.amount_minor AS rest_minor
+),
+
+unfrozen AS MATERIALIZED (
+  SELECT
     hold.hold_id,
     hold.payee_wallet_id,
     hold.payer_wallet_id,
     hold.currency,
-    hold.release_date,
-    share.refund_minor,
-    hold.amount_minor - hold.refunded_minor AS rest_minor
+    outcome.release_date,
+    outcome.refund_minor,
+    outcome.rest_minor
+  FROM (
+    SELECT * FROM settled
+    UNION ALL
+    SELECT * FROM resumed
+  ) AS outcome
+  INNER JOIN buffer.hold ON outcome.hold_id = hold.hold_id
 ),
 
 wallet_change AS MATERIALIZED (
@@ -101,7 +126,8 @@ changed_wallet AS (
 refunded AS (
   INSERT INTO buffer.transaction (
     type, from_account, from_wallet_id, to_account, to_wallet_id,
-    currency, amount_minor, balance_after_minor, hold_id, backjob_id, recorded_at
+    currency, amount_minor, balance_after_minor, hold_id, backjob_id, recorded_at,
+    release_date
   )
   SELECT
     'REFUND',
@@ -116,7 +142,8 @@ refunded AS (
     ),
     unfrozen.hold_id,
     CAST(:backjob_id AS bigint),
-    CAST(:now AS timestamptz)
+    CAST(:now AS timestamptz),
+    unfrozen.release_date
   FROM unfrozen
   INNER JOIN changed_wallet AS payer ON unfrozen.payer_wallet_id = payer.wallet_id
   WHERE unfrozen.refund_minor > 0

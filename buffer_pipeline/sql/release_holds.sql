@@ -12,8 +12,7 @@ opened_batch AS (
 ),
 
 released AS (
-  UPDATE buffer.hold
-  SET state = 'RELEASED', settled_at = CAST(:now AS timestamptz)
+  DELETE FROM buffer.unsettled_hold
   WHERE
     hold_id = any(CAST(:hold_ids AS bigint[]))
     AND CASE WHEN state = 'BUFFERED' THEN true ELSE false END
@@ -21,7 +20,8 @@ released AS (
     hold_id,
     payee_wallet_id AS wallet_id,
     currency,
-    amount_minor - refunded_minor AS amount_minor
+    amount_minor,
+    release_date
 ),
 
 wallet_total AS MATERIALIZED (
@@ -56,7 +56,8 @@ credited_wallet AS (
 earned AS (
   INSERT INTO buffer.transaction (
     type, from_account, from_wallet_id, to_account, to_wallet_id,
-    currency, amount_minor, balance_after_minor, hold_id, batch_id, recorded_at
+    currency, amount_minor, balance_after_minor, hold_id, batch_id, recorded_at,
+    release_date
   )
   SELECT
     'EARNING',
@@ -71,11 +72,12 @@ earned AS (
     ),
     released.hold_id,
     opened_batch.batch_id,
-    CAST(:now AS timestamptz)
+    CAST(:now AS timestamptz),
+    released.release_date
   FROM released
   INNER JOIN credited_wallet ON released.wallet_id = credited_wallet.wallet_id
   CROSS JOIN opened_batch
-  ORDER BY released.wallet_id, released.hold_id
+  ORDER BY released.hold_id
   RETURNING currency, amount_minor
 ),
 

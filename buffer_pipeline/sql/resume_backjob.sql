@@ -25,30 +25,30 @@ closed AS (
 ),
 
 resumed AS (
-  UPDATE buffer.hold
+  UPDATE buffer.unsettled_hold
   SET
     state = 'BUFFERED',
     release_date = coalesce(
-      greatest(hold.release_date, CAST(:now AS timestamptz)) + CAST(:cooldown AS interval),
-      hold.release_date
+      greatest(unsettled_hold.release_date, CAST(:now AS timestamptz)) + CAST(:cooldown AS interval),
+      unsettled_hold.release_date
     )
   FROM closed
   WHERE
-    hold.hold_id = closed.hold_id
-    AND hold.state = 'FROZEN'
+    unsettled_hold.hold_id = closed.hold_id
+    AND unsettled_hold.state = 'FROZEN'
     AND NOT EXISTS (
       SELECT FROM buffer.hold_freeze AS other
       WHERE
-        other.hold_id = hold.hold_id
+        other.hold_id = unsettled_hold.hold_id
         AND other.closed_at IS NULL
         AND other.backjob_id IS DISTINCT FROM CAST(:backjob_id AS bigint)
     )
   RETURNING
-    hold.hold_id,
-    hold.payee_wallet_id,
-    hold.currency,
-    hold.amount_minor - hold.refunded_minor AS amount_minor,
-    hold.release_date
+    unsettled_hold.hold_id,
+    unsettled_hold.payee_wallet_id,
+    unsettled_hold.currency,
+    unsettled_hold.amount_minor,
+    unsettled_hold.release_date
 ),
 
 told_of_resuming AS (

@@ -12,26 +12,26 @@ closed AS (
 ),
 
 resumed AS (
-  UPDATE buffer.hold
+  UPDATE buffer.unsettled_hold
   SET state = 'BUFFERED'
   FROM closed
   WHERE
-    hold.hold_id = closed.hold_id
-    AND hold.state = 'FROZEN'
+    unsettled_hold.hold_id = closed.hold_id
+    AND unsettled_hold.state = 'FROZEN'
     AND NOT EXISTS (
       SELECT FROM buffer.hold_freeze AS other
       WHERE
-        other.hold_id = hold.hold_id
+        other.hold_id = unsettled_hold.hold_id
         AND other.closed_at IS NULL
         AND other.freeze_id <> CAST(:freeze_id AS bigint)
     )
   RETURNING
-    hold.hold_id,
-    hold.state,
-    hold.payee_wallet_id,
-    hold.currency,
-    hold.amount_minor - hold.refunded_minor AS amount_minor,
-    hold.release_date
+    unsettled_hold.hold_id,
+    unsettled_hold.state,
+    unsettled_hold.payee_wallet_id,
+    unsettled_hold.currency,
+    unsettled_hold.amount_minor,
+    unsettled_hold.release_date
 ),
 
 told AS (

@@ -39,12 +39,12 @@ shown AS (
 
 amount AS (
   SELECT
-    hold.currency,
-    sum(hold.amount_minor - hold.refunded_minor) AS amount_minor
+    unsettled_hold.currency,
+    sum(unsettled_hold.amount_minor) AS amount_minor
   FROM untold
-  INNER JOIN buffer.hold ON untold.hold_id = hold.hold_id
-  WHERE hold.state = 'FROZEN'
-  GROUP BY hold.currency
+  INNER JOIN buffer.unsettled_hold ON untold.hold_id = unsettled_hold.hold_id
+  WHERE unsettled_hold.state = 'FROZEN'
+  GROUP BY unsettled_hold.currency
 )
 
 SELECT

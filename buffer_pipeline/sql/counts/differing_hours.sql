@@ -10,7 +10,7 @@ movement AS (
     hold.payee_wallet_id,
     batch.kind = 'EARLY' AS early,
     CAST(
-      CASE WHEN batch.kind = 'DUE' THEN extract(EPOCH FROM transaction.recorded_at - hold.release_date) END
+      CASE WHEN batch.kind = 'DUE' THEN extract(EPOCH FROM transaction.recorded_at - transaction.release_date) END
       AS double precision
     ) AS lateness_seconds
   FROM buffer.transaction

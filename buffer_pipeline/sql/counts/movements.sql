@@ -1,9 +1,8 @@
 -- Whatever the hours from :since to before :until count, a row each and of one width: see movements.py.
 -- kind: 1 added, 2 released on schedule, 3 released early, 4 refunded, 5 freeze opened, 6 freeze closed.
--- Only a release asks its hold, for the date that it was due: no other row pays for that look.
 SELECT
   transaction.recorded_at AS moment,
-  coalesce(hold.release_date, transaction.recorded_at) AS release_date,
+  coalesce(transaction.release_date, transaction.recorded_at) AS release_date,
   transaction.amount_minor,
   coalesce(transaction.from_wallet_id, transaction.to_wallet_id) AS payee_wallet_id,
   CASE
@@ -14,7 +13,6 @@ SELECT
   END AS kind,
   transaction.currency
 FROM buffer.transaction
-LEFT JOIN buffer.hold ON transaction.hold_id = hold.hold_id AND transaction.type = 'EARNING'
 LEFT JOIN buffer.batch ON transaction.batch_id = batch.batch_id
 WHERE
   transaction.recorded_at >= CAST(:since AS timestamptz)

@@ -1,12 +1,19 @@
 -- A hold is FROZEN if and only if a freeze on it is open.
+WITH
+frozen AS (
+  SELECT
+    hold_id,
+    count(*) AS open_freezes
+  FROM buffer.hold_freeze
+  WHERE closed_at IS NULL
+  GROUP BY hold_id
+)
+
 SELECT
-  hold.hold_id,
-  hold.reference,
-  hold.state,
-  count(hold_freeze.freeze_id) AS open_freezes
-FROM buffer.hold
-LEFT JOIN buffer.hold_freeze ON hold.hold_id = hold_freeze.hold_id AND hold_freeze.closed_at IS NULL
-WHERE hold.state = 'FROZEN' OR hold_freeze.freeze_id IS NOT NULL
-GROUP BY hold.hold_id
-HAVING (hold.state = 'FROZEN') <> (count(hold_freeze.freeze_id) > 0)
-ORDER BY hold.hold_id
+  coalesce(unsettled_hold.hold_id, frozen.hold_id) AS hold_id,
+  coalesce(unsettled_hold.state, 'settled') AS state,
+  coalesce(frozen.open_freezes, 0) AS open_freezes
+FROM buffer.unsettled_hold
+FULL JOIN frozen ON unsettled_hold.hold_id = frozen.hold_id
+WHERE (unsettled_hold.state IS NOT DISTINCT FROM 'FROZEN') <> (frozen.hold_id IS NOT NULL)
+ORDER BY hold_id

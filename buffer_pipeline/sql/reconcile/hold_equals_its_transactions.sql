@@ -1,4 +1,4 @@
--- Each hold's state and amounts are what its transactions say.
+-- Each hold's amount is what its transactions say: held once, and then earned, refunded or still waiting.
 WITH
 said AS (
   SELECT
@@ -14,17 +14,19 @@ said AS (
 SELECT
   hold.hold_id,
   hold.reference,
-  hold.state,
   hold.amount_minor,
-  hold.refunded_minor,
+  unsettled_hold.state AS waits_as,
+  coalesce(unsettled_hold.amount_minor, 0) AS waiting_minor,
   coalesce(said.held_minor, 0) AS transactions_held_minor,
   coalesce(said.refunded_minor, 0) AS transactions_refunded_minor,
   coalesce(said.earned_minor, 0) AS transactions_earned_minor
 FROM buffer.hold
 LEFT JOIN said ON hold.hold_id = said.hold_id
+LEFT JOIN buffer.unsettled_hold ON hold.hold_id = unsettled_hold.hold_id
 WHERE
   coalesce(said.held_minor, 0) <> hold.amount_minor
-  OR coalesce(said.refunded_minor, 0) <> hold.refunded_minor
-  OR coalesce(said.earned_minor, 0)
-  <> CASE WHEN hold.state = 'RELEASED' THEN hold.amount_minor - hold.refunded_minor ELSE 0 END
+  OR coalesce(said.refunded_minor, 0) + coalesce(said.earned_minor, 0) + coalesce(unsettled_hold.amount_minor, 0)
+  <> hold.amount_minor
+  OR (said.earned_minor > 0 AND unsettled_hold.hold_id IS NOT NULL)
+  OR unsettled_hold.release_date < hold.original_release_date
 ORDER BY hold.hold_id

@@ -2,7 +2,6 @@
 SELECT
   hold.hold_id,
   hold.reference,
-  hold.state,
   hold.amount_minor,
   sum(transaction.amount_minor) AS paid_minor,
   count(*) FILTER (WHERE transaction.type = 'EARNING') AS earnings

@@ -3,9 +3,8 @@ WITH
 unsettled AS (
   SELECT
     payee_wallet_id AS wallet_id,
-    sum(amount_minor - refunded_minor) AS amount_minor
-  FROM buffer.hold
-  WHERE state IN ('BUFFERED', 'FROZEN')
+    sum(amount_minor) AS amount_minor
+  FROM buffer.unsettled_hold
   GROUP BY payee_wallet_id
 )
 

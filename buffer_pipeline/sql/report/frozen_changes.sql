@@ -13,7 +13,7 @@ standing AS (
     -- A caller brings its own clock: a freeze may be closed at a later time than its hold is settled at.
     least(hold_freeze.closed_at, hold.settled_at, timestamptz 'infinity') AS ended_at
   FROM buffer.hold_freeze
-  INNER JOIN buffer.hold ON hold_freeze.hold_id = hold.hold_id
+  INNER JOIN buffer.hold_status AS hold ON hold_freeze.hold_id = hold.hold_id
   INNER JOIN buffer.transaction AS added
     ON hold_freeze.hold_id = added.hold_id AND added.type = 'PENDING_EARNING'
   WHERE

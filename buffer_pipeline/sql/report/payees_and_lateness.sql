@@ -8,10 +8,9 @@ SELECT
   transaction.currency,
   count(DISTINCT wallet.owner) AS payees,
   percentile_cont(0.5) WITHIN GROUP (
-    ORDER BY CAST(extract(EPOCH FROM transaction.recorded_at - hold.release_date) AS double precision)
+    ORDER BY CAST(extract(EPOCH FROM transaction.recorded_at - transaction.release_date) AS double precision)
   ) FILTER (WHERE batch.kind = 'DUE') AS lateness_median_seconds
 FROM buffer.transaction
-INNER JOIN buffer.hold ON transaction.hold_id = hold.hold_id
 INNER JOIN buffer.wallet ON transaction.to_wallet_id = wallet.wallet_id
 INNER JOIN buffer.batch ON transaction.batch_id = batch.batch_id
 WHERE
