@@ -747,7 +747,7 @@ def test_approval_overtaken_before_its_locks_is_refused(
     overtaken: list[str] = []
 
     def overtake(_connection: object, _cursor: object, statement: str, *_others: object) -> None:
-        if "FOR NO KEY UPDATE OF hold" in statement and not overtaken:
+        if "FOR NO KEY UPDATE OF unsettled_hold" in statement and not overtaken:
             overtaken.append(statement)
             with engine.begin() as other:
                 decide(other, first, backjob_id)

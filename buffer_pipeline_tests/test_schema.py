@@ -417,9 +417,7 @@ def test_check_refuses_what_cannot_be(connection: Connection, change: str, const
 
 def release_hour_of(connection: Connection, hold_id: int) -> datetime:
     """Return the hour that the hold is released in."""
-    hour = connection.scalar(
-        select(unsettled_hold.c.release_hour).where(unsettled_hold.c.hold_id == hold_id)
-    )
+    hour = connection.scalar(select(unsettled_hold.c.release_hour).where(unsettled_hold.c.hold_id == hold_id))
     assert isinstance(hour, datetime)
     return hour
 

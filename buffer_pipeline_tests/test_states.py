@@ -20,7 +20,7 @@ from buffer_pipeline.hold import (
     states_that_allow,
 )
 from buffer_pipeline.release import release_early, release_matured
-from buffer_pipeline.tables import backjob, hold, hold_freeze
+from buffer_pipeline.tables import backjob, hold_freeze, unsettled_hold
 from buffer_pipeline_tests.builders import (
     ADMIN,
     DAY_7,
@@ -237,7 +237,7 @@ def test_states_that_allow_a_verb_are_those_of_the_table(verb: Verb) -> None:
 @pytest.mark.parametrize(
     ("table", "constraint", "words"),
     [
-        (hold, "hold_state_is_known", set(HoldState)),
+        (unsettled_hold, "unsettled_hold_state_is_known", set(UNSETTLED)),
         (hold_freeze, "hold_freeze_kind_is_known", set(FreezeKind)),
         (backjob, "backjob_state_is_known", set(BackjobState)),
     ],

@@ -1,6 +1,6 @@
 -- BUFFERED -> RELEASED for :hold_ids, which this transaction has locked; locks wallets by id.
--- The state is asked for in a CASE, which the planner cannot look into: near the end of a backlog its
--- statistics say that next to nothing is BUFFERED, and it would join thousands of rows in a loop.
+-- The holds travel to their lines within their wallet's row, as arrays, and not by a join: near the end of
+-- a backlog the planner takes thousands of holds for one, and would join them in a loop.
 -- Returns per currency what was found and what was credited; the two must agree.
 WITH
 opened_batch AS (
@@ -13,9 +13,7 @@ opened_batch AS (
 
 released AS (
   DELETE FROM buffer.unsettled_hold
-  WHERE
-    hold_id = any(CAST(:hold_ids AS bigint[]))
-    AND CASE WHEN state = 'BUFFERED' THEN true ELSE false END
+  WHERE hold_id = any(CAST(:hold_ids AS bigint[])) AND state = 'BUFFERED'
   RETURNING
     hold_id,
     payee_wallet_id AS wallet_id,
@@ -27,7 +25,10 @@ released AS (
 wallet_total AS MATERIALIZED (
   SELECT
     wallet_id,
-    CAST(sum(amount_minor) AS bigint) AS amount_minor
+    CAST(sum(amount_minor) AS bigint) AS amount_minor,
+    array_agg(hold_id) AS hold_ids,
+    array_agg(amount_minor) AS amounts_minor,
+    array_agg(release_date) AS release_dates
   FROM released
   GROUP BY wallet_id
 ),
@@ -50,7 +51,11 @@ credited_wallet AS (
   RETURNING
     wallet.wallet_id,
     wallet.owner,
-    wallet.balance_minor - wallet_total.amount_minor AS balance_before_minor
+    wallet.currency,
+    wallet.balance_minor - wallet_total.amount_minor AS balance_before_minor,
+    wallet_total.hold_ids,
+    wallet_total.amounts_minor,
+    wallet_total.release_dates
 ),
 
 earned AS (
@@ -62,22 +67,22 @@ earned AS (
   SELECT
     'EARNING',
     'PENDING_EARNINGS',
-    released.wallet_id,
+    credited_wallet.wallet_id,
     'BALANCE',
-    released.wallet_id,
-    released.currency,
-    released.amount_minor,
-    credited_wallet.balance_before_minor + sum(released.amount_minor) OVER (
-      PARTITION BY released.wallet_id ORDER BY released.hold_id ROWS UNBOUNDED PRECEDING
+    credited_wallet.wallet_id,
+    credited_wallet.currency,
+    credit.amount_minor,
+    credited_wallet.balance_before_minor + sum(credit.amount_minor) OVER (
+      PARTITION BY credited_wallet.wallet_id ORDER BY credit.hold_id ROWS UNBOUNDED PRECEDING
     ),
-    released.hold_id,
-    opened_batch.batch_id,
+    credit.hold_id,
+    (SELECT batch_id FROM opened_batch),
     CAST(:now AS timestamptz),
-    released.release_date
-  FROM released
-  INNER JOIN credited_wallet ON released.wallet_id = credited_wallet.wallet_id
-  CROSS JOIN opened_batch
-  ORDER BY released.hold_id
+    credit.release_date
+  FROM credited_wallet
+  CROSS JOIN LATERAL unnest(
+    credited_wallet.hold_ids, credited_wallet.amounts_minor, credited_wallet.release_dates
+  ) AS credit (hold_id, amount_minor, release_date)
   RETURNING currency, amount_minor
 ),
 
@@ -86,13 +91,13 @@ told AS (
   SELECT
     'PAYMENT_RELEASED',
     credited_wallet.owner,
-    released.hold_id,
-    released.currency,
-    released.amount_minor,
+    credit.hold_id,
+    credited_wallet.currency,
+    credit.amount_minor,
     CAST(:now AS timestamptz)
-  FROM released
-  INNER JOIN credited_wallet ON released.wallet_id = credited_wallet.wallet_id
-  ORDER BY released.hold_id
+  FROM credited_wallet
+  CROSS JOIN LATERAL unnest(credited_wallet.hold_ids, credited_wallet.amounts_minor)
+    AS credit (hold_id, amount_minor)
 ),
 
 earned_total AS (
