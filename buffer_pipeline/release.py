@@ -27,6 +27,18 @@ class ReleasePosition:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A share of the wallets, by id: number 0, 1, … `of` so many. No wallet is in two."""
+
+    number: int = 0
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number < self.of:
+            raise InvalidInput(f"shard {self.number} of {self.of}: must be from 0 to one below")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReleaseBatch:
     """What one release settled. `amounts_minor` is minor units by currency."""
 
@@ -44,12 +56,14 @@ def release_matured(
     due_by: datetime | None = None,
     after: ReleasePosition | None = None,
     source: str = "",
+    shard: Shard | None = None,
 ) -> ReleaseBatch:
     """Release matured holds in the caller's transaction, the oldest release hour first.
 
     A hold is matured when its release date is at or before `due_by` (by default `now`, which
     is also the time that the books record). At most `batch_limit` holds, behind the position
-    `after`; the batch's own `position` is where the next one goes on. Holds that another
+    `after`; the batch's own `position` is where the next one goes on. With a `shard`, only
+    holds of its payees' wallets: two releases of different shards never meet. Holds that another
     transaction has locked are passed over. Safe to run again and at the same time: a released
     hold no longer matches.
 
@@ -61,6 +75,7 @@ def release_matured(
         raise InvalidInput(f"batch_limit {batch_limit}: must be at least 1")
     due_by = require_time("due_by", due_by or now)
     after = after or ReleasePosition()
+    shard = shard or Shard()
     enter_hour(connection, now=now)
     rows = fetch(
         connection,
@@ -70,6 +85,8 @@ def release_matured(
         after_hour=after.hour,
         after_wallet_id=after.wallet_id,
         after_hold_id=after.hold_id,
+        shards=shard.of,
+        shard=shard.number,
     )
     if not rows:
         return ReleaseBatch()

@@ -117,7 +117,7 @@ def test_buffer_days_zero_means_zero(run: Run, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_release_for_programs_and_for_people(run: Run) -> None:
-    """JSON has the five keys; people read what began and what came of it."""
+    """JSON has the six keys; people read what began and what came of it."""
     hold_add(run, held_at=LONG_AGO)
 
     people = run("release", "--verbose")
@@ -137,6 +137,7 @@ def test_release_for_programs_and_for_people(run: Run) -> None:
         "holds_released": 0,
         "amounts": {},
         "batches": 0,
+        "interrupted": False,
     }
     assert "Starting payment release job" in programs.err
 

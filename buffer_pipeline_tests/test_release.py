@@ -10,7 +10,7 @@ from buffer_pipeline.backjob import Backjob, approve_backjob, reject_backjob, re
 from buffer_pipeline.errors import InvalidInput, NotAllowed, NotFound, StateRefused, WindowClosed
 from buffer_pipeline.freeze import Freeze, freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
-from buffer_pipeline.release import ReleaseBatch, release_early, release_matured
+from buffer_pipeline.release import ReleaseBatch, Shard, release_early, release_matured
 from buffer_pipeline.tables import batch, transaction
 from buffer_pipeline_tests.builders import (
     ADMIN,
@@ -205,6 +205,31 @@ def test_position_leads_behind_the_batch(connection: Connection) -> None:
 
     assert (first.holds_released, second.holds_released) == (2, 1)
     assert release_matured(connection, now=now, batch_limit=10).holds_released == 1
+
+
+def test_shards_share_the_wallets_out(connection: Connection) -> None:
+    """Each wallet's holds are in one shard, and all shards together are all wallets."""
+    payees = [f"worker-{number}" for number in range(7)]
+    for payee in payees * 2:
+        place_hold(connection, payee=payee)
+
+    paid: list[set[str]] = []
+    for number in range(3):
+        before = {payee for payee in payees if wallet_of(connection, payee).balance_minor}
+        release_matured(connection, now=DAY_7, batch_limit=100, shard=Shard(number=number, of=3))
+        paid.append({payee for payee in payees if wallet_of(connection, payee).balance_minor} - before)
+
+    assert [wallet_of(connection, payee) for payee in payees] == [Wallet(balance_minor=200_000)] * 7
+    assert sum(len(share) for share in paid) == 7
+    assert all(len(share) < 7 for share in paid)
+    assert release_all(connection).holds_released == 0
+
+
+@pytest.mark.parametrize(("number", "of"), [(2, 2), (-1, 2), (0, 0)])
+def test_shard_that_is_none_is_refused(number: int, of: int) -> None:
+    """A share that no wallet can be in is a mistake, not a release of nothing."""
+    with pytest.raises(InvalidInput, match=f"shard {number} of {of}"):
+        Shard(number=number, of=of)
 
 
 @pytest.mark.parametrize("batch_limit", [0, -1])
