@@ -105,7 +105,7 @@ class Output:
         """
         with Progress(
             TextColumn(what),
-            BarColumn(),
+            BarColumn(bar_width=20),  # With the rate, all of it fits into 80 columns.
             MofNCompleteColumn(),
             _RateColumn(unit),
             TimeRemainingColumn(),
