@@ -42,7 +42,12 @@ def between_batches() -> Iterator[Interruption]:
             interruption.signal_number = number
             os.write(_STDERR, _ANNOUNCED)
 
-    handlers = {number: signal.signal(number, ask) for number in _SIGNALS}
+    handlers = {
+        number: signal.signal(number, ask)
+        for number in _SIGNALS
+        # A shell lets what it starts in the background ignore Ctrl-C.
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield interruption
     finally:
