@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Final
@@ -40,7 +40,8 @@ def between_batches() -> Iterator[Interruption]:
         if not interruption.asked():
             # An attribute and a bare write: a handler can interrupt whatever takes a lock.
             interruption.signal_number = number
-            os.write(_STDERR, _ANNOUNCED)
+            with suppress(OSError):  # Nobody reads it any more.
+                os.write(_STDERR, _ANNOUNCED)
 
     handlers = {
         number: signal.signal(number, ask)
