@@ -35,6 +35,11 @@ _NOT_THERE: Final = {"42P01", "3F000"}
 
 OLDEST_SERVER: Final = 150000
 
+CONNECTIONS_MAX: Final = 80
+"""Connections of one engine at a time: 64 workers of a release, and those that look on."""
+
+_CONNECTIONS_KEPT: Final = 5
+
 
 def statement_text(name: str) -> str:
     """Return `sql/<name>.sql` as it stands."""
@@ -123,6 +128,8 @@ def make_engine(url: URL | str) -> Engine:
     return create_engine(
         psycopg_url(url) if isinstance(url, str) else url,
         pool_pre_ping=True,
+        pool_size=_CONNECTIONS_KEPT,
+        max_overflow=CONNECTIONS_MAX - _CONNECTIONS_KEPT,
         connect_args={
             "application_name": "buffer-pipeline",
             "options": "-c timezone=UTC",

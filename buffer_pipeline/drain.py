@@ -1,24 +1,70 @@
 """A release run: batch after batch until nothing that was due is left."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
-from typing import Final
+from queue import Empty, SimpleQueue
+from threading import Condition, Thread
+from typing import Any, Final
 
+import psycopg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.hours import clock_of_a_writer
-from buffer_pipeline.release import ReleaseBatch, ReleasePosition, release_matured
+from buffer_pipeline.release import ReleaseBatch, ReleasePosition, Shard, part_wallets, release_matured
+
+LOCK_SECONDS_TARGET: Final = 0.25
+"""How long a batch may keep its locks: a platform's transaction that meets one waits no longer."""
 
 BATCH_LIMIT: Final = 20_000
-"""Holds in one transaction: about a second of locks, and wallets that are changed once for many."""
+"""Holds in one transaction at most, however fast the server is."""
 
+FIRST_BATCH: Final = 1_000
+SMALLEST_BATCH: Final = 100
+"""Below this the cost of a transaction exceeds that of its holds, so smaller ones lock for no less."""
+
+WORKERS_MAX: Final = 64
+
+_CANCEL_SECONDS_MAX: Final = 10
 _DEADLOCK_OR_CONFLICT: Final = {"40P01", "40001"}
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """How many holds the next batch may settle, so that its locks last for LOCK_SECONDS_TARGET.
+
+    The first is small, since nothing is known of the server yet. A batch that took longer than
+    the target shrinks the next one at once, to what would have taken as long as the target; a full
+    one that took less lets it grow by that proportion, to twice the size at most, so that one lucky
+    batch doesn't lead to one that locks for long. One that waited for another's lock looks slow
+    as well; from whatever size it leads to, a few full batches lead back. Sizing by time is what
+    pt-online-schema-change does with its `--chunk-time`, for the same reason.
+    """
+
+    holds: int
+    batch_limit: int
+
+    @classmethod
+    def first(cls, *, batch_limit: int) -> "BatchSize":
+        """Return the size of a run's first batch."""
+        return cls(holds=min(FIRST_BATCH, batch_limit), batch_limit=batch_limit)
+
+    def after(self, *, holds_released: int, lock_seconds: float) -> "BatchSize":
+        """Return the size of the batch behind one of this size: between SMALLEST_BATCH and the limit."""
+        if lock_seconds > LOCK_SECONDS_TARGET:
+            holds = int(holds_released * LOCK_SECONDS_TARGET / lock_seconds)
+        elif holds_released < self.holds:
+            return self  # What a full one would take is not known from it.
+        elif lock_seconds > LOCK_SECONDS_TARGET / 2:
+            holds = int(self.holds * LOCK_SECONDS_TARGET / lock_seconds)
+        else:
+            holds = self.holds * 2
+        return replace(self, holds=min(max(holds, SMALLEST_BATCH), self.batch_limit))
 
 
 @dataclass
@@ -30,6 +76,8 @@ class ReleaseRun:
     holds_released: int = 0
     amounts_minor: dict[str, int] = field(default_factory=dict)
     batches: int = 0
+    interrupted: bool = False
+    """Whether the run was asked to stop before it knew that nothing is left."""
 
     def add(self, batch: ReleaseBatch) -> None:
         """Count one batch in."""
@@ -47,63 +95,226 @@ def drain_matured(
     batch_limit: int = BATCH_LIMIT,
     limit: int | None = None,
     dry_run: bool = False,
+    workers: int = 1,
     clock: Callable[[Connection], datetime] = clock_of_a_writer,
+    monotonic: Callable[[], float] = time.monotonic,
+    stop: Callable[[], bool] = lambda: False,
     on_batch: Callable[[Connection, ReleaseBatch], None] | None = None,
     after_batch: Callable[[ReleaseBatch], None] | None = None,
 ) -> ReleaseRun:
     """Release all that is due by `due_by`, each batch in a transaction of its own.
 
+    A batch is sized by what the ones before it took (`BatchSize`), `batch_limit` at most.
     `limit` ends the run after so many holds. A dry run runs the same statements and
     rolls each batch back. `clock` gives each batch the time that the books record.
-    `on_batch` is called inside the batch's transaction, `after_batch` behind its end. Cut
-    short at any point, what is committed is released and the rest is still due.
+
+    Each of the `workers` is a thread with a connection and a share of the wallets of its own, so
+    that they never wait for each other; each takes the oldest release hour of its share first.
+    `on_batch` is called inside the batch's transaction, `after_batch` behind its end: in a
+    worker's thread, one call at a time, so neither may wait for a lock. Once `stop` returns true
+    no worker begins another batch.
+
+    Cut short at any point, what is committed is released and the rest is still due. An error
+    in one worker stops the others behind their batches and is raised. An exception in the
+    waiting thread itself (Ctrl-C, the end of a Dagster run) cancels the batches in hand, which
+    roll back.
 
     Raises:
-        InvalidInput: a limit below 1.
+        InvalidInput: a limit below 1, or workers outside 1 to WORKERS_MAX.
     """
     if batch_limit < 1:
         raise InvalidInput(f"batch_limit {batch_limit}: must be at least 1")
     if limit is not None and limit < 1:
         raise InvalidInput(f"limit {limit}: must be at least 1")
+    if not 1 <= workers <= WORKERS_MAX:
+        raise InvalidInput(f"workers {workers}: must be from 1 to {WORKERS_MAX}")
     run = ReleaseRun(due_by=due_by, dry_run=dry_run)
-    begin = partial(_rolled_back, engine) if dry_run else engine.begin
-    released_in_pass = True
-    while released_in_pass:
-        # A pass leaves out what others had locked; the next one looks at it again.
-        released_in_pass = False
-        position: ReleasePosition | None = ReleasePosition()
-        while position is not None:
-            room = batch_limit if limit is None else min(batch_limit, limit - run.holds_released)
-            if room == 0:
-                return run
-            for attempt in _retrying():
-                with attempt, begin() as connection:
-                    batch = release_matured(
-                        connection,
-                        now=clock(connection),
-                        due_by=due_by,
-                        batch_limit=room,
-                        after=position,
-                        source=source,
-                    )
-                    if batch.holds_released and on_batch is not None:
-                        on_batch(connection, batch)
-            position = batch.position
-            if batch.holds_released:
-                # What a dry run has rolled back would be there again.
-                released_in_pass = not dry_run
-                run.add(batch)
-                if after_batch is not None:
-                    after_batch(batch)
+    crew = _Crew(run, limit=limit, stop=stop, after_batch=after_batch)
+    shards = [Shard()]
+    if workers > 1:
+        with engine.begin() as connection:
+            shards = part_wallets(connection, due_by=due_by, shards=workers)
+    threads = [
+        # Daemons: where the server does not answer any more, the process can still end.
+        Thread(target=worker.work, args=(engine,), name=f"release-{number}", daemon=True)
+        for number, worker in enumerate(
+            _Worker(
+                crew=crew,
+                shard=shard,
+                source=source,
+                batch_limit=batch_limit,
+                clock=clock,
+                monotonic=monotonic,
+                on_batch=on_batch,
+            )
+            for shard in shards
+        )
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            crew.ended.get()
+    except BaseException:
+        crew.cancel(threads)
+        raise
+    if crew.failure is not None:
+        raise crew.failure
     return run
 
 
-@contextmanager
-def _rolled_back(engine: Engine) -> Iterator[Connection]:
-    # Batch by batch, so that a dry run keeps no hold from a real one for longer than a batch does.
-    with engine.connect() as connection, connection.begin() as transaction:
-        yield connection
-        transaction.rollback()
+@dataclass(frozen=True, kw_only=True)
+class _Worker:
+    crew: "_Crew"
+    shard: Shard
+    source: str
+    batch_limit: int
+    clock: Callable[[Connection], datetime]
+    monotonic: Callable[[], float]
+    on_batch: Callable[[Connection, ReleaseBatch], None] | None
+
+    def work(self, engine: Engine) -> None:
+        """Release all that is due in the shard, on one connection. An error goes to the crew."""
+        try:
+            with engine.connect() as connection, self.crew.cancelable(connection):
+                self._drain(connection)
+        except BaseException as error:  # noqa: BLE001 - raised by the thread that waits
+            self.crew.fail(error)
+        finally:
+            self.crew.ended.put(self.shard)
+
+    def _drain(self, connection: Connection) -> None:
+        size = BatchSize.first(batch_limit=self.batch_limit)
+        released_in_pass = True
+        while released_in_pass:
+            # A pass leaves out what others had locked; the next one looks at it again.
+            released_in_pass = False
+            position: ReleasePosition | None = ReleasePosition()
+            while position is not None:
+                room = self.crew.claim(size.holds)
+                if room == 0:
+                    return
+                batch, lock_seconds = self._settle(connection, batch_limit=room, after=position)
+                self.crew.count(batch, claimed=room)
+                position = batch.position
+                if batch.holds_released:
+                    # What a dry run has rolled back would be there again.
+                    released_in_pass = not self.crew.run.dry_run
+                    size = size.after(holds_released=batch.holds_released, lock_seconds=lock_seconds)
+
+    def _settle(
+        self, connection: Connection, *, batch_limit: int, after: ReleasePosition
+    ) -> tuple[ReleaseBatch, float]:
+        run = self.crew.run
+        for attempt in _retrying():
+            with attempt, connection.begin() as transaction:
+                now = self.clock(connection)
+                # Each attempt by itself: one that the database has ended keeps no locks.
+                began = self.monotonic()
+                batch = release_matured(
+                    connection,
+                    now=now,
+                    due_by=run.due_by,
+                    batch_limit=batch_limit,
+                    after=after,
+                    source=self.source,
+                    shard=self.shard,
+                )
+                if batch.holds_released and self.on_batch is not None:
+                    with self.crew.changed:
+                        self.on_batch(connection, batch)
+                if run.dry_run:
+                    # Batch by batch, so that it keeps no hold from a real run for longer than one does.
+                    transaction.rollback()
+        return batch, self.monotonic() - began
+
+
+class _Crew:
+    """What the workers of a run share.
+
+    The thread that waits for them does so by `ended`, and takes no lock in here: an exception
+    of a signal's handler could strike while it has one. (`Thread.join` is no way to wait either:
+    where such an exception ends it, Python 3.11 takes the thread for ended.)
+    """
+
+    def __init__(
+        self,
+        run: ReleaseRun,
+        *,
+        limit: int | None,
+        stop: Callable[[], bool],
+        after_batch: Callable[[ReleaseBatch], None] | None,
+    ) -> None:
+        self.changed = Condition()
+        self.ended: SimpleQueue[Shard] = SimpleQueue()
+        self.failure: BaseException | None = None
+        self.run = run
+        self._room = limit
+        self._claims = 0
+        self._stop = stop
+        self._after_batch = after_batch
+        self._halted = False
+        self._connections: set[psycopg.Connection[Any]] = set()
+
+    def claim(self, holds: int) -> int:
+        """Return how many holds the caller's next batch may settle; 0 ends its work.
+
+        Waits where others have claimed all that is left, since they may find less.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: self._room != 0 or self._claims == 0 or self._halted)
+            if self._halted or self._room == 0:
+                return 0
+            if self._stop():
+                self.run.interrupted = True
+                return 0
+            self._claims += 1
+            if self._room is None:
+                return holds
+            claimed = min(holds, self._room)
+            self._room -= claimed
+            return claimed
+
+    def count(self, batch: ReleaseBatch, *, claimed: int) -> None:
+        """Count a batch in, and give back what it has not used of its claim."""
+        with self.changed:
+            self._claims -= 1
+            if self._room is not None:
+                self._room += claimed - batch.holds_released
+            self.changed.notify_all()
+            if batch.holds_released:
+                self.run.add(batch)
+                if self._after_batch is not None:
+                    self._after_batch(batch)
+
+    def fail(self, error: BaseException) -> None:
+        """Keep the first error, and let nobody begin another batch."""
+        with self.changed:
+            self.failure = self.failure or error
+            self._halted = True
+            self.changed.notify_all()
+
+    @contextmanager
+    def cancelable(self, connection: Connection) -> Iterator[None]:
+        """Let `cancel` end what runs on the connection meanwhile."""
+        driver_connection: Any = connection.connection.driver_connection
+        self._connections.add(driver_connection)
+        try:
+            yield
+        finally:
+            self._connections.discard(driver_connection)
+
+    def cancel(self, threads: Sequence[Thread]) -> None:
+        """End the batches in hand and wait for their rollback."""
+        self._halted = True
+        deadline = time.monotonic() + _CANCEL_SECONDS_MAX
+        while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
+            # Again and again, since a worker between two statements has nothing to cancel.
+            for connection in tuple(self._connections):
+                with suppress(psycopg.Error):  # It is closed, or its server is gone.
+                    connection.cancel_safe(timeout=1)
+            with suppress(Empty):
+                self.ended.get(timeout=0.1)
 
 
 def _retrying() -> Retrying:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from buffer_pipeline.database import AnyConnection, fetch
 from buffer_pipeline.errors import (
@@ -14,7 +15,7 @@ from buffer_pipeline.errors import (
 )
 from buffer_pipeline.hold import NEXT_STATE, HoldState, Verb, states_that_allow
 from buffer_pipeline.hours import enter_hour
-from buffer_pipeline.inputs import require_id, require_reason, require_text, require_time
+from buffer_pipeline.inputs import ID_MAX, require_id, require_reason, require_text, require_time
 from buffer_pipeline.locks import lock_holds
 
 
@@ -25,6 +26,14 @@ class ReleasePosition:
     hour: datetime = datetime(1, 1, 2, tzinfo=UTC)
     wallet_id: int = 0
     hold_id: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A share of the wallets: those with an id behind `after` and up to `through`. All, by default."""
+
+    after: int = 0
+    through: int = ID_MAX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +54,14 @@ def release_matured(
     due_by: datetime | None = None,
     after: ReleasePosition | None = None,
     source: str = "",
+    shard: Shard | None = None,
 ) -> ReleaseBatch:
     """Release matured holds in the caller's transaction, the oldest release hour first.
 
     A hold is matured when its release date is at or before `due_by` (by default `now`, which
     is also the time that the books record). At most `batch_limit` holds, behind the position
-    `after`; the batch's own `position` is where the next one goes on. Holds that another
+    `after`; the batch's own `position` is where the next one goes on. With a `shard`, only
+    holds of its payees' wallets: two releases of different shards never meet. Holds that another
     transaction has locked are passed over. Safe to run again and at the same time: a released
     hold no longer matches.
 
@@ -62,6 +73,7 @@ def release_matured(
         raise InvalidInput(f"batch_limit {batch_limit}: must be at least 1")
     due_by = require_time("due_by", due_by or now)
     after = after or ReleasePosition()
+    shard = shard or Shard()
     enter_hour(connection, now=now)
     rows = fetch(
         connection,
@@ -71,6 +83,8 @@ def release_matured(
         after_hour=after.hour,
         after_wallet_id=after.wallet_id,
         after_hold_id=after.hold_id,
+        after_shard=shard.after,
+        through_shard=shard.through,
     )
     if not rows:
         return ReleaseBatch()
@@ -89,6 +103,17 @@ def release_matured(
         now=now,
         position=position,
     )
+
+
+def part_wallets(connection: AnyConnection, *, due_by: datetime, shards: int) -> list[Shard]:
+    """Part all wallets into shards with about as many due holds each; fewer where few wallets have any.
+
+    A range of ids rather than a remainder, since the index of what is due tells it without the row.
+    """
+    fractions = [number / shards for number in range(1, shards)]
+    wallet_ids = fetch(connection, "part_wallets", due_by=due_by, fractions=fractions)[0]["wallet_ids"]
+    bounds = [0, *sorted(set(wallet_ids or ())), ID_MAX]
+    return [Shard(after=after, through=through) for after, through in pairwise(bounds)]
 
 
 def release_early(

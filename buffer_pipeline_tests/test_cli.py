@@ -117,7 +117,7 @@ def test_buffer_days_zero_means_zero(run: Run, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_release_for_programs_and_for_people(run: Run) -> None:
-    """JSON has the five keys; people read what began and what came of it."""
+    """JSON has the six keys; people read what began and what came of it."""
     hold_add(run, held_at=LONG_AGO)
 
     people = run("release", "--verbose")
@@ -137,6 +137,7 @@ def test_release_for_programs_and_for_people(run: Run) -> None:
         "holds_released": 0,
         "amounts": {},
         "batches": 0,
+        "interrupted": False,
     }
     assert "Starting payment release job" in programs.err
 
@@ -161,6 +162,22 @@ def test_release_dry_run_limit_and_as_of(run: Run, engine: Engine) -> None:
     assert [limited.json["holds_released"], rest.json["holds_released"]] == [1, 1]
 
 
+def test_release_with_workers_lists_each_hold_once(run: Run) -> None:
+    """However many workers there are, `--verbose` has a line for each hold, and no bar without a terminal."""
+    for number in range(12):
+        hold_add(run, reference=f"r-{number}", payee=f"worker-{number}", held_at=LONG_AGO)
+
+    dry = run("release", "--workers", "5", "--dry-run", "--verbose")
+    released = run("release", "--workers", "5", "--verbose")
+
+    for result in (dry, released):
+        lines = [line for line in result.out.splitlines() if line.startswith("hold ")]
+        assert sorted(line.split()[1] for line in lines) == sorted(f"{number}:" for number in range(1, 13))
+        assert result.err == ""
+    assert "Would release 12 payments" in dry.out
+    assert "Released 12 payments, 15006.00 PHP" in released.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -168,6 +185,8 @@ def test_release_dry_run_limit_and_as_of(run: Run, engine: Engine) -> None:
         (("release", "--as-of", "2999-01-12T00:00:00Z"), "as_of"),
         (("release", "--as-of", "yesterday"), "as_of"),
         (("release", "--limit", "0"), "limit"),
+        (("release", "--workers", "0"), "workers 0"),
+        (("release", "--workers", "65"), "workers 65"),
         (("hold", "show", "99"), "hold 99"),
         (("hold", "show", "--reference", "nothing"), "nothing"),
         (("wallet", "show", "worker-99"), "worker-99"),

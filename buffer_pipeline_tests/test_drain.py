@@ -1,24 +1,40 @@
 """A release run takes all that was due at its start, whatever happens beside it."""
 
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from threading import Barrier
+from threading import Barrier, Lock
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, ExceptionContext, event, select, text
 
 from buffer_pipeline.database import make_engine
-from buffer_pipeline.drain import ReleaseRun, drain_matured
+from buffer_pipeline.drain import (
+    FIRST_BATCH,
+    LOCK_SECONDS_TARGET,
+    SMALLEST_BATCH,
+    WORKERS_MAX,
+    BatchSize,
+    ReleaseRun,
+    drain_matured,
+)
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.hold import HoldState
+from buffer_pipeline.intake import Earning, add_many_pending_earnings
+from buffer_pipeline.reconcile import reconcile
 from buffer_pipeline.release import ReleaseBatch
 from buffer_pipeline.tables import batch, transaction, unsettled_hold, wallet
 from buffer_pipeline_tests.builders import (
     DAY_7,
     PAYEE,
+    PAYER,
     WAIT_SECONDS_MAX,
     Wallet,
     books,
@@ -29,6 +45,7 @@ from buffer_pipeline_tests.builders import (
     waiting_for_a_lock,
     wallet_of,
 )
+from buffer_pipeline_tests.conftest import NOON
 
 HOUR = timedelta(hours=1)
 
@@ -43,6 +60,39 @@ def place(engine: Engine, number: int, **changes: Any) -> list[int]:
     """Commit a number of holds; return their ids."""
     with engine.begin() as connection:
         return [place_hold(connection, **changes) for _ in range(number)]
+
+
+def place_many(engine: Engine, holds: int, *, payees: int = 1) -> None:
+    """Commit holds of 10.00 PHP that are due at DAY_7, in turn for each of so many payees."""
+    with engine.begin() as connection:
+        add_many_pending_earnings(
+            connection,
+            [
+                Earning(
+                    reference=f"many-{number}",
+                    job=f"job-{number}",
+                    payee=f"worker-{number % payees}",
+                    payer=PAYER,
+                    amount="10.00",
+                    currency="PHP",
+                    held_at=NOON,
+                )
+                for number in range(holds)
+            ],
+            now=NOON,
+        )
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Poll, with a deadline, for something that another thread is about to do."""
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: it never happened"
+
+
+def workers_alive() -> list[str]:
+    """Return the names of the workers' threads that have not ended."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("release-")]
 
 
 @pytest.fixture
@@ -317,9 +367,7 @@ def test_deadlock_victim_is_tried_again(engine: Engine, superuser_url: str) -> N
         platform.execute(text("SET LOCAL deadlock_timeout = '20s'"))
         platform.execute(select(wallet).where(wallet.c.owner == PAYEE).with_for_update())
         running = threads.submit(drain, engine)
-        deadline = time.monotonic() + WAIT_SECONDS_MAX
-        while not waiting_for_a_lock(watcher):
-            assert time.monotonic() < deadline, "the run never came to the locked wallet"
+        wait_until(lambda: waiting_for_a_lock(watcher), "the run comes to the locked wallet")
         platform.execute(select(unsettled_hold).where(unsettled_hold.c.hold_id == locked).with_for_update())
         run = running.result(timeout=WAIT_SECONDS_MAX)
         platform.rollback()
@@ -332,3 +380,331 @@ def test_deadlock_victim_is_tried_again(engine: Engine, superuser_url: str) -> N
     assert drain(engine).holds_released == 1
     with engine.connect() as connection:
         assert wallet_of(connection, PAYEE) == Wallet(balance_minor=100_000)
+
+
+# ---- how many holds a batch has
+
+
+def test_first_batch_is_small() -> None:
+    """Nothing is known of the server yet; a smaller limit holds from the beginning."""
+    assert BatchSize.first(batch_limit=20_000).holds == FIRST_BATCH
+    assert BatchSize.first(batch_limit=50).holds == 50
+
+
+@pytest.mark.parametrize(
+    ("holds_released", "lock_seconds", "next_holds"),
+    [
+        (4_000, 0.0, 8_000),
+        (4_000, LOCK_SECONDS_TARGET / 4, 8_000),
+        (4_000, LOCK_SECONDS_TARGET * 0.8, 5_000),
+        (4_000, LOCK_SECONDS_TARGET, 4_000),
+        (4_000, LOCK_SECONDS_TARGET * 2, 2_000),
+        (4_000, LOCK_SECONDS_TARGET * 1_000, SMALLEST_BATCH),
+        (400, LOCK_SECONDS_TARGET / 4, 4_000),
+        (400, LOCK_SECONDS_TARGET * 2, 200),
+    ],
+    ids=["at-once", "fast", "nearly", "exactly", "slow", "waited", "not-full", "not-full-slow"],
+)
+def test_batch_is_sized_by_what_the_one_before_it_took(
+    holds_released: int, lock_seconds: float, next_holds: int
+) -> None:
+    """Over the target the next batch shrinks at once in proportion; under it a full one lets it grow,
+    to twice the size at most.
+    """
+    size = BatchSize(holds=4_000, batch_limit=20_000)
+
+    after = size.after(holds_released=holds_released, lock_seconds=lock_seconds)
+
+    assert after == BatchSize(holds=next_holds, batch_limit=20_000)
+
+
+@given(
+    holds=st.integers(1, 50_000),
+    batch_limit=st.integers(1, 50_000),
+    lock_seconds=st.floats(0, 1e6),
+    share=st.floats(0, 1),
+)
+def test_batch_size_keeps_its_bounds(holds: int, batch_limit: int, lock_seconds: float, share: float) -> None:
+    """Whatever a batch took, the next one has 1 to `batch_limit` holds, SMALLEST_BATCH where that
+    allows it, and not more than twice as many or, behind a slow one, not more at all.
+    """
+    size = BatchSize(holds=min(holds, batch_limit), batch_limit=batch_limit)
+
+    after = size.after(holds_released=int(size.holds * share), lock_seconds=lock_seconds).holds
+
+    smallest = min(SMALLEST_BATCH, batch_limit)
+    assert min(smallest, size.holds) <= after <= batch_limit
+    assert after <= max(smallest, size.holds * (1 if lock_seconds > LOCK_SECONDS_TARGET else 2))
+
+
+def test_batch_size_recovers_from_a_wait() -> None:
+    """One batch that waited a minute for another's lock costs seven small ones, not the whole run."""
+    size = BatchSize(holds=8_000, batch_limit=20_000)
+    sizes = [size := size.after(holds_released=8_000, lock_seconds=60)]
+
+    sizes += [
+        size := size.after(holds_released=size.holds, lock_seconds=LOCK_SECONDS_TARGET * size.holds / 8_000)
+        for _ in range(8)
+    ]
+
+    assert [one.holds for one in sizes] == [100, 200, 400, 800, 1_600, 3_200, 6_400, 8_000, 8_000]
+
+
+@dataclass
+class Stopwatch:
+    """A monotonic clock that stands still until it is moved."""
+
+    seconds: float = 0.0
+
+
+def sizes_of(engine: Engine, watch: Stopwatch, **changes: Any) -> list[int]:
+    """Drain by the stopwatch and return how many holds each batch released."""
+    sizes: list[int] = []
+    drain(
+        engine,
+        monotonic=lambda: watch.seconds,
+        after_batch=lambda released: sizes.append(released.holds_released),
+        **changes,
+    )
+    return sizes
+
+
+def test_run_comes_to_the_size_that_takes_the_target(engine: Engine) -> None:
+    """On a server that settles 500 holds in the target's time the batches have 500 holds."""
+    place_many(engine, 2_300)
+    watch = Stopwatch()
+
+    def work(_connection: Connection, released: ReleaseBatch) -> None:
+        watch.seconds += LOCK_SECONDS_TARGET * released.holds_released / 500
+
+    assert sizes_of(engine, watch, on_batch=work) == [1_000, 500, 500, 300]
+
+
+def test_run_on_a_fast_server_grows_to_its_limit(engine: Engine) -> None:
+    """Where batches take no time they double, up to `batch_limit`."""
+    place_many(engine, 5_000)
+
+    assert sizes_of(engine, Stopwatch(), batch_limit=1_700) == [1_000, 1_700, 1_700, 600]
+
+
+def test_commit_counts_as_lock_time(engine: Engine) -> None:
+    """Locks last until the commit has returned, so a slow commit makes batches smaller."""
+    place_many(engine, 1_500)
+    watch = Stopwatch()
+
+    @event.listens_for(engine, "commit")
+    def wait_for_the_disk(_connection: Connection) -> None:
+        watch.seconds += 4 * LOCK_SECONDS_TARGET
+
+    assert sizes_of(engine, watch)[:2] == [1_000, 250]
+
+
+# ---- several workers
+
+
+def test_workers_share_the_wallets_out(engine: Engine) -> None:
+    """Each wallet is credited by one worker, all is released once, and the books balance."""
+    place_many(engine, 600, payees=60)
+    owners_of: dict[str, set[str]] = {}
+    busy, progress = Lock(), []
+
+    def note(connection: Connection, released: ReleaseBatch) -> None:
+        assert busy.acquire(blocking=False), "two calls at a time"
+        owners = connection.scalars(
+            select(wallet.c.owner)
+            .join(transaction, transaction.c.to_wallet_id == wallet.c.wallet_id)
+            .where(transaction.c.batch_id == released.batch_id)
+        )
+        owners_of.setdefault(threading.current_thread().name, set()).update(owners)
+        busy.release()
+
+    run = drain(
+        engine,
+        workers=3,
+        batch_limit=20,
+        on_batch=note,
+        after_batch=lambda released: progress.append(released.holds_released),
+    )
+
+    assert (run.holds_released, run.amounts_minor) == (600, {"PHP": 600_000})
+    assert (sum(progress), len(progress)) == (600, run.batches)
+    assert sorted(owners_of) == ["release-0", "release-1", "release-2"]
+    assert sum(len(owners) for owners in owners_of.values()) == 60
+    with engine.connect() as connection:
+        assert row_counts(connection)["transaction"] == 1_200
+        assert reconcile(connection) == []
+
+
+@pytest.mark.parametrize("payees", [1, 10])
+@pytest.mark.parametrize("limit", [1, 7, 40, 100])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_limit_is_kept_by_all_workers_together(
+    engine: Engine, payees: int, limit: int, dry_run: bool
+) -> None:
+    """However the holds lie over the workers, a run releases its limit to the hold."""
+    place_many(engine, 40, payees=payees)
+
+    run = drain(engine, workers=4, batch_limit=3, limit=limit, dry_run=dry_run)
+
+    assert run.holds_released == min(limit, 40)
+    rest = drain(engine).holds_released
+    assert rest == (40 if dry_run else 40 - run.holds_released)
+
+
+def test_dry_run_of_workers_changes_nothing(engine: Engine) -> None:
+    """Several workers of a dry run count what is due and leave every row."""
+    place_many(engine, 100, payees=10)
+    with engine.connect() as connection:
+        before = books(connection)
+
+    run = drain(engine, workers=3, batch_limit=9, dry_run=True)
+
+    assert (run.holds_released, run.amounts_minor) == (100, {"PHP": 100_000})
+    with engine.connect() as connection:
+        assert books(connection) == before
+
+
+def test_two_runs_of_workers_at_once_pay_once(engine: Engine) -> None:
+    """Overlapping runs with several workers each neither deadlock nor pay twice."""
+    place_many(engine, 900, payees=30)
+    barrier = Barrier(2)
+    ended: list[str | None] = []
+
+    @event.listens_for(engine, "handle_error")
+    def note(context: ExceptionContext) -> None:
+        ended.append(getattr(context.original_exception, "sqlstate", None))
+
+    def run(workers: int) -> ReleaseRun:
+        barrier.wait(timeout=WAIT_SECONDS_MAX)
+        return drain(engine, workers=workers, batch_limit=7)
+
+    with ThreadPoolExecutor(2) as threads:
+        runs = [future.result() for future in [threads.submit(run, workers) for workers in (3, 4)]]
+
+    assert ended == []
+    assert sum(one.holds_released for one in runs) == 900
+    with engine.connect() as connection:
+        assert [wallet_of(connection, f"worker-{number}") for number in range(30)] == [
+            Wallet(balance_minor=30_000)
+        ] * 30
+        assert row_counts(connection)["transaction"] == 1_800
+        assert reconcile(connection) == []
+
+
+def test_worker_that_fails_stops_the_others_behind_their_batch(engine: Engine, other: Connection) -> None:
+    """What another worker has in hand is finished and committed, nothing more is begun, and the
+    failure is raised.
+    """
+    place_many(engine, 40, payees=2)
+    slow = other.execute(select(wallet.c.owner).where(wallet.c.owner != PAYER).with_for_update().limit(1))
+    owner = slow.scalar_one()
+
+    def fail(_connection: Connection, _released: ReleaseBatch) -> None:
+        if len(workers_alive()) == 2:
+            raise RuntimeError("a broken plug")
+
+    with ThreadPoolExecutor(1) as threads, engine.connect() as watcher:
+        running = threads.submit(drain, engine, workers=2, batch_limit=5, on_batch=fail)
+        wait_until(lambda: waiting_for_a_lock(watcher), "a worker comes to the locked wallet")
+        wait_until(lambda: len(workers_alive()) == 1, "the other one fails")
+        other.rollback()
+        with pytest.raises(RuntimeError, match="a broken plug"):
+            running.result(timeout=WAIT_SECONDS_MAX)
+
+    assert wallet_of(other, owner) == Wallet(balance_minor=5_000, pending_earnings_minor=15_000)
+    other.rollback()
+    assert drain(engine).holds_released == 35
+
+
+def test_engine_has_room_for_many_workers(engine: Engine) -> None:
+    """Workers that all have a transaction open at the same moment do not wait for connections."""
+    place_many(engine, 40, payees=40)
+    barrier = Barrier(20)
+    arrived: set[str] = set()
+
+    def all_together(_connection: Connection) -> datetime:
+        if threading.current_thread().name not in arrived:
+            arrived.add(threading.current_thread().name)
+            barrier.wait(timeout=WAIT_SECONDS_MAX)
+        return DAY_7
+
+    run = drain(engine, workers=20, clock=all_together)
+
+    assert run.holds_released == 40
+
+
+@pytest.mark.parametrize("workers", [0, -1, WORKERS_MAX + 1])
+def test_workers_out_of_bounds_are_refused(engine: Engine, workers: int) -> None:
+    """No worker, or more than a server has connections for, is a mistake."""
+    with pytest.raises(InvalidInput, match=f"workers {workers}: must be from 1 to {WORKERS_MAX}"):
+        drain(engine, workers=workers)
+
+
+# ---- interrupted
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_run_that_is_asked_to_stop_begins_no_other_batch(engine: Engine, workers: int) -> None:
+    """What is committed stays released, the rest stays due, and the run says that it was interrupted."""
+    place_many(engine, 60, payees=6)
+    batches: list[ReleaseBatch] = []
+
+    run = drain(
+        engine, workers=workers, batch_limit=5, stop=lambda: bool(batches), after_batch=batches.append
+    )
+
+    assert run.interrupted
+    assert run.holds_released == 5 * run.batches
+    assert 1 <= run.batches <= workers
+    again = drain(engine)
+    assert (again.holds_released, again.interrupted) == (60 - run.holds_released, False)
+
+
+def test_run_that_has_reached_its_limit_was_not_interrupted(engine: Engine) -> None:
+    """A wish to stop that comes when all is done interrupts nothing."""
+    place_many(engine, 10)
+    batches: list[ReleaseBatch] = []
+
+    run = drain(engine, limit=5, stop=lambda: bool(batches), after_batch=batches.append)
+
+    assert (run.holds_released, run.interrupted) == (5, False)
+
+
+class EndOfTheRun(BaseException):
+    """What a signal's handler raises in the thread that waits."""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_exception_in_the_waiting_thread_rolls_back_what_is_in_hand(
+    engine: Engine, other: Connection, workers: int
+) -> None:
+    """While the locks stand that the batches wait for, they are cancelled, and keep no lock themselves."""
+    place_many(engine, 40, payees=2)
+    with engine.connect() as connection:
+        before = books(connection)
+    other.execute(select(wallet).with_for_update())
+
+    def end(_number: int, _frame: object) -> None:
+        raise EndOfTheRun
+
+    def interrupt() -> None:
+        with engine.connect() as watcher:
+            wait_until(lambda: waiting_for_a_lock(watcher) == workers, "the batches wait")
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    handler = signal.signal(signal.SIGUSR1, end)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            interrupting = threads.submit(interrupt)
+            with pytest.raises(EndOfTheRun):
+                drain(engine, workers=workers)
+            interrupting.result()
+    finally:
+        signal.signal(signal.SIGUSR1, handler)
+
+    assert workers_alive() == []
+    with engine.connect() as connection:
+        assert waiting_for_a_lock(connection) == 0
+        assert books(connection) == before
+    other.rollback()
+    assert drain(engine, workers=workers).holds_released == 40

@@ -324,6 +324,20 @@ def test_batch_limit_splits_the_run(waiting: int, engine: Engine, instance: dg.D
     assert (released["holds_released"], released["batches"]) == (3, 2)
 
 
+def test_workers_release_what_is_due(waiting: int, engine: Engine, instance: dg.DagsterInstance) -> None:
+    """Several workers release the same as one, and the run adds up what they did."""
+    del waiting
+    with engine.begin() as connection:
+        for number in range(8):
+            place_hold(connection, payee=f"worker-{number}")
+
+    result = release(instance, workers=3)
+
+    released = reported(result, "released_transactions")
+    assert (released["holds_released"], released["amounts"], released["still_due"]) == (9, "9000.00 PHP", 0)
+    assert outcomes(result) == BLOCKING_PASSED
+
+
 def test_a_dry_run_changes_nothing(waiting: int, engine: Engine, instance: dg.DagsterInstance) -> None:
     """A dry run observes what a real one would release: no money moves, nothing is materialized."""
     del waiting
@@ -469,6 +483,7 @@ def test_the_defaults_are_a_real_run_of_all_that_is_due() -> None:
     fields = select_op.config_type.fields["config"].config_type.fields
 
     assert fields["batch_limit"].default_value == BATCH_LIMIT
+    assert fields["workers"].default_value == 1
     assert fields["dry_run"].default_value is False
     assert not fields["as_of"].is_required
     assert all(field.description for field in fields.values())

@@ -2,6 +2,9 @@
 
 import json
 import os
+import pty
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -14,8 +17,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from buffer_pipeline.database import database_clock
+from buffer_pipeline.drain import FIRST_BATCH
 from buffer_pipeline.intake import Earning, add_many_pending_earnings
 from buffer_pipeline.reconcile import reconcile
+from buffer_pipeline_tests.builders import waiting_for_a_lock
 
 WAIT_SECONDS_MAX = 120
 COMMAND = (sys.executable, "-c", "from buffer_pipeline.cli import main; main()")
@@ -23,12 +28,17 @@ COMMAND = (sys.executable, "-c", "from buffer_pipeline.cli import main; main()")
 
 def start(*arguments: str, **settings: str) -> subprocess.Popen[str]:
     """Start a command with these settings and no others."""
+    return start_on(subprocess.PIPE, *arguments, **settings)
+
+
+def start_on(stderr: int, /, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+    """Start a command whose stderr is this file."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BUFFER_")}
     return subprocess.Popen(
         [*COMMAND, *arguments],
         env={**environment, **settings},
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
 
@@ -84,6 +94,21 @@ def figures(engine: Engine) -> tuple[int, int, int, list[object]]:
         return released, earnings, int(balances), list(reconcile(connection))
 
 
+def waiting(engine: Engine) -> int:
+    """Return how many sessions of these books wait for a lock."""
+    with engine.connect() as observer:
+        return waiting_for_a_lock(observer)
+
+
+def line_with(process: subprocess.Popen[str], words: str) -> str:
+    """Read the command's stderr up to the line that has these words, and return it."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return line
+    raise AssertionError(f"it ended without saying {words!r}")
+
+
 def test_four_releases_together_pay_every_hold_once(engine: Engine, database_url: str) -> None:
     """Four processes on the same 20,000 due holds release each once, and the books balance."""
     hold_many(engine, holds=20_000, wallets=500)
@@ -95,26 +120,116 @@ def test_four_releases_together_pay_every_hold_once(engine: Engine, database_url
     assert figures(engine) == (20_000, 20_000, 20_000 * 1000, [])
 
 
+def test_releases_with_workers_together_pay_every_hold_once(engine: Engine, database_url: str) -> None:
+    """Two processes of three workers each release each hold once, and the books balance."""
+    hold_many(engine, holds=10_000, wallets=500)
+
+    processes = [
+        start("release", "--workers", "3", "--json", BUFFER_DATABASE_URL=database_url) for _ in range(2)
+    ]
+    answers = [json.loads(finish(process)) for process in processes]
+
+    assert sum(answer["holds_released"] for answer in answers) == 10_000
+    assert figures(engine) == (10_000, 10_000, 10_000 * 1000, [])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_release_behind_the_batch_in_hand(
+    engine: Engine, database_url: str, number: signal.Signals, code: int, workers: int
+) -> None:
+    """The batches that wait when the signal comes are committed, no other begins, the answer says so,
+    and the next release takes the rest.
+    """
+    hold_many(engine, holds=6_000, wallets=50)
+    with engine.connect() as blocker:
+        blocker.execute(text("SELECT FROM buffer.wallet FOR UPDATE"))
+        process = start("release", "--json", "--workers", str(workers), BUFFER_DATABASE_URL=database_url)
+        wait_until(lambda: waiting(engine) == workers)
+
+        process.send_signal(number)
+        line_with(process, "finishing the batch in hand")
+        blocker.rollback()
+        out, err = process.communicate(timeout=WAIT_SECONDS_MAX)
+
+    released = workers * FIRST_BATCH
+    answer = json.loads(out)
+    assert process.returncode == code
+    assert (answer["interrupted"], answer["batches"]) == (True, workers)
+    assert (answer["holds_released"], answer["amounts"]) == (released, {"PHP": f"{released * 10}.00"})
+    assert "Interrupted: what is still due stays due" in err
+    assert figures(engine) == (released, released, released * 1000, [])
+    rest = json.loads(finish(start("release", "--json", BUFFER_DATABASE_URL=database_url)))
+    assert (rest["holds_released"], rest["interrupted"]) == (6_000 - released, False)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_another_ctrl_c_ends_a_release_at_once(
+    engine: Engine, database_url: str, first: signal.Signals, workers: int
+) -> None:
+    """The batches in hand are rolled back without waiting for the lock that they wait for."""
+    hold_many(engine, holds=4_000, wallets=50)
+    with engine.connect() as blocker:
+        blocker.execute(text("SELECT FROM buffer.wallet FOR UPDATE"))
+        process = start("release", "--workers", str(workers), BUFFER_DATABASE_URL=database_url)
+        wait_until(lambda: waiting(engine) == workers)
+        process.send_signal(first)
+        line_with(process, "Ctrl-C stops at once")
+
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=WAIT_SECONDS_MAX)
+        waiting_at_the_end = waiting(engine)
+
+    assert process.returncode == 130
+    assert waiting_at_the_end == 0
+    assert figures(engine) == (0, 0, 0, [])
+    rest = json.loads(finish(start("release", "--json", BUFFER_DATABASE_URL=database_url)))
+    assert rest["holds_released"] == 4_000
+
+
+def test_a_terminal_shows_the_rate_and_the_time_that_is_left(engine: Engine, database_url: str) -> None:
+    """On a terminal a release says how many of how many, how fast, and for how long still."""
+    hold_many(engine, holds=8_000, wallets=50)
+    with engine.begin() as connection:
+        now = database_clock(connection)
+        last = Earning(
+            reference="last",
+            job="job-last",
+            payee="worker-last",
+            payer="client-3",
+            amount="10.00",
+            currency="PHP",
+            held_at=now - timedelta(days=7, minutes=1),
+        )
+        add_many_pending_earnings(connection, [last], now=now)
+    ours, theirs = pty.openpty()
+    shown = re.compile(r"\d/8001 [\d,]+ holds/s \d:\d\d:\d\d")
+    seen = ""
+    with engine.connect() as blocker:
+        blocker.execute(text("SELECT FROM buffer.wallet WHERE owner = 'worker-last' FOR UPDATE"))
+
+        process = start_on(theirs, "release", TERM="xterm", BUFFER_DATABASE_URL=database_url)
+        os.close(theirs)
+        while not shown.search(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen)):
+            assert select.select([ours], [], [], WAIT_SECONDS_MAX)[0], seen
+            seen += os.read(ours, 4096).decode(errors="replace")
+        blocker.rollback()
+    out, _ = process.communicate(timeout=WAIT_SECONDS_MAX)
+    os.close(ours)
+
+    assert process.returncode == 0
+    assert "Released 8,001 payments" in out
+
+
 def test_a_killed_release_leaves_nothing_half_done(engine: Engine, database_url: str) -> None:
     """SIGKILL in the middle of a batch: nothing of the batch stands, and the next run takes it all."""
-    hold_many(engine, holds=2_000, wallets=50)
+    hold_many(engine, holds=FIRST_BATCH, wallets=50)
     with engine.connect() as blocker:
         # The release waits for this wallet with its batch half done.
         blocker.execute(text("SELECT FROM buffer.wallet WHERE owner = 'worker-7' FOR UPDATE"))
         process = start("release", "--json", BUFFER_DATABASE_URL=database_url)
-
-        def is_waiting() -> bool:
-            with engine.connect() as observer:
-                return bool(
-                    observer.execute(
-                        text(
-                            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                            " AND datname = current_database()"
-                        )
-                    ).scalar_one()
-                )
-
-        wait_until(is_waiting)
+        wait_until(lambda: waiting(engine) == 1)
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=WAIT_SECONDS_MAX)
         process.communicate()
@@ -123,8 +238,8 @@ def test_a_killed_release_leaves_nothing_half_done(engine: Engine, database_url:
     answer = json.loads(finish(start("release", "--json", BUFFER_DATABASE_URL=database_url)))
 
     assert after_kill == (0, 0, 0, [])
-    assert answer["holds_released"] == 2_000
-    assert figures(engine) == (2_000, 2_000, 2_000 * 1000, [])
+    assert answer["holds_released"] == FIRST_BATCH
+    assert figures(engine) == (FIRST_BATCH, FIRST_BATCH, FIRST_BATCH * 1000, [])
 
 
 @pytest.fixture

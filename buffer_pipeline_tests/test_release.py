@@ -10,7 +10,7 @@ from buffer_pipeline.backjob import Backjob, approve_backjob, reject_backjob, re
 from buffer_pipeline.errors import InvalidInput, NotAllowed, NotFound, StateRefused, WindowClosed
 from buffer_pipeline.freeze import Freeze, freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
-from buffer_pipeline.release import ReleaseBatch, release_early, release_matured
+from buffer_pipeline.release import ReleaseBatch, Shard, part_wallets, release_early, release_matured
 from buffer_pipeline.tables import batch, transaction
 from buffer_pipeline_tests.builders import (
     ADMIN,
@@ -205,6 +205,43 @@ def test_position_leads_behind_the_batch(connection: Connection) -> None:
 
     assert (first.holds_released, second.holds_released) == (2, 1)
     assert release_matured(connection, now=now, batch_limit=10).holds_released == 1
+
+
+def test_shards_share_the_wallets_out(connection: Connection) -> None:
+    """Each wallet's holds are in one shard, and all shards together are all wallets."""
+    payees = [f"worker-{number}" for number in range(7)]
+    for payee in payees * 2:
+        place_hold(connection, payee=payee)
+
+    paid: list[set[str]] = []
+    for shard in part_wallets(connection, due_by=DAY_7, shards=3):
+        before = {payee for payee in payees if wallet_of(connection, payee).balance_minor}
+        release_matured(connection, now=DAY_7, batch_limit=100, shard=shard)
+        paid.append({payee for payee in payees if wallet_of(connection, payee).balance_minor} - before)
+
+    assert [wallet_of(connection, payee) for payee in payees] == [Wallet(balance_minor=200_000)] * 7
+    assert sum(len(share) for share in paid) == 7
+    assert sorted(len(share) for share in paid) == [2, 2, 3]
+    assert release_all(connection).holds_released == 0
+
+
+def test_a_wallet_that_has_everything_is_one_shard(connection: Connection) -> None:
+    """Where one wallet has all that is due, one share has it, and no two share a wallet."""
+    for _ in range(5):
+        place_hold(connection)
+
+    shards = part_wallets(connection, due_by=DAY_7, shards=3)
+
+    released = [
+        release_matured(connection, now=DAY_7, batch_limit=100, shard=shard).holds_released
+        for shard in shards
+    ]
+    assert sorted(released) == [*[0] * (len(shards) - 1), 5]
+
+
+def test_nothing_due_is_one_shard_of_all_wallets(connection: Connection) -> None:
+    """There is nothing to share out, and what comes due meanwhile is in somebody's share."""
+    assert part_wallets(connection, due_by=DAY_7, shards=3) == [Shard()]
 
 
 @pytest.mark.parametrize("batch_limit", [0, -1])

@@ -182,6 +182,51 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
         assert reconcile(connection) == []
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_run_that_was_terminated_leaves_nothing_half_done(
+    engine: Engine, database_url: str, home: Path, workers: int
+) -> None:
+    """Terminated while its batches wait for a lock, a run ends without getting it: what was committed
+    stands, what was in hand is rolled back, and the next run takes the rest.
+    """
+    port = free_port()
+    with (
+        serving(home, port, sample=False, BUFFER_DATABASE_URL=database_url) as process,
+        engine.connect() as blocker,
+        engine.connect() as watcher,
+    ):
+        first_line(process)
+        with hourly_release_stopped(port):
+            hold_many(engine, now=database_clock(watcher))
+            watcher.rollback()
+            # Half of the wallets, so that each worker comes to one in its share.
+            blocker.execute(text("SELECT FROM buffer.wallet WHERE owner >= 'worker-11' FOR UPDATE"))
+            terminated = launch_release(port, batch_limit=BATCH_LIMIT, workers=workers)
+            wait_for(lambda: waiting_for_a_lock(watcher) == workers, what="batches that wait")
+            released = watcher.execute(
+                text("SELECT count(*) FROM buffer.hold WHERE state = 'RELEASED'")
+            ).scalar_one()
+            watcher.rollback()
+
+            terminate = """mutation ($run: String!) {terminateRun(runId: $run) {__typename}}"""
+            answer = ask(port, terminate, run=terminated)["terminateRun"]["__typename"]
+            status = end_of(port, terminated)
+            wait_for(lambda: not waiting_for_a_lock(watcher), what="the end of what waited")
+            state = end_state(watcher)
+            violations = list(reconcile(watcher))
+            watcher.rollback()
+            blocker.rollback()
+            next_status = end_of(port, launch_release(port, workers=workers))
+
+    assert (answer, status, next_status) == ("TerminateRunSuccess", "CANCELED", "SUCCESS")
+    assert released >= BATCH_LIMIT
+    assert sum(row[2] == "RELEASED" for row in state["holds"]) == released
+    assert violations == []
+    with engine.connect() as connection:
+        assert {row[2] for row in end_state(connection)["holds"]} == {"RELEASED"}
+        assert reconcile(connection) == []
+
+
 def test_one_release_runs_at_a_time(engine: Engine, database_url: str, home: Path) -> None:
     """While one waits for a wallet the next two stay queued: the job's by its tag, and one that was
     launched by Materialize, which has no tag, by its op's pool.

@@ -54,7 +54,7 @@ report.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command. Exit 0 done, 1 refused or violated, 2 wrong usage."""
+    """Run a command. Exit 0 done, 1 refused or violated, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM."""
     given = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in given
     # The option belongs to all commands, so it may stand anywhere.

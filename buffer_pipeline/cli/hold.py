@@ -145,7 +145,7 @@ def import_(
     refused: list[dict[str, Any]] = []
     with (
         books() as (engine, settings),
-        output.progress("hold import", total=lines) as advance,
+        output.progress("hold import", total=lines, unit="lines") as advance,
         engine.connect() as connection,
     ):
         for chunk in _chunks(file):

@@ -9,7 +9,15 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -85,20 +93,38 @@ class Output:
         stream = sys.stderr if self.as_json else sys.stdout
         stream.write(text + "\n")
 
+    @property
+    def shows_progress(self) -> bool:
+        """Whether somebody sees a progress bar: stderr is a terminal."""
+        return sys.stderr.isatty()
+
     @contextmanager
-    def progress(self, what: str, *, total: int | None) -> Iterator[Callable[[int], None]]:
-        """Show a progress bar on a terminal, and nothing elsewhere."""
+    def progress(self, what: str, *, total: int | None, unit: str = "") -> Iterator[Callable[[int], None]]:
+        """Show a bar with the rate in `unit` a second and the time that is left on a terminal, and
+        nothing elsewhere.
+        """
         with Progress(
             TextColumn(what),
-            BarColumn(),
+            BarColumn(bar_width=20),  # With the rate, all of it fits into 80 columns.
             MofNCompleteColumn(),
+            _RateColumn(unit),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
-            disable=not sys.stderr.isatty(),
+            disable=not self.shows_progress,
         ) as bar:
             task = bar.add_task(what, total=total)
             yield lambda steps: bar.advance(task, steps)
+
+
+class _RateColumn(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        # Of the last half minute; nothing before the second step.
+        return Text("" if task.speed is None else f"{task.speed:,.0f} {self._unit}/s")
 
 
 def _cell(value: Any) -> str:

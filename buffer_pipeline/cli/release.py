@@ -1,15 +1,16 @@
 """`buffer-pipeline release` and `release-now`."""
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from sqlalchemy import Connection
 
+from buffer_pipeline.cli.interrupt import between_batches
 from buffer_pipeline.cli.output import Output, iso
 from buffer_pipeline.cli.session import books, one_transaction
 from buffer_pipeline.database import database_clock
-from buffer_pipeline.drain import drain_matured
+from buffer_pipeline.drain import WORKERS_MAX, ReleaseRun, drain_matured
 from buffer_pipeline.inputs import parse_as_of
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.release import ReleaseBatch, release_early
@@ -31,9 +32,18 @@ def release(
     as_of: Annotated[
         str | None, typer.Option(help="Only what was due at this time (ISO 8601); now without it.")
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help=f"Connections that release at the same time, 1 to {WORKERS_MAX}, each a share of the payees."
+        ),
+    ] = 1,
     verbose: Annotated[bool, typer.Option("--verbose", help="A line for each hold.")] = False,
 ) -> None:
     """Release all that is due. Safe to run again, and at the same time as another release.
+
+    Ctrl-C or SIGTERM ends it behind the batch in hand: what is released stays released, the rest
+    stays due, and it exits 130 or 143. A second Ctrl-C rolls that batch back.
 
     Example: `buffer-pipeline release --dry-run --verbose`
     """
@@ -42,19 +52,24 @@ def release(
         with engine.connect() as connection:
             now = database_clock(connection)
             due_by = parse_as_of(as_of, clock=now)
-            due = due_holds(connection, due_by=due_by) if not output.as_json else None
+            due = due_holds(connection, due_by=due_by).holds if output.shows_progress else None
         output.remark(f"Starting payment release job at {iso(now)}" + (" (dry run)" if dry_run else ""))
-        with output.progress("release", total=due.holds if due else None) as advance:
-            rows: Rows = []
+        if due is not None and limit is not None:
+            due = min(due, limit)
+        with (
+            output.progress("release", total=due, unit="holds") as advance,
+            between_batches() as interruption,
+        ):
+            rows: dict[int | None, Rows] = {}
 
             def on_batch(connection: Connection, batch: ReleaseBatch) -> None:
                 if verbose and batch.batch_id is not None:
                     # Read inside, since a dry run leaves nothing; said behind the commit.
-                    rows[:] = holds_of_batch(connection, batch_id=batch.batch_id)
+                    rows[batch.batch_id] = holds_of_batch(connection, batch_id=batch.batch_id)
 
             def after_batch(batch: ReleaseBatch) -> None:
                 advance(batch.holds_released)
-                for row in rows:
+                for row in rows.pop(batch.batch_id, ()):
                     amount = format_amount(row["amount_minor"], row["currency"])
                     output.remark(
                         f"hold {row['hold_id']}: {amount} {row['currency']} to {row['payee']},"
@@ -68,23 +83,34 @@ def release(
                 source="cli",
                 limit=limit,
                 dry_run=dry_run,
+                workers=workers,
+                stop=interruption.asked,
                 on_batch=on_batch,
                 after_batch=after_batch,
             )
             seconds = time.perf_counter() - began
-    amounts = {code: format_amount(minor, code) for code, minor in sorted(run.amounts_minor.items())}
+    text = _summary(run, seconds=seconds)
+    if output.as_json:
+        output.remark(text)
+    document = _document(iso(due_by), dry_run, run.holds_released, _amounts(run.amounts_minor), run.batches)
+    output.answer({**document, "interrupted": run.interrupted}, text=text)
+    if run.interrupted:
+        raise typer.Exit(interruption.exit_code)
+
+
+def _summary(run: ReleaseRun, *, seconds: float) -> str:
     if run.holds_released:
-        verb = "Would release" if dry_run else "Released"
-        money = ", ".join(f"{amount} {code}" for code, amount in amounts.items())
+        verb = "Would release" if run.dry_run else "Released"
         text = (
-            f"{verb} {_count(run.holds_released, 'payment')}, {money}, in {_count(run.batches, 'batch')}"
+            f"{verb} {_count(run.holds_released, 'payment')}, {_money(run.amounts_minor)},"
+            f" in {_count(run.batches, 'batch')}"
             f" ({seconds:.1f} s, {run.holds_released / seconds:,.0f} a second)."
         )
     else:
-        text = "No payments ready for release."
-    if output.as_json:
-        output.remark(text)
-    output.answer(_document(iso(due_by), dry_run, run.holds_released, amounts, run.batches), text=text)
+        text = "Nothing released." if run.interrupted else "No payments ready for release."
+    if run.interrupted:
+        text += "\nInterrupted: what is still due stays due, and the next release takes it."
+    return text
 
 
 def release_now(
@@ -106,12 +132,18 @@ def release_now(
         batch = release_early(
             connection, hold_id=hold, job=job, by=by, reason=reason, as_admin=admin, now=now
         )
-    amounts = {code: format_amount(minor, code) for code, minor in sorted(batch.amounts_minor.items())}
-    money = ", ".join(f"{amount} {code}" for code, amount in amounts.items())
     output.answer(
-        _document(iso(now), False, batch.holds_released, amounts, 1),
-        text=f"Released {_count(batch.holds_released, 'payment')}, {money}.",
+        _document(iso(now), False, batch.holds_released, _amounts(batch.amounts_minor), 1),
+        text=f"Released {_count(batch.holds_released, 'payment')}, {_money(batch.amounts_minor)}.",
     )
+
+
+def _amounts(amounts_minor: dict[str, int]) -> dict[str, str]:
+    return {code: format_amount(minor, code) for code, minor in sorted(amounts_minor.items())}
+
+
+def _money(amounts_minor: dict[str, int]) -> str:
+    return ", ".join(f"{amount} {code}" for code, amount in _amounts(amounts_minor).items())
 
 
 def _count(number: int, what: str) -> str:
@@ -121,7 +153,7 @@ def _count(number: int, what: str) -> str:
 
 def _document(
     as_of: str, dry_run: bool, holds_released: int, amounts: dict[str, str], batches: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     return {
         "as_of": as_of,
         "dry_run": dry_run,
