@@ -49,7 +49,8 @@ SELECT
   release_date - interval '7 days', release_date
 FROM generate_series(CAST(0 AS bigint), :settled + :due + :waiting - 1) AS number
 CROSS JOIN LATERAL (
-  SELECT date_trunc('hour', now()) - interval '1 second' - interval '1 microsecond' * (number % 3000000) + CASE
+  SELECT date_trunc('hour', now()) - interval '1 second' - interval '1 microsecond' * (number % 3000000)
+  + CASE
     WHEN number < :settled THEN interval '1 day' * ((number * 360) / :settled - 361)
     WHEN number < :settled + :due
       THEN interval '1 hour' * (1 - :hours + ((number - :settled) * :hours) / :due)

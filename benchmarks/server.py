@@ -57,7 +57,7 @@ class BenchmarkServer:
 
     @contextmanager
     def books(self, *, copy_of: str | None = None) -> Iterator[str]:
-        """Yield the name of a database with books: empty, or a copy of another's. It is dropped at the end."""
+        """Yield the name of a database with books, empty or a copy of another's; dropped at the end."""
         name = f"books_{os.urandom(4).hex()}"
         if copy_of is None:
             self.admin(f"CREATE DATABASE {name} OWNER buffer")
