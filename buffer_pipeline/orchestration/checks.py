@@ -122,6 +122,8 @@ def stood(context: dg.AssetCheckExecutionContext, name: str) -> bool:
         dg.AssetCheckKey(RELEASED, name), limit=OUTCOMES_LOOKED_AT_MAX
     )
     for record in history:
+        if record.run_id == context.run.run_id:
+            continue
         if record.status is not AssetCheckExecutionRecordStatus.PLANNED:
             return record.status is AssetCheckExecutionRecordStatus.SUCCEEDED
         run = context.instance.get_run_by_id(record.run_id)
