@@ -169,9 +169,10 @@ def _observe(
     empty_op: list[float] = []
     by_hand: dict[str, list[Any]] = {RELEASE: [], EMPTY: []}
     time.sleep(WARM_SECONDS)
-    while len(credit) < ticks or len(empty_op) < ticks:
-        minute = _next_minute()
-        if is_release := minute.minute % 2 == 0:
+    while len(empty_op) < ticks:
+        is_release = len(credit) <= len(empty_op)
+        minute = _next_minute(even=is_release)
+        if is_release:
             _make_one_due(engine, minute)
         time.sleep(max(0.0, minute.timestamp() - time.time()))
         run = _run_of_tick(instance, RELEASE if is_release else EMPTY, minute)
@@ -186,9 +187,10 @@ def _observe(
     return credit, empty_op, by_hand
 
 
-def _next_minute() -> datetime:
-    """Return the next full minute, leaving a few seconds before it."""
-    return (datetime.now(UTC) + timedelta(seconds=65)).replace(second=0, microsecond=0)
+def _next_minute(*, even: bool) -> datetime:
+    """Return the next full minute that is even, or odd, leaving a few seconds before it."""
+    minute = (datetime.now(UTC) + timedelta(seconds=65)).replace(second=0, microsecond=0)
+    return minute if (minute.minute % 2 == 0) == even else minute + timedelta(minutes=1)
 
 
 def _make_one_due(engine: Engine, minute: datetime) -> None:
