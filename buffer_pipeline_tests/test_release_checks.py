@@ -12,7 +12,7 @@ from buffer_pipeline.backjob import approve_backjob, request_backjob
 from buffer_pipeline.database import database_clock, statement_text
 from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.intake import Earning, add_many_pending_earnings
-from buffer_pipeline.orchestration.checks import BLOCKING
+from buffer_pipeline.orchestration.checks import ALL_BOOKS, BLOCKING, PROVED, THIS_RUN
 from buffer_pipeline.orchestration.definitions import defs
 from buffer_pipeline.reconcile import RUN_INVARIANTS, reconcile, reconcile_run
 from buffer_pipeline.wallet import deposit, withdraw
@@ -22,8 +22,6 @@ from buffer_pipeline_tests.runs import corrupt, delivered, outcomes, release, ro
 from buffer_pipeline_tests.test_checks import RECONCILE_JOB, SECOND_EARNING, evaluation_of
 from buffer_pipeline_tests.test_plans import nodes
 
-THIS_RUN: Final = "what this run released"
-ALL: Final = "all of the books"
 PASSED: Final = dict.fromkeys(BLOCKING, True)
 
 ALREADY_EARNED: Final = (
@@ -89,8 +87,8 @@ def test_a_release_proves_its_own_part_on_top_of_a_proof(
     daily = defs.resolve_job_def(RECONCILE_JOB).execute_in_process(instance=instance)
 
     assert [outcomes(run) for run in (first, second, nothing_due)] == [PASSED] * 3
-    assert [proved(run) for run in (first, second, nothing_due)] == [{ALL}, {THIS_RUN}, {THIS_RUN}]
-    assert evaluation_of(daily, "books_balance").metadata["proved"].value == ALL
+    assert [proved(run) for run in (first, second, nothing_due)] == [{ALL_BOOKS}, {THIS_RUN}, {THIS_RUN}]
+    assert evaluation_of(daily, "books_balance").metadata["proved"].value == ALL_BOOKS
 
 
 @pytest.mark.parametrize("check", BLOCKING)
@@ -116,7 +114,7 @@ def test_what_a_run_touched_is_proved_before_anybody_is_told(
     assert run is not None
     assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
     # What the next one released itself, nothing, is in order.
-    assert evaluation_of(following, check).metadata["proved"].value == ALL
+    assert evaluation_of(following, check).metadata["proved"].value == ALL_BOOKS
     assert not following.success
     with proved_books.connect() as connection:
         assert wallet_of(connection, PAYEE).balance_minor >= 3 * 100_000
@@ -159,7 +157,30 @@ def test_a_run_that_ended_before_its_checks_is_made_up_for(
     one_more = release(instance)
 
     assert not refused.success
-    assert [proved(run) for run in (refused, following, one_more)] == [set(), {ALL}, {THIS_RUN}]
+    assert [proved(run) for run in (refused, following, one_more)] == [set(), {ALL_BOOKS}, {THIS_RUN}]
+
+
+@pytest.mark.usefixtures("proved_books")
+def test_a_failure_is_not_forgotten_behind_a_part_that_passed(
+    superuser_url: str, instance: dg.DagsterInstance
+) -> None:
+    """A proof of all of the books takes long, and fails behind a release that began later and passed."""
+    corrupt(superuser_url, *SECOND_EARNING)
+    defs.resolve_job_def(RECONCILE_JOB).execute_in_process(instance=instance, raise_on_error=False)
+    for check in BLOCKING:
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=dg.AssetKey("released_transactions"),
+                check_name=check,
+                passed=True,
+                metadata={PROVED: THIS_RUN},
+            )
+        )
+
+    result = release(instance, raise_on_error=False)
+
+    found = evaluation_of(result, "hold_settled_once")
+    assert (found.passed, found.metadata["proved"].value) == (False, ALL_BOOKS)
 
 
 # ---- the statements

@@ -5,7 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
 from sqlalchemy import Connection
 
 from buffer_pipeline import reports
@@ -43,8 +46,13 @@ def overdue_by(now: datetime) -> datetime:
 BLOCKING: Final = RUN_INVARIANTS
 """The invariants that stand between the credits and the notifications; the others are proved daily."""
 
-OUTCOMES_LOOKED_AT_MAX: Final = 25
-"""How far back a check looks for its latest outcome, behind dry runs and runs that are under way."""
+OUTCOMES_PER_PAGE: Final = 30
+OUTCOME_PAGES_MAX: Final = 4
+"""How far back a check looks for its latest proof of all of the books: a day's hours are the first page."""
+
+PROVED: Final = "proved"
+THIS_RUN: Final = "what this run released"
+ALL_BOOKS: Final = "all of the books"
 
 DIFFERING_HOURS_BACK: Final = 31 * 24
 """How far back counts are compared when no run says which hours it is about."""
@@ -55,8 +63,8 @@ def _description(invariant: str) -> str:
         return meaning_of(invariant)
     return (
         f"{meaning_of(invariant)} A release proves its own part: {_lower(meaning_in_a_run(invariant))} It"
-        " proves all of the books when this check's latest outcome was no success; `reconcile_books`"
-        " always does. While it fails nobody is told about a release."
+        " proves all of the books when something has failed or broken off since they were last proved;"
+        " `reconcile_books` always does. While it fails nobody is told about a release."
     )
 
 
@@ -99,7 +107,7 @@ def books_reconciled(
             check_name=name,
             passed=not rows,
             metadata={
-                "proved": "what this run released" if name in of_run else "all of the books",
+                PROVED: THIS_RUN if name in of_run else ALL_BOOKS,
                 "offending_rows": len(rows),
                 **table_metadata("rows", rows),
             },
@@ -113,23 +121,40 @@ def began_at(context: dg.AssetCheckExecutionContext) -> datetime | None:
 
 
 def stood(context: dg.AssetCheckExecutionContext, name: str) -> bool:
-    """Return whether a check's latest outcome before this run is a success.
+    """Return whether a check's latest proof of all of the books stands.
 
-    Not so where it failed, where the run ended before it (what that one released is not proved), and
-    where there is none yet. A dry run has no outcome.
+    Not so where the check has failed since, even in a run that began earlier and took longer than one
+    that proved its part; where a run ended before its checks, since what it released is not proved; and
+    where no such proof is found. A dry run has no outcome.
     """
-    history = context.instance.event_log_storage.get_asset_check_execution_history(
-        dg.AssetCheckKey(RELEASED, name), limit=OUTCOMES_LOOKED_AT_MAX
-    )
-    for record in history:
-        if record.run_id == context.run.run_id:
-            continue
-        if record.status is not AssetCheckExecutionRecordStatus.PLANNED:
-            return record.status is AssetCheckExecutionRecordStatus.SUCCEEDED
-        run = context.instance.get_run_by_id(record.run_id)
-        if run is not None and run.is_finished and not run.is_success:
-            return False
+    key, cursor = dg.AssetCheckKey(RELEASED, name), None
+    for _ in range(OUTCOME_PAGES_MAX):
+        records = context.instance.event_log_storage.get_asset_check_execution_history(
+            key, limit=OUTCOMES_PER_PAGE, cursor=cursor
+        )
+        for record in records:
+            cursor = record.id
+            if record.run_id == context.run.run_id:
+                continue
+            if record.status is AssetCheckExecutionRecordStatus.FAILED:
+                return False
+            if record.status is AssetCheckExecutionRecordStatus.SUCCEEDED:
+                if _proved(record) != THIS_RUN:
+                    return True
+                continue
+            run = context.instance.get_run_by_id(record.run_id)
+            if run is not None and run.is_finished and not run.is_success:
+                return False
+        if len(records) < OUTCOMES_PER_PAGE:
+            break
     return False
+
+
+def _proved(record: AssetCheckExecutionRecord) -> object:
+    """Return what a check that passed says that it proved; all of the books before it said so."""
+    event = record.event.dagster_event if record.event else None
+    metadata = event.asset_check_evaluation_data.metadata if event else {}
+    return metadata[PROVED].value if PROVED in metadata else ALL_BOOKS
 
 
 @dg.asset_check(
