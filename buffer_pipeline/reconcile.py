@@ -1,11 +1,12 @@
 """Reconciliation: each invariant of the books as a query that returns the rows that break it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import takewhile
 from typing import Any, Final
 
-from buffer_pipeline.database import AnyConnection, fetch, statement_text
+from buffer_pipeline.database import AnyConnection, Row, fetch, statement_text
 
 INVARIANTS: Final = (
     "books_balance",
@@ -20,6 +21,9 @@ INVARIANTS: Final = (
 )
 """The files of `sql/reconcile/`, by name."""
 
+RUN_INVARIANTS: Final = ("books_balance", "wallet_equals_its_transactions", "hold_settled_once")
+"""The files of `sql/reconcile_run/`: those of the invariants that can be proved of one release run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
@@ -31,8 +35,16 @@ class Violation:
 
 def meaning_of(invariant: str) -> str:
     """Return the sentence that states an invariant: its statement's header."""
-    statement = statement_text(f"reconcile/{invariant}")
-    lines = takewhile(lambda line: line.startswith("--"), statement.splitlines())
+    return _header(f"reconcile/{invariant}")
+
+
+def meaning_in_a_run(invariant: str) -> str:
+    """Return the sentence that states what is proved of one release run: its statement's first sentence."""
+    return _header(f"reconcile_run/{invariant}").partition(". ")[0] + "."
+
+
+def _header(statement: str) -> str:
+    lines = takewhile(lambda line: line.startswith("--"), statement_text(statement).splitlines())
     return " ".join(line.removeprefix("--").strip() for line in lines)
 
 
@@ -41,9 +53,29 @@ def reconcile(connection: AnyConnection, invariants: Iterable[str] = INVARIANTS)
 
     To see one moment of books that are in use, call it with `database.one_moment`.
     """
-    violations = []
-    for invariant in invariants:
-        rows = fetch(connection, f"reconcile/{invariant}")
-        if rows:
-            violations.append(Violation(invariant=invariant, rows=[dict(row) for row in rows]))
-    return violations
+    found = ((invariant, fetch(connection, f"reconcile/{invariant}")) for invariant in invariants)
+    return _violations(found)
+
+
+def reconcile_run(
+    connection: AnyConnection, invariants: Iterable[str] = RUN_INVARIANTS, *, source: str, since: datetime
+) -> list[Violation]:
+    """Check invariants of what one release run touched and return those that are broken. Reads only.
+
+    The run is known by its batches' `source`, which has recorded nothing before `since`. At a cost
+    proportional to what was released since then, however large the books are. What stood before the
+    run is taken as proved: all of the books is `reconcile`'s.
+    """
+    # For the statements of the caller's transaction, of which these should be the last.
+    fetch(connection, "reconcile_run/read_by_index")
+    found = (
+        (invariant, fetch(connection, f"reconcile_run/{invariant}", source=source, since=since))
+        for invariant in invariants
+    )
+    return _violations(found)
+
+
+def _violations(found: Iterable[tuple[str, Sequence[Row]]]) -> list[Violation]:
+    return [
+        Violation(invariant=invariant, rows=[dict(row) for row in rows]) for invariant, rows in found if rows
+    ]

@@ -89,24 +89,6 @@ def test_broken_books_keep_the_notifications_back(
     assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
 
 
-def test_a_payment_that_was_paid_twice_is_named(
-    waiting: int, superuser_url: str, engine: Engine, instance: dg.DagsterInstance
-) -> None:
-    """A second EARNING of a hold, forced past the constraints, fails the check; later ones wait too."""
-    release(instance)
-    corrupt(superuser_url, *SECOND_EARNING)
-    with engine.begin() as connection:
-        place_hold(connection)
-
-    result = release(instance, raise_on_error=False)
-
-    assert outcomes(result)["hold_settled_once"] is False
-    row = rows_of(evaluation_of(result, "hold_settled_once"), "rows")[0]
-    assert (row["hold_id"], row["earnings"]) == (waiting, 2)
-    with engine.connect() as connection:
-        assert delivered(connection) == (4, 2)
-
-
 # ---- all invariants
 
 

@@ -1,5 +1,6 @@
 """The Dagster definitions, and the release run end to end."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -8,9 +9,11 @@ from unittest.mock import ANY
 import dagster as dg
 import pytest
 import yaml
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, event, func, select
+from sqlalchemy.pool import Pool
 
 from buffer_pipeline.drain import BATCH_LIMIT
+from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.legacy import import_legacy
 from buffer_pipeline.orchestration.definitions import build_defs, defs
@@ -33,6 +36,7 @@ from buffer_pipeline_tests.runs import (
     release,
     reported,
 )
+from buffer_pipeline_tests.test_housekeeping import create_database, instance_on
 
 EXPORT: Final = Path(__file__).parent / "legacy_export"
 RELEASED: Final = dg.AssetKey("released_transactions")
@@ -455,6 +459,29 @@ def test_the_job_releases_the_real_export_by_its_figures(
         assert reconcile(connection) == []
         # One notification for each release and none for the import.
         assert delivered(connection) == (30, 30)
+
+
+def test_a_run_keeps_its_connections_to_dagsters_storage(waiting: int, server: EmbeddedServer) -> None:
+    """A run opens a few connections, where one for each event and each question would be over a hundred."""
+    del waiting
+    opened: list[object] = []
+
+    def count(connection: object, _record: object) -> None:
+        opened.append(connection)
+
+    name = f"dagster_{os.urandom(6).hex()}"
+    create_database(server, name)
+    with instance_on(server, name) as instance:
+        release(instance)
+        event.listen(Pool, "connect", count)
+        try:
+            result = release(instance)
+        finally:
+            event.remove(Pool, "connect", count)
+
+    assert result.success
+    # One for each of Dagster's three storages, and those of the books.
+    assert 0 < len(opened) < 12
 
 
 # ---- the schedule

@@ -35,6 +35,9 @@ OUTCOME_TAG: Final = "buffer/outcome"
 
 RETRY_FAILED_OPS_TAG: Final = "dagster/retry_on_asset_or_op_failure"
 
+BEGAN_AT: Final = "began_at"
+"""In a materialization: the database's clock before the run's first batch."""
+
 FRESH_FOR: Final = dg.FreshnessPolicy.time_window(
     warn_window=timedelta(minutes=65), fail_window=timedelta(minutes=75)
 )
@@ -121,7 +124,7 @@ def apply_credits(
     context: dg.OpExecutionContext, cutoff: Cutoff, books: dg.ResourceParam[Books]
 ) -> Iterator[dg.Output[None]]:
     """Release all that is due by the cut-off."""
-    source = f"dagster run {context.run_id}"
+    source = source_of(context.run_id)
     with books.engine.begin() as connection:
         began = database_clock(connection)
     started = time.monotonic()
@@ -169,6 +172,7 @@ def apply_credits(
             **lateness_metadata(lateness),
             "still_due": still_due.holds,
             "due_by": dg.MetadataValue.timestamp(cutoff.due_by),
+            BEGAN_AT: dg.MetadataValue.timestamp(began),
             **table_metadata("latest_released", rows),
         },
     )
@@ -218,7 +222,14 @@ def release_counts(context: dg.AssetExecutionContext) -> dg.MaterializeResult[An
     return dg.MaterializeResult(metadata=released_by_this_run(context))
 
 
-def released_by_this_run(context: dg.AssetExecutionContext) -> Mapping[str, dg.MetadataValue[Any]]:
+def source_of(run_id: str) -> str:
+    """Return what the books call a run, as the source of its batches."""
+    return f"dagster run {run_id}"
+
+
+def released_by_this_run(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+) -> Mapping[str, dg.MetadataValue[Any]]:
     """Return the figures that `released_transactions` reported in this run; none when it was not part of it.
 
     Read from the run's events rather than handed over as a value, so that notifications can be

@@ -1,23 +1,34 @@
 """Asset checks: the books after the credits, and what has waited for too long."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
 from sqlalchemy import Connection
 
 from buffer_pipeline import reports
 from buffer_pipeline.counts import differing_counts
 from buffer_pipeline.database import database_clock, one_moment
 from buffer_pipeline.hours import HOUR, hour_of
-from buffer_pipeline.orchestration.assets import do_not_retry
+from buffer_pipeline.orchestration.assets import BEGAN_AT, do_not_retry, released_by_this_run, source_of
 from buffer_pipeline.orchestration.lineage import FROZEN, HOURLY_COUNTS, RELEASED
 from buffer_pipeline.orchestration.metadata import ROWS_SHOWN_MAX, amount_metadata, table_metadata
 from buffer_pipeline.orchestration.report_assets import hours_of_run
 from buffer_pipeline.orchestration.resources import Books
 from buffer_pipeline.policy import Policy
-from buffer_pipeline.reconcile import INVARIANTS, meaning_of, reconcile
+from buffer_pipeline.reconcile import (
+    INVARIANTS,
+    RUN_INVARIANTS,
+    meaning_in_a_run,
+    meaning_of,
+    reconcile,
+    reconcile_run,
+)
 
 OVERDUE_AFTER: Final = timedelta(hours=1)
 RELEASE_TAKES: Final = timedelta(minutes=10)
@@ -32,11 +43,33 @@ def overdue_by(now: datetime) -> datetime:
     return min(now - OVERDUE_AFTER, hour_of(now - RELEASE_TAKES))
 
 
-BLOCKING: Final = ("books_balance", "wallet_equals_its_transactions", "hold_settled_once")
+BLOCKING: Final = RUN_INVARIANTS
 """The invariants that stand between the credits and the notifications; the others are proved daily."""
+
+OUTCOMES_PER_PAGE: Final = 30
+OUTCOME_PAGES_MAX: Final = 4
+"""How far back a check looks for its latest proof of all of the books: a day's hours are the first page."""
+
+PROVED: Final = "proved"
+THIS_RUN: Final = "what this run released"
+ALL_BOOKS: Final = "all of the books"
 
 DIFFERING_HOURS_BACK: Final = 31 * 24
 """How far back counts are compared when no run says which hours it is about."""
+
+
+def _description(invariant: str) -> str:
+    if invariant not in BLOCKING:
+        return meaning_of(invariant)
+    return (
+        f"{meaning_of(invariant)} A release proves its own part: {_lower(meaning_in_a_run(invariant))} It"
+        " proves all of the books when something has failed or broken off since they were last proved;"
+        " `reconcile_books` always does. While it fails nobody is told about a release."
+    )
+
+
+def _lower(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:]
 
 
 @dg.multi_asset_check(
@@ -46,8 +79,7 @@ DIFFERING_HOURS_BACK: Final = 31 * 24
             invariant,
             asset=RELEASED,
             blocking=invariant in BLOCKING,
-            description=meaning_of(invariant)
-            + (" While it fails nobody is told about a release." if invariant in BLOCKING else ""),
+            description=_description(invariant),
         )
         for invariant in INVARIANTS
     ],
@@ -56,11 +88,16 @@ DIFFERING_HOURS_BACK: Final = 31 * 24
 def books_reconciled(
     context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books]
 ) -> Iterator[dg.AssetCheckResult]:
-    """Reconcile the books as they are at one moment."""
+    """Reconcile what this run has released, or all of the books, as they are at one moment."""
     selected = {key.name for key in context.selected_asset_check_keys}
     names = [invariant for invariant in INVARIANTS if invariant in selected]
+    began = began_at(context)
+    of_run = [] if began is None else [name for name in names if name in BLOCKING and stood(context, name)]
     with one_moment(books.engine) as connection:
-        broken = {violation.invariant: violation.rows for violation in reconcile(connection, names)}
+        violations = reconcile(connection, [name for name in names if name not in of_run])
+        if of_run and began is not None:
+            violations += reconcile_run(connection, of_run, source=source_of(context.run.run_id), since=began)
+    broken = {violation.invariant: violation.rows for violation in violations}
     if broken:
         do_not_retry(context)
     for name in names:
@@ -69,8 +106,55 @@ def books_reconciled(
             asset_key=RELEASED,
             check_name=name,
             passed=not rows,
-            metadata={"offending_rows": len(rows), **table_metadata("rows", rows)},
+            metadata={
+                PROVED: THIS_RUN if name in of_run else ALL_BOOKS,
+                "offending_rows": len(rows),
+                **table_metadata("rows", rows),
+            },
         )
+
+
+def began_at(context: dg.AssetCheckExecutionContext) -> datetime | None:
+    """Return when this run began to release, None when it released nothing itself, as `reconcile_books`."""
+    began = released_by_this_run(context).get(BEGAN_AT)
+    return None if began is None else datetime.fromtimestamp(began.value, UTC)
+
+
+def stood(context: dg.AssetCheckExecutionContext, name: str) -> bool:
+    """Return whether a check's latest proof of all of the books stands.
+
+    Not so where the check has failed since, even in a run that began earlier and took longer than one
+    that proved its part; where a run ended before its checks, since what it released is not proved; and
+    where no such proof is found. A dry run has no outcome.
+    """
+    key, cursor = dg.AssetCheckKey(RELEASED, name), None
+    for _ in range(OUTCOME_PAGES_MAX):
+        records = context.instance.event_log_storage.get_asset_check_execution_history(
+            key, limit=OUTCOMES_PER_PAGE, cursor=cursor
+        )
+        for record in records:
+            cursor = record.id
+            if record.run_id == context.run.run_id:
+                continue
+            if record.status is AssetCheckExecutionRecordStatus.FAILED:
+                return False
+            if record.status is AssetCheckExecutionRecordStatus.SUCCEEDED:
+                if _proved(record) != THIS_RUN:
+                    return True
+                continue
+            run = context.instance.get_run_by_id(record.run_id)
+            if run is not None and run.is_finished and not run.is_success:
+                return False
+        if len(records) < OUTCOMES_PER_PAGE:
+            break
+    return False
+
+
+def _proved(record: AssetCheckExecutionRecord) -> object:
+    """Return what a check that passed says that it proved; all of the books before it said so."""
+    event = record.event.dagster_event if record.event else None
+    metadata = event.asset_check_evaluation_data.metadata if event else {}
+    return metadata[PROVED].value if PROVED in metadata else ALL_BOOKS
 
 
 @dg.asset_check(

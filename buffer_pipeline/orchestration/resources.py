@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 import dagster as dg
 from sqlalchemy import Engine
@@ -9,6 +10,12 @@ from sqlalchemy import Engine
 from buffer_pipeline.database import open_database
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.settings import DAGSTER_URL, load_settings
+
+NO_TIMEOUT: Final = 0
+NO_LIMIT: Final = -1
+
+CONNECTION_SECONDS_MAX: Final = 300
+"""A connection to Dagster's storage that is older is not used again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +29,17 @@ class Books:
 @dg.resource(
     description="The books that the BUFFER_… variables name; the embedded server when they name none."
 )
-def books_from_environment(_context: dg.InitResourceContext) -> Iterator[Books]:
+def books_from_environment(context: dg.InitResourceContext) -> Iterator[Books]:
     """Open the books for as long as a run or a tick needs them.
 
     The environment is read then, so that loading the definitions needs no database.
     """
+    if context.run is not None and context.instance is not None:
+        # By itself Dagster's storage opens a connection for each event and each question of a run.
+        # docs/decisions/0017-a-run-keeps-its-connections-to-dagsters-storage.md
+        context.instance.optimize_for_webserver(
+            statement_timeout=NO_TIMEOUT, pool_recycle=CONNECTION_SECONDS_MAX, max_overflow=NO_LIMIT
+        )
     settings = load_settings()
     with open_database(settings) as engine:
         yield Books(engine=engine, policy=settings.policy)
