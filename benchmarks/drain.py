@@ -5,16 +5,11 @@ indexes, constraints and triggers: it locks nothing for others and checks nothin
 drains a copy of the same books; what both leave behind is compared, row by row but for ids and times.
 """
 
-import json
-import os
-import re
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
 
-import psycopg
 from sqlalchemy import Engine, text
 
 from benchmarks.figure import Figure
@@ -66,6 +61,42 @@ FLOOR: Final = (
     """,
 )
 
+# What somebody would write who thinks row by row, each with what the one before has read.
+LOOP: Final = (
+    "SELECT hold_id FROM buffer.unsettled_hold WHERE hold_id = :hold_id AND state = 'BUFFERED' FOR UPDATE",
+    """
+    SELECT wallet_id FROM buffer.wallet WHERE wallet_id = (
+      SELECT payee_wallet_id FROM buffer.unsettled_hold WHERE hold_id = :hold_id
+    ) FOR UPDATE
+    """,
+    """
+    UPDATE buffer.wallet SET
+      balance_minor = balance_minor + amount_minor, pending_earnings_minor = pending_earnings_minor - amount_minor
+    FROM buffer.unsettled_hold WHERE hold_id = :hold_id AND wallet_id = payee_wallet_id
+    """,
+    """
+    INSERT INTO buffer.batch (kind, source, due_by, recorded_at) VALUES ('DUE', 'loop', now(), now())
+    """,
+    """
+    INSERT INTO buffer.transaction (
+      type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor,
+      balance_after_minor, hold_id, batch_id, recorded_at, release_date
+    )
+    SELECT
+      'EARNING', 'PENDING_EARNINGS', wallet_id, 'BALANCE', wallet_id, unsettled_hold.currency, amount_minor,
+      balance_minor, hold_id, (SELECT max(batch_id) FROM buffer.batch), now(), release_date
+    FROM buffer.unsettled_hold INNER JOIN buffer.wallet ON wallet_id = payee_wallet_id
+    WHERE hold_id = :hold_id
+    """,
+    """
+    INSERT INTO buffer.notification (type, owner, hold_id, currency, amount_minor, created_at)
+    SELECT 'PAYMENT_RELEASED', owner, hold_id, unsettled_hold.currency, amount_minor, now()
+    FROM buffer.unsettled_hold INNER JOIN buffer.wallet ON wallet_id = payee_wallet_id
+    WHERE hold_id = :hold_id
+    """,
+    "DELETE FROM buffer.unsettled_hold WHERE hold_id = :hold_id",
+)
+
 # What a release leaves behind, but for ids, times and which batch it was.
 OUTCOME: Final = """
 SELECT
@@ -78,3 +109,147 @@ SELECT
   (SELECT md5(string_agg(concat_ws(',', hold_id, type, owner, currency, amount_minor), ';' ORDER BY hold_id, type))
    FROM buffer.notification) AS notifications
 """
+
+
+def measure(server: BenchmarkServer, *, holds: int = HOLDS, wallets: int = WALLETS) -> list[Figure]:
+    """Drain the same books by the floor, by one worker and by two, and by a loop row by row."""
+    figures: list[Figure] = []
+    with server.books() as uniform, server.books() as single, server.books() as hours:
+        fill(server, uniform, Shape(due=holds, wallets=wallets))
+        fill(server, single, Shape(due=holds, wallets=1))
+        fill(server, hours, Shape(due=holds, wallets=wallets, hours=72))
+        # Each copy is made right before its contender, the floor first and last, so that both sides
+        # meet the same server in turn; of its two runs the faster one counts.
+        floor_rate = _rate(server, uniform, _floor, holds)
+        one = _rate(server, uniform, _release, holds)
+        two = _rate(server, uniform, _release_by_two, holds)
+        floor_rate = max(floor_rate, _rate(server, uniform, _floor, holds))
+        hours_floor = _rate(server, hours, _floor, holds)
+        hours_one = _rate(server, hours, _release, holds)
+        of_one_wallet = _rate(server, single, _release, holds)
+        loop = _rate(server, uniform, _loop, min(holds, ROWS_IN_THE_LOOP))
+    for name, rate, yardstick, against, goal in (
+        (f"{holds:,} holds, {wallets:,} wallets, one worker", one, "floor", floor_rate, 0.9),
+        ("the same, --workers 2", two, "floor", floor_rate, 1.3),
+        ("the same, due over 72 hours, one worker", hours_one, "its floor", hours_floor, None),
+        ("one wallet has them all", of_one_wallet, "uniform", one, 0.8),
+        (f"against a row at a time ({ROWS_IN_THE_LOOP:,})", one, "row at a time", loop, 100),
+    ):
+        figures.append(
+            Figure(
+                benchmark="drain",
+                name=name,
+                value=rate,
+                unit="holds/s",
+                yardstick=yardstick,
+                yardstick_value=against,
+                ratio=rate / against,
+                goal="no goal" if goal is None else f"at least {goal} times",
+                met=None if goal is None else rate / against >= goal,
+            )
+        )
+    return figures
+
+
+def history(
+    server: BenchmarkServer, *, due: int = 10_000, settled: tuple[int, ...] = (100_000, 1_000_000, 10_000_000)
+) -> list[Figure]:
+    """Drain few holds behind histories of several lengths: the median of five drains of each."""
+    seconds: dict[int, float] = {}
+    for size in settled:
+        with server.books() as books:
+            fill(server, books, Shape(due=due, wallets=WALLETS, settled=size))
+            taken = []
+            for _ in range(5):
+                with _copy(server, books) as engine:
+                    taken.append(_timed(_release, server, engine)[0])
+            seconds[size] = sorted(taken)[2]
+    smallest = seconds[settled[0]]
+    return [
+        Figure(
+            benchmark="history",
+            name=f"{due:,} due among {size:,} settled",
+            value=seconds[size],
+            unit="s",
+            yardstick=f"among {settled[0]:,}",
+            yardstick_value=smallest,
+            ratio=seconds[size] / smallest,
+            goal="at most 1.2 times",
+            met=seconds[size] / smallest <= 1.2,
+        )
+        for size in settled[1:]
+    ]
+
+
+@contextmanager
+def _copy(server: BenchmarkServer, books: str) -> Iterator[Engine]:
+    with server.books(copy_of=books) as name:
+        server.admin("CHECKPOINT")
+        engine = server.engine(name)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+
+Contender = Callable[[Engine], int]
+
+
+def _rate(server: BenchmarkServer, books: str, contender: Contender, holds: int) -> float:
+    with _copy(server, books) as engine:
+        seconds, settled = _timed(contender, server, engine)
+        assert settled == holds, (contender.__name__, settled)
+        _prove(engine)
+    return holds / seconds
+
+
+def _timed(contender: Contender, server: BenchmarkServer, engine: Engine) -> tuple[float, int]:
+    del server
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    began = time.perf_counter()
+    settled = contender(engine)
+    return time.perf_counter() - began, settled
+
+
+def _prove(engine: Engine) -> None:
+    """Reconcile what a contender left behind, and keep its outcome to compare."""
+    with engine.connect() as connection:
+        assert reconcile(connection) == []
+
+
+def _floor(engine: Engine) -> int:
+    """Write the final rows by plain statements."""
+    with engine.begin() as connection:
+        for statement in FLOOR:
+            connection.execute(text(statement))
+        settled: int = connection.scalar(text("SELECT count(*) FROM moved"))
+    return settled
+
+
+def _release(engine: Engine, *, workers: int = 1) -> int:
+    """Drain as `buffer-pipeline release` does."""
+    with engine.connect() as connection:
+        due_by = database_clock(connection)
+    return drain_matured(engine, due_by=due_by, source="benchmark", workers=workers).holds_released
+
+
+def _release_by_two(engine: Engine) -> int:
+    return _release(engine, workers=2)
+
+
+def _loop(engine: Engine) -> int:
+    """Release row by row, as a loop over an ORM's objects does: a transaction for each hold."""
+    with engine.connect() as connection:
+        ids = list(
+            connection.scalars(
+                text("SELECT hold_id FROM buffer.unsettled_hold ORDER BY release_hour LIMIT :rows"),
+                {"rows": ROWS_IN_THE_LOOP},
+            )
+        )
+        connection.rollback()
+        for hold_id in ids:
+            with connection.begin():
+                for statement in LOOP:
+                    connection.execute(text(statement), {"hold_id": hold_id})
+    return len(ids)

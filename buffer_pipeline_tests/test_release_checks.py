@@ -27,9 +27,9 @@ PASSED: Final = dict.fromkeys(BLOCKING, True)
 ALREADY_EARNED: Final = (
     "DROP INDEX buffer.transaction_hold_type_key",
     "INSERT INTO buffer.transaction (type, from_account, from_wallet_id, to_account, to_wallet_id,"
-    " currency, amount_minor, balance_after_minor, hold_id, batch_id, recorded_at)"
+    " currency, amount_minor, balance_after_minor, hold_id, batch_id, recorded_at, release_date)"
     " SELECT 'EARNING', 'PENDING_EARNINGS', to_wallet_id, 'BALANCE', to_wallet_id, currency, amount_minor,"
-    " 0, hold_id, 1, recorded_at"
+    " 0, hold_id, 1, recorded_at, recorded_at"
     " FROM buffer.transaction ORDER BY transaction_id DESC LIMIT 1",
 )
 """The payment that waits was paid once before, and still waits."""

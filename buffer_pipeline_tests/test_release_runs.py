@@ -199,12 +199,12 @@ def test_a_run_that_was_terminated_leaves_nothing_half_done(
         with hourly_release_stopped(port):
             hold_many(engine, now=database_clock(watcher))
             watcher.rollback()
-            # Half of the wallets, so that each worker comes to one in its share.
-            blocker.execute(text("SELECT FROM buffer.wallet WHERE owner >= 'worker-11' FOR UPDATE"))
+            # Every second wallet, so that each worker comes to one in its share.
+            blocker.execute(text("SELECT FROM buffer.wallet WHERE wallet_id % 2 = 0 FOR UPDATE"))
             terminated = launch_release(port, batch_limit=BATCH_LIMIT, workers=workers)
             wait_for(lambda: waiting_for_a_lock(watcher) == workers, what="batches that wait")
             released = watcher.execute(
-                text("SELECT count(*) FROM buffer.hold WHERE state = 'RELEASED'")
+                text("SELECT count(*) FROM buffer.hold_status WHERE state = 'RELEASED'")
             ).scalar_one()
             watcher.rollback()
 
