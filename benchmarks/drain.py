@@ -5,6 +5,9 @@ indexes, constraints and triggers: it locks nothing for others and checks nothin
 drains a copy of the same books; what both leave behind is compared, row by row but for ids and times.
 """
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,7 +74,8 @@ LOOP: Final = (
     """,
     """
     UPDATE buffer.wallet SET
-      balance_minor = balance_minor + amount_minor, pending_earnings_minor = pending_earnings_minor - amount_minor
+      balance_minor = balance_minor + amount_minor,
+      pending_earnings_minor = pending_earnings_minor - amount_minor
     FROM buffer.unsettled_hold WHERE hold_id = :hold_id AND wallet_id = payee_wallet_id
     """,
     """
@@ -101,13 +105,24 @@ LOOP: Final = (
 OUTCOME: Final = """
 SELECT
   (SELECT count(*) FROM buffer.unsettled_hold) AS unsettled,
-  (SELECT md5(string_agg(concat_ws(',', wallet_id, balance_minor, pending_earnings_minor), ';' ORDER BY wallet_id))
-   FROM buffer.wallet) AS wallets,
-  (SELECT md5(string_agg(concat_ws(',', hold_id, type, from_account, from_wallet_id, to_account, to_wallet_id,
-     currency, amount_minor, balance_after_minor, release_date), ';' ORDER BY hold_id, type))
-   FROM buffer.transaction) AS transactions,
-  (SELECT md5(string_agg(concat_ws(',', hold_id, type, owner, currency, amount_minor), ';' ORDER BY hold_id, type))
-   FROM buffer.notification) AS notifications
+  (
+    SELECT md5(string_agg(
+      concat_ws(',', wallet_id, balance_minor, pending_earnings_minor), ';' ORDER BY wallet_id
+    )) FROM buffer.wallet
+  ) AS wallets,
+  (
+    SELECT md5(string_agg(
+      concat_ws(
+        ',', hold_id, type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor,
+        balance_after_minor, release_date
+      ), ';' ORDER BY hold_id, type
+    )) FROM buffer.transaction
+  ) AS transactions,
+  (
+    SELECT md5(string_agg(
+      concat_ws(',', hold_id, type, owner, currency, amount_minor), ';' ORDER BY hold_id, type
+    )) FROM buffer.notification
+  ) AS notifications
 """
 
 
@@ -120,14 +135,16 @@ def measure(server: BenchmarkServer, *, holds: int = HOLDS, wallets: int = WALLE
         fill(server, hours, Shape(due=holds, wallets=wallets, hours=72))
         # Each copy is made right before its contender, the floor first and last, so that both sides
         # meet the same server in turn; of its two runs the faster one counts.
-        floor_rate = _rate(server, uniform, _floor, holds)
-        one = _rate(server, uniform, _release, holds)
-        two = _rate(server, uniform, _release_by_two, holds)
-        floor_rate = max(floor_rate, _rate(server, uniform, _floor, holds))
-        hours_floor = _rate(server, hours, _floor, holds)
-        hours_one = _rate(server, hours, _release, holds)
-        of_one_wallet = _rate(server, single, _release, holds)
-        loop = _rate(server, uniform, _loop, min(holds, ROWS_IN_THE_LOOP))
+        floor_rate, floor_outcome = _rate(server, uniform, _floor)
+        one, one_outcome = _rate(server, uniform, _release)
+        two, two_outcome = _rate(server, uniform, _release_by_two)
+        assert floor_outcome == one_outcome == two_outcome
+        floor_rate = max(floor_rate, _rate(server, uniform, _floor)[0])
+        hours_floor, hours_floor_outcome = _rate(server, hours, _floor)
+        hours_one, hours_one_outcome = _rate(server, hours, _release)
+        assert hours_floor_outcome == hours_one_outcome
+        of_one_wallet, _ = _rate(server, single, _release)
+        loop, _ = _rate(server, uniform, _loop)
     for name, rate, yardstick, against, goal in (
         (f"{holds:,} holds, {wallets:,} wallets, one worker", one, "floor", floor_rate, 0.9),
         ("the same, --workers 2", two, "floor", floor_rate, 1.3),
@@ -162,7 +179,7 @@ def history(
             taken = []
             for _ in range(5):
                 with _copy(server, books) as engine:
-                    taken.append(_timed(_release, server, engine)[0])
+                    taken.append(_timed(_release, engine)[0])
             seconds[size] = sorted(taken)[2]
     smallest = seconds[settled[0]]
     return [
@@ -181,6 +198,43 @@ def history(
     ]
 
 
+def memory(server: BenchmarkServer, *, holds: tuple[int, int] = (10_000, HOLDS)) -> list[Figure]:
+    """Return the most memory that `buffer-pipeline release` takes, by how much there is to release."""
+    peaks = []
+    for number in holds:
+        with server.books() as books:
+            fill(server, books, Shape(due=number, wallets=10_000))
+            peaks.append(_peak_of_a_release(server.url(books)))
+    return [
+        Figure(
+            benchmark="memory",
+            name=f"of `buffer-pipeline release`, {holds[1]:,} holds",
+            value=peaks[1],
+            unit="MB",
+            yardstick=f"{holds[0]:,} holds",
+            yardstick_value=peaks[0],
+            ratio=peaks[1] / peaks[0],
+            goal="no goal",
+            met=None,
+        )
+    ]
+
+
+def _peak_of_a_release(url: str) -> float:
+    """Run the command and return its largest resident set, in MB."""
+    command = [sys.executable, "-c", "from buffer_pipeline.cli import main; main()", "release", "--json"]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "BUFFER_DATABASE_URL": url},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, process.returncode
+    return usage.ru_maxrss * 1024 / 1e6
+
+
 @contextmanager
 def _copy(server: BenchmarkServer, books: str) -> Iterator[Engine]:
     with server.books(copy_of=books) as name:
@@ -195,27 +249,22 @@ def _copy(server: BenchmarkServer, books: str) -> Iterator[Engine]:
 Contender = Callable[[Engine], int]
 
 
-def _rate(server: BenchmarkServer, books: str, contender: Contender, holds: int) -> float:
+def _rate(server: BenchmarkServer, books: str, contender: Contender) -> tuple[float, tuple[object, ...]]:
+    """Return the holds a second of a contender on its copy of the books, and what it left behind."""
     with _copy(server, books) as engine:
-        seconds, settled = _timed(contender, server, engine)
-        assert settled == holds, (contender.__name__, settled)
-        _prove(engine)
-    return holds / seconds
+        seconds, settled = _timed(contender, engine)
+        with engine.connect() as connection:
+            assert reconcile(connection) == []
+            outcome = tuple(connection.execute(text(OUTCOME)).one())
+    return settled / seconds, outcome
 
 
-def _timed(contender: Contender, server: BenchmarkServer, engine: Engine) -> tuple[float, int]:
-    del server
+def _timed(contender: Contender, engine: Engine) -> tuple[float, int]:
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))
     began = time.perf_counter()
     settled = contender(engine)
     return time.perf_counter() - began, settled
-
-
-def _prove(engine: Engine) -> None:
-    """Reconcile what a contender left behind, and keep its outcome to compare."""
-    with engine.connect() as connection:
-        assert reconcile(connection) == []
 
 
 def _floor(engine: Engine) -> int:

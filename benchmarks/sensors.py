@@ -34,11 +34,11 @@ FAILED_RUNS = 100
 
 # Oldest ids first: so many stay overdue; the newest are frozen.
 SHAPE = """
-UPDATE buffer.hold SET release_date = release_date + interval '30 days' WHERE hold_id > :overdue;
+UPDATE buffer.unsettled_hold SET release_date = release_date + interval '30 days' WHERE hold_id > :overdue;
 INSERT INTO buffer.hold_freeze (hold_id, kind, opened_by, reason, opened_at)
 SELECT hold_id, 'RISK', 'risk-1', 'a look', now() - interval '4 days' - hold_id * interval '1 millisecond'
-FROM buffer.hold ORDER BY hold_id DESC LIMIT :stuck;
-UPDATE buffer.hold SET state = 'FROZEN' WHERE hold_id IN (SELECT hold_id FROM buffer.hold_freeze)
+FROM buffer.unsettled_hold ORDER BY hold_id DESC LIMIT :stuck;
+UPDATE buffer.unsettled_hold SET state = 'FROZEN' WHERE hold_id IN (SELECT hold_id FROM buffer.hold_freeze)
 """
 
 
@@ -89,7 +89,7 @@ def shaped(server: EmbeddedServer, name: str, *, overdue: int, stuck: int) -> st
             connection.execute(text(statement), {"overdue": overdue, "stuck": stuck})
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         # As if they had come in like this.
-        connection.execute(text("VACUUM (FULL, ANALYZE) buffer.hold"))
+        connection.execute(text("VACUUM (FULL, ANALYZE) buffer.unsettled_hold"))
         connection.execute(text("VACUUM ANALYZE"))
     engine.dispose()
     return server.url(name).render_as_string(hide_password=False)
