@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, insert, select, text
@@ -478,3 +479,77 @@ def request_backjob_of_a_new_hold(connection: Connection) -> int:
     """Open a backjob on a job of its own and return its id."""
     place_hold(connection, job="job-99")
     return request_backjob(connection, job="job-99", by=PAYER, reason="hm", now=NOON).backjob_id
+
+
+HOLDS_OF_0003: Final = """
+INSERT INTO buffer.wallet (owner, currency, balance_minor, pending_earnings_minor)
+VALUES ('worker-17', 'PHP', 700, 2000), ('client-3', 'PHP', 1300, 0);
+INSERT INTO buffer.hold (
+  reference, job, payee_wallet_id, payer_wallet_id, currency, amount_minor, refunded_minor, state,
+  held_at, original_release_date, release_date, settled_at
+)
+SELECT
+  state, 'job-' || state, 1, 2, 'PHP', 1000, refunded_minor, state, timestamptz '2026-03-01 12:00Z',
+  timestamptz '2026-03-08 12:00Z', timestamptz '2026-03-09 12:00Z', settled_at
+FROM (VALUES
+  ('BUFFERED', 0, NULL), ('FROZEN', 0, NULL),
+  ('RELEASED', 300, timestamptz '2026-03-09 13:00Z'), ('REFUNDED', 1000, timestamptz '2026-03-02 13:00Z')
+) AS hold (state, refunded_minor, settled_at);
+INSERT INTO buffer.backjob (
+  job, state, requested_by, reason, requested_at, decided_by, decision_reason, decided_at, refunded_minor
+)
+SELECT job, 'APPROVED', 'client-3', 'hm', held_at, 'admin-1', 'ok', settled_at, refunded_minor
+FROM buffer.hold WHERE refunded_minor > 0 ORDER BY hold_id;
+INSERT INTO buffer.hold_freeze (
+  hold_id, kind, backjob_id, opened_by, reason, opened_at, closed_by, closing_reason, closed_at
+)
+SELECT hold_id, 'BACKJOB', backjob_id, 'client-3', 'hm', held_at, 'admin-1', 'ok', settled_at
+FROM buffer.hold INNER JOIN buffer.backjob USING (job)
+UNION ALL
+SELECT hold_id, 'RISK', NULL, 'admin-1', 'hm', held_at, NULL, NULL, NULL
+FROM buffer.hold WHERE state = 'FROZEN';
+INSERT INTO buffer.batch (kind, source, due_by, recorded_at) VALUES ('DUE', 'x', now(), now());
+INSERT INTO buffer.transaction (
+  type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor, balance_after_minor,
+  hold_id, backjob_id, batch_id, recorded_at
+)
+SELECT
+  'PENDING_EARNING', 'ESCROW', CAST(NULL AS bigint), 'PENDING_EARNINGS', 1, 'PHP', 1000, CAST(NULL AS bigint),
+  hold_id, CAST(NULL AS bigint), CAST(NULL AS bigint), held_at
+FROM buffer.hold
+UNION ALL
+SELECT
+  'REFUND', 'PENDING_EARNINGS', 1, 'BALANCE', 2, 'PHP', refunded_minor,
+  CAST(sum(refunded_minor) OVER (ORDER BY hold_id) AS bigint), hold_id, backjob_id, NULL, settled_at
+FROM buffer.hold INNER JOIN buffer.backjob USING (job, refunded_minor)
+UNION ALL
+SELECT
+  'EARNING', 'PENDING_EARNINGS', 1, 'BALANCE', 1, 'PHP', 700, 700, hold_id, NULL, 1, settled_at
+FROM buffer.hold WHERE state = 'RELEASED'
+"""
+
+
+def test_holds_come_over_as_they_stood_and_go_back(empty_engine: Engine) -> None:
+    """Revision 0004 parts each hold from how it stands, whatever its state, and its way back joins them."""
+    columns = "hold_id, reference, amount_minor, refunded_minor, state, held_at, release_date, settled_at"
+    migrate(empty_engine, "0003")
+    with empty_engine.begin() as connection:
+        connection.execute(text(HOLDS_OF_0003))
+        before = connection.execute(text(f"SELECT {columns} FROM buffer.hold ORDER BY hold_id")).all()
+
+    migrate(empty_engine)
+
+    with empty_engine.connect() as connection:
+        after = connection.execute(text(f"SELECT {columns} FROM buffer.hold_status ORDER BY hold_id")).all()
+        waiting = connection.scalars(text("SELECT state FROM buffer.unsettled_hold ORDER BY hold_id")).all()
+        assert reconcile(connection) == []
+    assert after == before
+    assert {row.state for row in before} == set(HoldState)
+    assert waiting == ["BUFFERED", "FROZEN"]
+    config = Config()
+    config.set_main_option("script_location", "buffer_pipeline:migrations")
+    with empty_engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0003")
+    with empty_engine.connect() as connection:
+        assert connection.execute(text(f"SELECT {columns} FROM buffer.hold ORDER BY hold_id")).all() == before
