@@ -72,36 +72,16 @@ def release_matured(
     if batch_limit < 1:
         raise InvalidInput(f"batch_limit {batch_limit}: must be at least 1")
     due_by = require_time("due_by", due_by or now)
-    after = after or ReleasePosition()
-    shard = shard or Shard()
     enter_hour(connection, now=now)
-    rows = fetch(
-        connection,
-        "lock_matured_holds",
-        due_by=due_by,
-        batch_limit=batch_limit,
-        after_hour=after.hour,
-        after_wallet_id=after.wallet_id,
-        after_hold_id=after.hold_id,
-        after_shard=shard.after,
-        through_shard=shard.through,
-    )
-    if not rows:
-        return ReleaseBatch()
-    position = ReleasePosition(
-        hour=rows[0]["last_hour"],
-        wallet_id=rows[0]["last_wallet_id"],
-        hold_id=rows[0]["last_hold_id"],
-    )
     return _release(
         connection,
-        rows[0]["hold_ids"],
-        holds=rows[0]["holds"],
         kind="DUE",
         source=source or "unnamed",
         due_by=due_by,
         now=now,
-        position=position,
+        batch_limit=batch_limit,
+        after=after or ReleasePosition(),
+        shard=shard or Shard(),
     )
 
 
@@ -165,28 +145,37 @@ def release_early(
                 f"hold {hold['hold_id']}: {by!r} may not release it early;"
                 f" its payer {hold['payer']!r} or an admin may"
             )
-    return _release(
+    batch = _release(
         connection,
-        [hold["hold_id"] for hold in holds],
-        holds=len(holds),
+        hold_ids=[hold["hold_id"] for hold in holds],
         kind="EARLY",
         source=by,
         reason=reason,
+        due_by=None,
         now=now,
+        batch_limit=0,
+        after=ReleasePosition(),
+        shard=Shard(),
     )
+    if batch.holds_released != len(holds):
+        raise BooksOutOfBalance(
+            f"release: {len(holds)} holds were locked, {batch.holds_released} released; roll back"
+        )
+    return batch
 
 
 def _release(
     connection: AnyConnection,
-    hold_ids: Sequence[int] | str,
     *,
-    holds: int,
     kind: str,
     source: str,
     now: datetime,
+    due_by: datetime | None,
+    batch_limit: int,
+    after: ReleasePosition,
+    shard: Shard,
+    hold_ids: Sequence[int] | None = None,
     reason: str | None = None,
-    due_by: datetime | None = None,
-    position: ReleasePosition | None = None,
 ) -> ReleaseBatch:
     rows = fetch(
         connection,
@@ -197,8 +186,13 @@ def _release(
         reason=reason,
         due_by=due_by,
         now=now,
+        batch_limit=batch_limit,
+        after_hour=after.hour,
+        after_wallet_id=after.wallet_id,
+        after_hold_id=after.hold_id,
+        after_shard=shard.after,
+        through_shard=shard.through,
     )
-    holds_released = sum(row["holds_released"] for row in rows)
     for row in rows:
         held = (row["holds_released"], row["released_minor"])
         credited = (row["holds_credited"], row["credited_minor"])
@@ -207,11 +201,14 @@ def _release(
                 f"batch {row['batch_id']}, {row['currency']}: {held[0]} holds of {held[1]} minor"
                 f" units left the buffer, {credited[0]} of {credited[1]} were credited; roll back"
             )
-    if holds_released != holds:
-        raise BooksOutOfBalance(f"release: {holds} holds were locked, {holds_released} released; roll back")
+    last = rows[0]
     return ReleaseBatch(
-        holds_released=holds_released,
-        amounts_minor={row["currency"]: row["released_minor"] for row in rows},
-        batch_id=rows[0]["batch_id"],
-        position=position,
+        holds_released=sum(row["holds_released"] for row in rows),
+        amounts_minor={row["currency"]: row["released_minor"] for row in rows if row["holds_released"]},
+        batch_id=last["batch_id"],
+        position=None
+        if last["last_hour"] is None
+        else ReleasePosition(
+            hour=last["last_hour"], wallet_id=last["last_wallet_id"], hold_id=last["last_hold_id"]
+        ),
     )

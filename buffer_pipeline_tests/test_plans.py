@@ -65,7 +65,8 @@ def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from nodes(child)
 
 
-def test_release_joins_no_intermediate_rows_in_a_loop(misled: Engine) -> None:
+@pytest.mark.parametrize("by_ids", [False, True])
+def test_release_joins_no_intermediate_rows_in_a_loop(misled: Engine, by_ids: bool) -> None:
     """Three thousand holds are released in linear time though statistics expect none."""
     with misled.connect() as connection:
         hold_ids = list(connection.scalars(unsettled_hold.select()))
@@ -73,12 +74,18 @@ def test_release_joins_no_intermediate_rows_in_a_loop(misled: Engine) -> None:
         loops = loops_over_intermediate_rows(
             connection,
             "release_holds",
-            hold_ids=hold_ids,
-            kind="DUE",
+            hold_ids=hold_ids if by_ids else None,
+            kind="EARLY" if by_ids else "DUE",
             source="test",
-            reason=None,
-            due_by=NOON,
+            reason="well done" if by_ids else None,
+            due_by=NOON + timedelta(days=8),
             now=NOON,
+            batch_limit=HOLDS,
+            after_hour=NOON - timedelta(days=1),
+            after_wallet_id=0,
+            after_hold_id=0,
+            after_shard=0,
+            through_shard=2**63 - 1,
         )
 
     assert len(hold_ids) == HOLDS

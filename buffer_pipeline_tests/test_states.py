@@ -1,6 +1,7 @@
 """The one table of states and verbs, held against what the statements and the verbs really do."""
 
 import re
+from datetime import timedelta
 from typing import Final
 
 import pytest
@@ -82,12 +83,18 @@ def run_statement(connection: Connection, hold_id: int, verb: Verb) -> None:
             fetch(
                 connection,
                 "release_holds",
-                hold_ids=[hold_id],
+                hold_ids=[hold_id] if early else None,
                 kind="EARLY" if early else "DUE",
                 source=ADMIN,
                 reason="well done" if early else None,
                 due_by=None if early else DAY_7,
                 now=DAY_7,
+                batch_limit=10,
+                after_hour=NOON - timedelta(days=1),
+                after_wallet_id=0,
+                after_hold_id=0,
+                after_shard=0,
+                through_shard=2**63 - 1,
             )
         case Verb.FREEZE:
             fetch(

@@ -1,25 +1,66 @@
--- BUFFERED -> RELEASED for :hold_ids, which this transaction has locked; locks wallets by id.
--- The holds travel to their lines within their wallet's row, as arrays, and not by a join: near the end of
--- a backlog the planner takes thousands of holds for one, and would join them in a loop.
--- Returns per currency what was found and what was credited; the two must agree.
+-- BUFFERED -> RELEASED: at most :batch_limit matured holds, the oldest release hour first, and within an hour
+-- wallet by wallet; or, where :hold_ids is given, those, which this transaction has locked.
+-- Passes over holds that another transaction has locked; locks holds, then wallets by id.
+-- Starts behind (:after_hour, :after_wallet_id, :after_hold_id), so that a run reads each index entry once,
+-- the dead ones of its earlier batches included. Only of wallets behind :after_shard up to :through_shard:
+-- the index tells, before the row is read.
+-- A hold that somebody changed between this statement's begin and its lock is locked and not found again:
+-- it is left for the next pass. What was deleted is what is credited.
+-- Holds come to their deletion by their place, and to their lines within their wallet's row, as arrays, and
+-- never by a join: near the end of a backlog the planner takes thousands of holds for one, and would join
+-- them in a loop.
+-- Returns where it came to, and per currency what was found and what was credited; the two must agree.
 WITH
-opened_batch AS (
-  INSERT INTO buffer.batch (kind, source, reason, due_by, recorded_at)
-  VALUES (
-    :kind, :source, CAST(:reason AS text), CAST(:due_by AS timestamptz), CAST(:now AS timestamptz)
-  )
-  RETURNING batch_id
+matured AS MATERIALIZED (
+  SELECT
+    ctid AS place,
+    release_hour,
+    payee_wallet_id,
+    hold_id
+  FROM buffer.unsettled_hold
+  WHERE
+    CAST(:hold_ids AS bigint[]) IS NULL
+    AND state = 'BUFFERED'
+    AND release_hour <= CAST(:due_by AS timestamptz)
+    AND release_date <= CAST(:due_by AS timestamptz)
+    AND (release_hour, payee_wallet_id, hold_id)
+    > (CAST(:after_hour AS timestamptz), CAST(:after_wallet_id AS bigint), CAST(:after_hold_id AS bigint))
+    AND payee_wallet_id > CAST(:after_shard AS bigint)
+    AND payee_wallet_id <= CAST(:through_shard AS bigint)
+  ORDER BY release_hour, payee_wallet_id, hold_id
+  LIMIT CAST(:batch_limit AS bigint)
+  FOR UPDATE SKIP LOCKED
+),
+
+asked AS MATERIALIZED (
+  SELECT ctid AS place
+  FROM buffer.unsettled_hold
+  WHERE hold_id = any(CAST(:hold_ids AS bigint[]))
 ),
 
 released AS (
   DELETE FROM buffer.unsettled_hold
-  WHERE hold_id = any(CAST(:hold_ids AS bigint[])) AND state = 'BUFFERED'
+  WHERE
+    ctid = any(ARRAY(SELECT place FROM matured UNION ALL SELECT place FROM asked))
+    AND state = 'BUFFERED'
   RETURNING
     hold_id,
     payee_wallet_id AS wallet_id,
     currency,
     amount_minor,
     release_date
+),
+
+opened_batch AS (
+  INSERT INTO buffer.batch (kind, source, reason, due_by, recorded_at)
+  SELECT
+    :kind,
+    :source,
+    CAST(:reason AS text),
+    CASE WHEN :kind = 'DUE' THEN CAST(:due_by AS timestamptz) END,
+    CAST(:now AS timestamptz)
+  WHERE EXISTS (SELECT FROM released)
+  RETURNING batch_id
 ),
 
 wallet_total AS MATERIALIZED (
@@ -116,16 +157,30 @@ released_total AS (
     CAST(sum(amount_minor) AS bigint) AS amount_minor
   FROM released
   GROUP BY currency
+),
+
+latest AS (
+  SELECT
+    release_hour,
+    payee_wallet_id,
+    hold_id
+  FROM matured
+  ORDER BY release_hour DESC, payee_wallet_id DESC, hold_id DESC
+  LIMIT 1
 )
 
 SELECT
-  opened_batch.batch_id,
+  (SELECT batch_id FROM opened_batch) AS batch_id,
+  latest.release_hour AS last_hour,
+  latest.payee_wallet_id AS last_wallet_id,
+  latest.hold_id AS last_hold_id,
   released_total.currency,
-  released_total.holds AS holds_released,
-  released_total.amount_minor AS released_minor,
+  coalesce(released_total.holds, 0) AS holds_released,
+  coalesce(released_total.amount_minor, 0) AS released_minor,
   coalesce(earned_total.holds, 0) AS holds_credited,
   coalesce(earned_total.amount_minor, 0) AS credited_minor
-FROM released_total
+FROM (VALUES (1)) AS answer (one)
+LEFT JOIN latest ON TRUE
+LEFT JOIN released_total ON TRUE
 LEFT JOIN earned_total ON released_total.currency = earned_total.currency
-CROSS JOIN opened_batch
 ORDER BY released_total.currency
