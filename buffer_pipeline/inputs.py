@@ -27,6 +27,14 @@ def require_text(
         InvalidInput: empty (unless `optional`), too long, with spaces around it, or with
             control characters (line breaks where it `may_have_lines`); the message starts with `name`.
     """
+    # Nearly every text, at once: what is printable has no control characters and no space but " ".
+    if (
+        isinstance(value, str)
+        and 0 < len(value) <= length_max
+        and value.isprintable()
+        and value[0] != " " != value[-1]
+    ):
+        return value
     if not isinstance(value, str):
         raise InvalidInput(f"{name}: needs text, got {type(value).__name__}")
     if not value.strip():

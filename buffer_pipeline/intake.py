@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
-from buffer_pipeline.database import AnyConnection, fetch
+from buffer_pipeline.database import AnyConnection, array_text, fetch
 from buffer_pipeline.errors import InvalidInput, ReferenceConflict, Refused
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.hours import enter_hour
@@ -49,7 +49,15 @@ class AddedHold:
     replayed: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class CheckedEarning:
+    """An earning that can be held, as far as that can be said before its time is known."""
+
+    earning: Earning
+    amount_minor: int
+
+
+@dataclass(slots=True)
 class _Incoming:
     earning: Earning
     amount_minor: int
@@ -93,7 +101,26 @@ def add_pending_earnings(
         held_at=held_at,
         release_date=release_date,
     )
-    outcome = add_many_pending_earnings(connection, [earning], now=now, policy=policy)[0]
+    require_time("now", now)
+    item = _dated(check_earning(earning), now=now, policy=policy or Policy())
+    rows = fetch(
+        connection,
+        "add_hold",
+        reference=reference,
+        job=job,
+        title=title,
+        payee=payee,
+        payer=payer,
+        currency=currency,
+        amount_minor=item.amount_minor,
+        held_at=item.held_at,
+        release_date=item.release_date,
+        now=now,
+    )
+    if rows:
+        return _added(item, rows[0]["hold_id"])
+    # The reference stands already, or this is the first earning of an owner's.
+    outcome = _add_incoming(connection, [item], now=now, notify=True)[0]
     if isinstance(outcome, Refused):
         raise outcome
     return outcome
@@ -101,7 +128,7 @@ def add_pending_earnings(
 
 def add_many_pending_earnings(
     connection: AnyConnection,
-    earnings: Sequence[Earning],
+    earnings: Sequence[Earning | CheckedEarning],
     *,
     now: datetime,
     policy: Policy | None = None,
@@ -118,45 +145,69 @@ def add_many_pending_earnings(
     incoming: dict[int, _Incoming] = {}
     for place, earning in enumerate(earnings):
         try:
-            incoming[place] = _validate(earning, now=now, policy=policy)
+            checked = earning if isinstance(earning, CheckedEarning) else check_earning(earning)
+            incoming[place] = _dated(checked, now=now, policy=policy)
         except InvalidInput as refusal:
             outcomes[place] = refusal
 
-    standing = _find(connection, [item.earning.reference for item in incoming.values()])
-    # Where a reference stands twice in `earnings`, the first is held and the second repeats it.
-    fresh: dict[str, _Incoming] = {}
-    for item in incoming.values():
-        if item.earning.reference not in standing:
-            fresh.setdefault(item.earning.reference, item)
-    added = _add(connection, list(fresh.values()), now=now, notify=notify)
-    if len(added) < len(incoming):
-        # A replay, twice the same reference in `earnings`, or somebody who committed first.
-        standing = _find(connection, [item.earning.reference for item in incoming.values()])
-    for place, item in incoming.items():
-        reference = item.earning.reference
-        # The first to name a new reference added it; whoever comes after repeats it.
-        hold_id = added.pop(reference, None)
-        if hold_id is not None:
-            outcomes[place] = AddedHold(
-                hold_id=hold_id,
-                reference=reference,
-                state=HoldState.BUFFERED,
-                release_date=item.release_date,
-                replayed=False,
-            )
-        else:
-            outcomes[place] = _replay(item, standing[reference])
+    added = _add_incoming(connection, list(incoming.values()), now=now, notify=notify)
+    outcomes.update(zip(incoming, added, strict=True))
     return [outcomes[place] for place in range(len(earnings))]
 
 
-def _validate(earning: Earning, *, now: datetime, policy: Policy) -> _Incoming:
-    for name in ("reference", "job", "payee", "payer"):
-        require_text(name, getattr(earning, name))
+def _add_incoming(
+    connection: AnyConnection, incoming: list[_Incoming], *, now: datetime, notify: bool
+) -> list[AddedHold | Refused]:
+    references = [item.earning.reference for item in incoming]
+    standing = _find(connection, references)
+    # Where a reference stands twice in `incoming`, the first is held and the second repeats it.
+    fresh: dict[str, _Incoming] = {}
+    for reference, item in zip(references, incoming, strict=True):
+        if reference not in standing:
+            fresh.setdefault(reference, item)
+    added = _add(connection, list(fresh.values()), now=now, notify=notify)
+    if len(added) < len(incoming):
+        # A replay, twice the same reference in `incoming`, or somebody who committed first.
+        standing = _find(connection, references)
+    outcomes: list[AddedHold | Refused] = []
+    for reference, item in zip(references, incoming, strict=True):
+        # The first to name a new reference added it; whoever comes after repeats it.
+        hold_id = added.pop(reference, None)
+        outcomes.append(_replay(item, standing[reference]) if hold_id is None else _added(item, hold_id))
+    return outcomes
+
+
+def _added(item: _Incoming, hold_id: int) -> AddedHold:
+    return AddedHold(
+        hold_id=hold_id,
+        reference=item.earning.reference,
+        state=HoldState.BUFFERED,
+        release_date=item.release_date,
+        replayed=False,
+    )
+
+
+def check_earning(earning: Earning) -> CheckedEarning:
+    """Return an earning that `add_many_pending_earnings` need not check again, but for its dates.
+
+    Whoever reads many checks the next ones while the database holds the last.
+
+    Raises:
+        InvalidInput: a value that can never be held; the message names it.
+    """
+    require_text("reference", earning.reference)
+    require_text("job", earning.job)
+    require_text("payee", earning.payee)
+    require_text("payer", earning.payer)
     require_text("title", earning.title, length_max=TITLE_LENGTH_MAX, optional=True)
     if earning.payer == earning.payee:
         # A payer may release early, which is not a payee's to decide.
         raise InvalidInput(f"payer {earning.payer!r}: is the payee too")
-    amount_minor = parse_amount(earning.amount, earning.currency)
+    return CheckedEarning(earning, parse_amount(earning.amount, earning.currency))
+
+
+def _dated(checked: CheckedEarning, *, now: datetime, policy: Policy) -> _Incoming:
+    earning = checked.earning
     held_at = require_time("held_at", earning.held_at or now)
     if earning.release_date is not None:
         release_date = require_time("release_date", earning.release_date)
@@ -165,18 +216,22 @@ def _validate(earning: Earning, *, now: datetime, policy: Policy) -> _Incoming:
             release_date = held_at + policy.buffer
         except OverflowError:
             raise InvalidInput(f"held_at {held_at.isoformat()}: too late to add a buffer to") from None
+    if not EARLIEST <= held_at <= release_date < LATEST:
+        raise _misdated(held_at, release_date)
+    return _Incoming(earning, checked.amount_minor, held_at, release_date)
+
+
+def _misdated(held_at: datetime, release_date: datetime) -> InvalidInput:
     for name, moment in (("held_at", held_at), ("release_date", release_date)):
         if not EARLIEST <= moment < LATEST:
-            raise InvalidInput(
+            return InvalidInput(
                 f"{name} {moment.isoformat()}: lies outside the years {EARLIEST.year} to {LATEST.year - 1}"
             )
-    if release_date < held_at:
-        raise InvalidInput(f"release_date {release_date.isoformat()}: before held_at {held_at.isoformat()}")
-    return _Incoming(earning=earning, amount_minor=amount_minor, held_at=held_at, release_date=release_date)
+    return InvalidInput(f"release_date {release_date.isoformat()}: before held_at {held_at.isoformat()}")
 
 
 def _find(connection: AnyConnection, references: list[str]) -> dict[str, dict[str, object]]:
-    rows = fetch(connection, "find_holds", references=references)
+    rows = fetch(connection, "find_holds", references=array_text(references))
     return {row["reference"]: dict(row) for row in rows}
 
 
@@ -188,25 +243,25 @@ def _add(
         return {}
     enter_hour(connection, now=now)
     earnings = [item.earning for item in incoming]
-    owners = [owner for earning in earnings for owner in (earning.payee, earning.payer)]
+    owners = {(owner, earning.currency) for earning in earnings for owner in (earning.payee, earning.payer)}
     fetch(
         connection,
         "ensure_wallets",
-        owners=owners,
-        currencies=[earning.currency for earning in earnings for _ in range(2)],
+        owners=array_text([owner for owner, _ in owners]),
+        currencies=array_text([currency for _, currency in owners]),
     )
     rows = fetch(
         connection,
         "add_holds",
-        references=[earning.reference for earning in earnings],
-        jobs=[earning.job for earning in earnings],
-        titles=[earning.title for earning in earnings],
-        payees=[earning.payee for earning in earnings],
-        payers=[earning.payer for earning in earnings],
-        currencies=[earning.currency for earning in earnings],
-        amounts_minor=[item.amount_minor for item in incoming],
-        held_ats=[item.held_at for item in incoming],
-        release_dates=[item.release_date for item in incoming],
+        references=array_text([earning.reference for earning in earnings]),
+        jobs=array_text([earning.job for earning in earnings]),
+        titles=array_text([earning.title for earning in earnings]),
+        payees=array_text([earning.payee for earning in earnings]),
+        payers=array_text([earning.payer for earning in earnings]),
+        currencies=array_text([earning.currency for earning in earnings]),
+        amounts_minor=array_text([item.amount_minor for item in incoming]),
+        held_ats=array_text([item.held_at for item in incoming]),
+        release_dates=array_text([item.release_date for item in incoming]),
         now=now,
         notify=notify,
     )

@@ -494,6 +494,21 @@ def test_import_takes_the_good_lines_and_reports_the_bad(run: Run, tmp_path: Pat
     assert (second.json["added"], second.json["replayed"]) == (0, 2)
 
 
+def test_import_goes_on_over_many_transactions(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of more lines than a transaction has is read to its end, each line under its own number."""
+    monkeypatch.setattr("buffer_pipeline.cli.hold.CHUNK", 2)
+    file = tmp_path / "earnings.csv"
+    rows = [f"r{number},job-1,worker-1,client-1,{number},PHP,,,\n" for number in (1, 2, 3, 0, 5, 0, 7)]
+    file.write_text(CSV_HEADER + "".join(rows) + "r1,job-1,worker-1,client-1,1,PHP,,,\n")
+
+    imported = run("hold", "import", str(file), "--json")
+
+    assert (imported.json["read"], imported.json["added"], imported.json["replayed"]) == (8, 5, 1)
+    assert [row["line"] for row in imported.json["refused"]] == [5, 7]
+
+
 def test_import_names_the_line_where_a_quote_was_opened(run: Run, tmp_path: Path) -> None:
     """A quote that is never closed takes the lines behind it along, and the report says which."""
     file = tmp_path / "earnings.csv"

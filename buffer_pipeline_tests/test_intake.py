@@ -5,11 +5,17 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, func, select
 
 from buffer_pipeline.errors import InvalidInput, ReferenceConflict
 from buffer_pipeline.hold import HoldState
-from buffer_pipeline.intake import AddedHold, Earning, add_many_pending_earnings, add_pending_earnings
+from buffer_pipeline.intake import (
+    AddedHold,
+    Earning,
+    add_many_pending_earnings,
+    add_pending_earnings,
+    check_earning,
+)
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.release import release_matured
 from buffer_pipeline.tables import notification
@@ -267,6 +273,75 @@ def test_many_earnings_have_their_outcomes_in_order(connection: Connection) -> N
     assert row_counts(connection)["hold"] == 3
     assert wallet_of(connection, PAYEE).pending_earnings_minor == 200_000
     assert wallet_of(connection, "worker-18").pending_earnings_minor == 100_000
+
+
+def test_checked_earnings_have_the_same_outcomes(connection: Connection) -> None:
+    """What was checked ahead is held at the time of the call, and its dates are still looked at."""
+    checked = [
+        check_earning(Earning(**EARNING)),
+        check_earning(Earning(**{**EARNING, "reference": "invoice-2"}, release_date=NOON)),
+    ]
+
+    first, second = add_many_pending_earnings(connection, checked, now=NOON)
+    again, late = add_many_pending_earnings(connection, checked, now=NOON + timedelta(days=1))
+
+    assert isinstance(first, AddedHold)
+    assert isinstance(again, AddedHold)
+    assert (first.release_date, again.replayed) == (DAY_7, True)
+    assert isinstance(second, AddedHold)
+    assert isinstance(late, InvalidInput)
+    assert "before held_at" in str(late)
+
+
+def test_text_is_held_as_it_was_written(connection: Connection) -> None:
+    """Quotes, braces, commas, backslashes and NULL are text as any other, one by one and by the dozen."""
+    texts = ['"', "\\", '\\"', "{a,b}", "NULL", "null", "'", "a b", "%s", ":now", "Ünïcode 🚰"]
+    earnings = [
+        Earning(**{**EARNING, "reference": text, "job": text, "payee": f"{text}-", "title": text})
+        for text in texts
+    ]
+
+    outcomes = add_many_pending_earnings(connection, earnings, now=NOON)
+    again = [add(connection, reference=text, job=text, payee=f"{text}-", title=text) for text in texts]
+    singles = [
+        add(connection, reference=f"{text}.", job=text, payee=f"{text}-", title=text) for text in texts
+    ]
+
+    for text, outcome, replay, single in zip(texts, outcomes, again, singles, strict=True):
+        assert isinstance(outcome, AddedHold)
+        assert (replay.hold_id, replay.replayed) == (outcome.hold_id, True)
+        for hold_id in (outcome.hold_id, single.hold_id):
+            row = hold_row(connection, hold_id)
+            assert (row["job"], row["title"]) == (text, text)
+        assert notifications_of(connection, f"{text}-") == ["PAYMENT_PENDING"] * 2
+
+
+def test_replay_marks_no_hour(engine: Engine) -> None:
+    """A replay writes into no hour, so no count waits for it."""
+    marked = select(func.current_setting("buffer.entered_hour", True))
+    with engine.begin() as connection:
+        add(connection)
+        assert connection.scalar(marked)
+
+    with engine.begin() as connection:
+        assert add(connection).replayed
+
+        assert not connection.scalar(marked)
+
+
+def test_first_earning_of_an_owner_and_later_ones_are_the_same(connection: Connection) -> None:
+    """Whether or not the wallets are there, a hold, its transaction and its notification are written."""
+    first = add(connection)
+    second = add(connection, reference="invoice-2")
+
+    assert transactions_of(connection, first.hold_id) == transactions_of(connection, second.hold_id)
+    rows = [
+        {**hold_row(connection, hold_id), "hold_id": None, "reference": None}
+        for hold_id in (first.hold_id, second.hold_id)
+    ]
+    assert rows[0] == rows[1]
+    assert notifications_of(connection, PAYEE) == ["PAYMENT_PENDING"] * 2
+    assert wallet_of(connection, PAYEE) == Wallet(pending_earnings_minor=200_000)
 
 
 def test_no_earnings_are_no_outcomes(connection: Connection) -> None:

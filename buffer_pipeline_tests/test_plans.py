@@ -114,3 +114,28 @@ def test_adding_joins_no_intermediate_rows_in_a_loop(misled: Engine) -> None:
         )
 
     assert loops == []
+
+
+def test_references_are_looked_up_by_index(engine: Engine) -> None:
+    """A session that began on empty books does not read all holds to check a statement's references."""
+    with engine.connect() as connection:
+        for number in range(8):
+            add_many_pending_earnings(connection, earnings(number * HOLDS), now=NOON)
+            connection.commit()
+        before = sequential_scans(connection)
+
+        add_many_pending_earnings(connection, earnings(8 * HOLDS), now=NOON)
+        connection.commit()
+
+        assert sequential_scans(connection) == before
+
+
+def sequential_scans(connection: Connection) -> int:
+    """Return how often this database's holds were read from end to end."""
+    connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    connection.commit()
+    count: int = connection.execute(
+        text("SELECT seq_scan FROM pg_stat_user_tables WHERE schemaname = 'buffer' AND relname = 'hold'")
+    ).scalar_one()
+    connection.commit()
+    return count

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -14,12 +15,20 @@ from buffer_pipeline.errors import InvalidInput, Refused
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.inputs import parse_time
-from buffer_pipeline.intake import Earning, add_many_pending_earnings, add_pending_earnings
+from buffer_pipeline.intake import (
+    CheckedEarning,
+    Earning,
+    add_many_pending_earnings,
+    add_pending_earnings,
+    check_earning,
+)
 from buffer_pipeline.reports import list_holds, show_hold
 
 app = typer.Typer(help="Earnings in the buffer.", no_args_is_help=True)
 
-CHUNK: Final = 1_000
+CHUNK: Final = 5_000
+"""Earnings a transaction: more would touch fewer wallets twice, and lock them for longer."""
+_Chunk = list[tuple[int, CheckedEarning | Refused]]
 _REQUIRED: Final = ("reference", "job", "payee", "payer", "amount", "currency")
 _OPTIONAL: Final = ("title", "held_at", "release_date")
 _COLUMNS: Final = ("hold_id", "reference", "job", "payee", "amount", "currency", "state", "release_date")
@@ -148,9 +157,9 @@ def import_(
         output.progress("hold import", total=lines, unit="lines") as advance,
         engine.connect() as connection,
     ):
-        for chunk in _chunks(file):
+        for chunk in _ahead(_chunks(file)):
             now = clock_of_a_writer(connection)
-            good = [(line, item) for line, item in chunk if isinstance(item, Earning)]
+            good = [(line, item) for line, item in chunk if isinstance(item, CheckedEarning)]
             outcomes = add_many_pending_earnings(
                 connection, [item for _, item in good], now=now, policy=settings.policy
             )
@@ -191,8 +200,18 @@ def _count_lines(file: Path) -> int:
         raise InvalidInput(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
 
 
-def _chunks(file: Path) -> Iterator[list[tuple[int, Earning | Refused]]]:
-    chunk: list[tuple[int, Earning | Refused]] = []
+def _ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
+    """Yield each chunk while the next is read: the file is read and checked while the database works."""
+    end: _Chunk = []
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(next, chunks, end)
+        while chunk := coming.result():
+            coming = reader.submit(next, chunks, end)
+            yield chunk
+
+
+def _chunks(file: Path) -> Iterator[_Chunk]:
+    chunk: _Chunk = []
     for numbered in _read(file):
         chunk.append(numbered)
         if len(chunk) == CHUNK:
@@ -202,7 +221,7 @@ def _chunks(file: Path) -> Iterator[list[tuple[int, Earning | Refused]]]:
         yield chunk
 
 
-def _read(file: Path) -> Iterator[tuple[int, Earning | Refused]]:
+def _read(file: Path) -> Iterator[tuple[int, CheckedEarning | Refused]]:
     """Yield each line's number and its earning, or why there is none."""
     with file.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, strict=True)
@@ -232,13 +251,13 @@ def _read(file: Path) -> Iterator[tuple[int, Earning | Refused]]:
                 yield line, _earning(header, fields)
 
 
-def _earning(header: list[str], fields: list[str]) -> Earning | Refused:
+def _earning(header: list[str], fields: list[str]) -> CheckedEarning | Refused:
     if len(fields) != len(header):
         return InvalidInput(f"broken line: {len(fields)} fields, the header has {len(header)}")
     # An empty optional field is one that was not given.
     row = {name: field for name, field in zip(header, fields, strict=True) if field or name in _REQUIRED}
     try:
         times = {name: parse_time(name, row.pop(name)) for name in ("held_at", "release_date") if name in row}
+        return check_earning(Earning(**row, **times))  # type: ignore[arg-type]
     except InvalidInput as refusal:
         return refusal
-    return Earning(**row, **times)  # type: ignore[arg-type]

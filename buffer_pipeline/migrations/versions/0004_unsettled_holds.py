@@ -45,10 +45,14 @@ LEFT JOIN LATERAL (
 ) AS settlement ON unsettled.hold_id IS NULL;
 """
 
-# As in 0001, but that what every line asks of its hold stands in one index, so that no row is read for it.
+# As in 0001, but that what every line asks of its hold stands in one index, so that no row is read for it,
+# and that it is looked up there, however small the books were when the session planned it: a trigger's plan
+# is kept, and one that is made on empty books would read all of `hold` for each statement from then on.
 _REFERENCES = """
 CREATE OR REPLACE FUNCTION buffer.refuse_stray_transactions() RETURNS trigger
-LANGUAGE plpgsql SET random_page_cost = 1.1 AS $$
+LANGUAGE plpgsql
+SET random_page_cost = 1.1 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
 DECLARE
   stray bigint;
 BEGIN
