@@ -39,12 +39,11 @@ WAIT_SECONDS_MAX: Final = 60
 
 CHUNK: Final = timedelta(hours=12)
 """What is read at a time. Until it is counted, 16 bytes a release of it stay in memory, and while an hour is
-counted its own once more: memory follows half a day's releases, not the range's transactions."""
+counted 8 of each of its own once more: memory follows half a day's releases, not the range's transactions."""
 
 _KEY: Final = ["hour", "currency"]
 
 Integers = npt.NDArray[np.int64]
-_NONE: Final[Integers] = np.array([], dtype="i8")
 
 
 def count_hours(
@@ -112,11 +111,9 @@ def require_complete(connection: Connection, *, end: datetime) -> None:
 def compute_counts(connection: Connection, *, start: datetime, end: datetime) -> pd.DataFrame:
     """Return the frame of counts from `start` to before `end` as the transactions have them. Reads only."""
     _require_hours(start, end)
-    frames = [
-        _counted(movements(connection, since=since, until=min(since + CHUNK, end)))
-        for since in _steps(start, end)
-    ]
-    return pd.concat(frames, ignore_index=True)
+    return _counted(
+        movements(connection, since=since, until=min(since + CHUNK, end)) for since in _steps(start, end)
+    )
 
 
 def counts_between(connection: Connection, *, start: datetime, end: datetime) -> pd.DataFrame:
@@ -185,30 +182,28 @@ def _ranges(hours: list[datetime]) -> Iterator[tuple[datetime, datetime]]:
             first = index + 1
 
 
-def _counted(moved: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Count frames of movements, each of one currency, in whatever order they and their rows come."""
+def _counted(chunks: Iterable[Iterable[pd.DataFrame]]) -> pd.DataFrame:
+    """Count chunks of whole hours; a chunk's frames are of one currency each, in whatever order they come."""
     sums: list[pd.DataFrame] = []
-    payees: defaultdict[Hashable, list[Integers]] = defaultdict(list)
-    lateness: defaultdict[Hashable, list[Integers]] = defaultdict(list)
-    amount_minor = 0.0
-    for block in moved:
-        amount_minor += block["amount_minor"].to_numpy().sum(dtype="float64")
-        if amount_minor > 2**62:
-            # A sum of int64 would wrap around without a word.
-            raise PaymentBufferError(
-                f"hours from {block['hour'].min():%Y-%m-%dT%H:%MZ}: their amounts add up to more than 64 bits"
-            )
-        sums.append(
-            block.groupby([*_KEY, "kind"], observed=True)["amount_minor"]
-            .agg(["size", "sum"])
-            .reset_index()
-            .astype({"currency": "str"})
-        )
-        released = block[block["kind"].isin([Kind.RELEASED, Kind.RELEASED_EARLY])]
-        for key, part in released.groupby(_KEY, observed=True):
-            payees[key].append(np.unique(part["payee_wallet_id"].to_numpy()))
-            on_schedule = (part["kind"] == Kind.RELEASED).to_numpy()
-            lateness[key].append(part["lateness_microseconds"].to_numpy()[on_schedule])
+    payees: dict[Hashable, int] = {}
+    lateness: dict[Hashable, tuple[float, float]] = {}
+    for chunk in chunks:
+        wallets: defaultdict[Hashable, list[Integers]] = defaultdict(list)
+        late: defaultdict[Hashable, list[Integers]] = defaultdict(list)
+        amount_minor = 0.0
+        for moved in chunk:
+            amount_minor += moved["amount_minor"].to_numpy().sum(dtype="float64")
+            if amount_minor > 2**62:
+                # A sum of int64 would wrap around without a word.
+                raise PaymentBufferError(
+                    f"hours from {moved['hour'].min():%Y-%m-%dT%H:%MZ}:"
+                    " their amounts add up to more than 64 bits"
+                )
+            sums.append(_summed(moved, wallets=wallets, late=late))
+        for key in list(wallets):
+            payees[key] = _different(wallets.pop(key))
+        for key in list(late):
+            lateness[key] = _median_and_maximum_seconds(late.pop(key))
     if not sums:
         return _typed(pd.DataFrame(columns=[column.name for column in hourly_release_count.columns]))
     by_kind = pd.concat(sums).groupby([*_KEY, "kind"])[["size", "sum"]].sum()
@@ -216,7 +211,8 @@ def _counted(moved: Iterable[pd.DataFrame]) -> pd.DataFrame:
         by_kind[name].unstack("kind", fill_value=0).reindex(columns=list(Kind), fill_value=0)
         for name in ("size", "sum")
     )
-    late = [_lateness_seconds(lateness.pop(key, [])) for key in size.index]
+    nan = float("nan")
+    medians_and_maxima = np.array([lateness.get(key, (nan, nan)) for key in size.index])
     counts = pd.DataFrame(
         {
             "holds_added": size[Kind.ADDED],
@@ -224,27 +220,67 @@ def _counted(moved: Iterable[pd.DataFrame]) -> pd.DataFrame:
             "holds_released": size[Kind.RELEASED] + size[Kind.RELEASED_EARLY],
             "holds_released_early": size[Kind.RELEASED_EARLY],
             "released_minor": total[Kind.RELEASED] + total[Kind.RELEASED_EARLY],
-            "payees": [len(np.unique(np.concatenate(payees.pop(key, [_NONE])))) for key in size.index],
-            "lateness_median_seconds": [median for median, _ in late],
-            "lateness_max_seconds": [maximum for _, maximum in late],
+            "payees": [payees.get(key, 0) for key in size.index],
+            "lateness_median_seconds": medians_and_maxima[:, 0],
+            "lateness_max_seconds": medians_and_maxima[:, 1],
             "refunds": size[Kind.REFUNDED],
             "refunded_minor": total[Kind.REFUNDED],
             "freezes_opened": size[Kind.FREEZE_OPENED],
             "freezes_closed": size[Kind.FREEZE_CLOSED],
         },
         index=size.index,
+    ).reset_index()
+    counts["hour"] = pd.to_datetime(counts["hour"], unit="us", utc=True)
+    return _typed(counts).sort_values(_KEY, ignore_index=True)
+
+
+def _summed(
+    moved: pd.DataFrame,
+    *,
+    wallets: defaultdict[Hashable, list[Integers]],
+    late: defaultdict[Hashable, list[Integers]],
+) -> pd.DataFrame:
+    """Return size and sum by hour (microseconds) and kind; add the releases' figures to those of their hour."""
+    currency = str(moved["currency"].iloc[0])
+    codes, hours = pd.factorize(moved["hour"].astype("int64").to_numpy())
+    # Sorted once, what belongs together stands together; of 16 bits, numpy sorts by radix.
+    group = codes.astype("i4") * (max(Kind) + 1) + moved["kind"].to_numpy()
+    order = np.argsort(group.astype("i2") if group.max() < 2**15 else group, kind="stable")
+    group = group[order]
+    first = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+    after = np.r_[first[1:], len(group)]
+    payee_wallet_id, microseconds = (
+        moved[name].to_numpy()[order] for name in ("payee_wallet_id", "lateness_microseconds")
     )
-    return _typed(counts.reset_index()).sort_values(_KEY, ignore_index=True)
+    kinds = group[first] % (max(Kind) + 1)
+    hour = hours[group[first] // (max(Kind) + 1)]
+    for begin, end, kind, moment in zip(first, after, kinds, hour, strict=True):
+        if kind in {Kind.RELEASED, Kind.RELEASED_EARLY}:
+            wallets[int(moment), currency].append(payee_wallet_id[begin:end].copy())
+        if kind == Kind.RELEASED:
+            late[int(moment), currency].append(microseconds[begin:end].copy())
+    return pd.DataFrame(
+        {
+            "hour": hour,
+            "currency": currency,
+            "kind": kinds,
+            "size": after - first,
+            "sum": np.add.reduceat(moved["amount_minor"].to_numpy()[order], first),
+        }
+    )
 
 
-def _lateness_seconds(microseconds: list[Integers]) -> tuple[float, float]:
-    """Return the median and the maximum; NaN of nothing."""
-    joined = np.concatenate([_NONE, *microseconds])
+def _different(wallets: list[Integers]) -> int:
+    joined = np.concatenate(wallets)
+    wallets.clear()
+    joined.sort()
+    return 1 + int(np.count_nonzero(joined[1:] != joined[:-1]))
+
+
+def _median_and_maximum_seconds(microseconds: list[Integers]) -> tuple[float, float]:
+    joined = np.concatenate(microseconds)
     microseconds.clear()
-    if not len(joined):
-        return float("nan"), float("nan")
     maximum = float(joined.max()) / 1e6
-    # The array is this function's own: the median may reorder it in place.
     return float(np.median(joined, overwrite_input=True)) / 1e6, maximum
 
 
