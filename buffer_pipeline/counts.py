@@ -240,7 +240,7 @@ def _summed(
     wallets: defaultdict[Hashable, list[Integers]],
     late: defaultdict[Hashable, list[Integers]],
 ) -> pd.DataFrame:
-    """Return size and sum by hour (microseconds) and kind; add the releases' figures to those of their hour."""
+    """Return size and sum by hour (microseconds) and kind; add the releases to those of their hour."""
     currency = str(moved["currency"].iloc[0])
     codes, hours = pd.factorize(moved["hour"].astype("int64").to_numpy())
     # Sorted once, what belongs together stands together; of 16 bits, numpy sorts by radix.

@@ -29,7 +29,7 @@ FROM (
     transaction.recorded_at >= CAST(:since AS timestamptz)
     AND transaction.recorded_at < CAST(:until AS timestamptz)
     AND transaction.hold_id IS NOT NULL
-  OFFSET 0
+  OFFSET 0 -- noqa: AM09
 ) AS moved
 GROUP BY block, currency
 UNION ALL
