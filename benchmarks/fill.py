@@ -22,6 +22,8 @@ class Shape:
     hours: int = 1
     settled: int = 0
     waiting: int = 0
+    settled_hours: int | None = None
+    """Over how many hours the settled ones were due, as many each; over 360 days where it is None."""
 
 
 # Triggers and foreign keys are off while it fills; indexes of the tables that history makes large are
@@ -51,6 +53,8 @@ FROM generate_series(CAST(0 AS bigint), :settled + :due + :waiting - 1) AS numbe
 CROSS JOIN LATERAL (
   SELECT date_trunc('hour', now()) - interval '1 second' - interval '1 microsecond' * (number % 3000000)
   + CASE
+    WHEN number < :settled AND CAST(:settled_hours AS bigint) IS NOT NULL
+      THEN interval '1 hour' * ((number * :settled_hours) / :settled - :settled_hours - 1)
     WHEN number < :settled THEN interval '1 day' * ((number * 360) / :settled - 361)
     WHEN number < :settled + :due
       THEN interval '1 hour' * (1 - :hours + ((number - :settled) * :hours) / :due)

@@ -180,10 +180,10 @@ def test_amounts_that_64_bits_do_not_hold_are_refused(
             "kind": 1,
             "amount_minor": [2**61] * 5,
             "payee_wallet_id": 1,
-            "lateness_seconds": 0.0,
+            "lateness_microseconds": 0,
         }
     )
-    monkeypatch.setattr(counts_module, "movements", lambda *_args, **_kwargs: movements)
+    monkeypatch.setattr(counts_module, "movements", lambda *_args, **_kwargs: [movements])
 
     with pytest.raises(PaymentBufferError, match="2026-03-02T12:00Z: their amounts add up to more"):
         compute_counts(connection, start=NOON, end=NOON + HOUR)
