@@ -11,4 +11,4 @@ WHERE hold_id = any(ARRAY(
   WHERE hold_freeze.backjob_id = CAST(:backjob_id AS bigint) AND hold_freeze.closed_at IS NULL
 ))
 ORDER BY hold_id
-FOR NO KEY UPDATE
+FOR NO KEY UPDATE OF unsettled_hold

@@ -8,4 +8,4 @@ WHERE hold_id = any(ARRAY(
   WHERE hold.hold_id = any(CAST(:hold_ids AS bigint[])) OR hold.job = CAST(:job AS text)
 ))
 ORDER BY hold_id
-FOR NO KEY UPDATE
+FOR NO KEY UPDATE OF unsettled_hold
