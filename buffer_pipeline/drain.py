@@ -21,6 +21,10 @@ from buffer_pipeline.release import ReleaseBatch, ReleasePosition, Shard, part_w
 LOCK_SECONDS_TARGET: Final = 0.25
 """How long a batch may keep its locks: a platform's transaction that meets one waits no longer."""
 
+LOCK_SECONDS_AIM: Final = 0.6 * LOCK_SECONDS_TARGET
+"""What a batch is sized for. The same number of holds takes half as long again in one batch as in
+another, beside other work, and it is the slow ones that are met: these are to keep the target too."""
+
 BATCH_LIMIT: Final = 20_000
 """Holds in one transaction at most, however fast the server is."""
 
@@ -36,11 +40,11 @@ _DEADLOCK_OR_CONFLICT: Final = {"40P01", "40001"}
 
 @dataclass(frozen=True)
 class BatchSize:
-    """How many holds the next batch may settle, so that its locks last for LOCK_SECONDS_TARGET.
+    """How many holds the next batch may settle, so that its locks last for LOCK_SECONDS_AIM.
 
     The first is small, since nothing is known of the server yet. A batch that took longer than
-    the target shrinks the next one at once, to what would have taken as long as the target; a full
-    one that took less lets it grow by that proportion, to twice the size at most, so that one lucky
+    that shrinks the next one at once, to what would have taken just as long; a full one
+    that took less lets it grow by that proportion, to twice the size at most, so that one lucky
     batch doesn't lead to one that locks for long. One that waited for another's lock looks slow
     as well; from whatever size it leads to, a few full batches lead back. Sizing by time is what
     pt-online-schema-change does with its `--chunk-time`, for the same reason.
@@ -56,12 +60,12 @@ class BatchSize:
 
     def after(self, *, holds_released: int, lock_seconds: float) -> "BatchSize":
         """Return the size of the batch behind one of this size: between SMALLEST_BATCH and the limit."""
-        if lock_seconds > LOCK_SECONDS_TARGET:
-            holds = int(holds_released * LOCK_SECONDS_TARGET / lock_seconds)
+        if lock_seconds > LOCK_SECONDS_AIM:
+            holds = int(holds_released * LOCK_SECONDS_AIM / lock_seconds)
         elif holds_released < self.holds:
             return self  # What a full one would take is not known from it.
-        elif lock_seconds > LOCK_SECONDS_TARGET / 2:
-            holds = int(self.holds * LOCK_SECONDS_TARGET / lock_seconds)
+        elif lock_seconds > LOCK_SECONDS_AIM / 2:
+            holds = int(self.holds * LOCK_SECONDS_AIM / lock_seconds)
         else:
             holds = self.holds * 2
         return replace(self, holds=min(max(holds, SMALLEST_BATCH), self.batch_limit))

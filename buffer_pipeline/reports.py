@@ -295,7 +295,11 @@ def wallet_statement(connection: Connection, *, owner: str, as_of: datetime | No
             transaction,
             or_(
                 transaction.c.to_wallet_id == wallet.c.wallet_id,
-                transaction.c.from_wallet_id == wallet.c.wallet_id,
+                # As the index of what leaves a wallet has it: what stays within one is found by the other.
+                and_(
+                    transaction.c.from_wallet_id == wallet.c.wallet_id,
+                    transaction.c.from_wallet_id.is_distinct_from(transaction.c.to_wallet_id),
+                ),
             ),
         )
         .outerjoin(hold, hold.c.hold_id == transaction.c.hold_id)

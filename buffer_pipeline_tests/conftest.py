@@ -1,11 +1,15 @@
 """A real PostgreSQL for every test: one server a session, one migrated database a test."""
 
 import os
+import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 import dagster as dg
 import pytest
@@ -14,6 +18,9 @@ from sqlalchemy import Connection, Engine, text
 from buffer_pipeline.database import make_engine, migrate
 from buffer_pipeline.embedded import EmbeddedServer, embedded_server
 from buffer_pipeline.hours import HOUR, hour_of
+
+POSTGRESQL_15: Final = Path("/usr/lib/postgresql/15/bin")
+"""Where Debian's package puts it."""
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 """When the tests' first holds begin."""
@@ -43,9 +50,59 @@ def server() -> Iterator[EmbeddedServer]:
         yield running
 
 
-@pytest.fixture
-def database_url(server: EmbeddedServer) -> Iterator[str]:
-    """The URL of fresh, migrated books."""
+@pytest.fixture(scope="session")
+def server_15() -> Iterator[EmbeddedServer]:
+    """A server of the oldest version that is served, with a migrated database to copy from."""
+    if not (POSTGRESQL_15 / "initdb").exists():
+        reason = f"no PostgreSQL 15 in {POSTGRESQL_15}; Debian's package is postgresql-15"
+        if os.environ.get("REQUIRE_POSTGRESQL_15"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    # PostgreSQL refuses root; Debian's package has made a user for it.
+    user = "postgres" if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory() as folder:
+        if user is not None:
+            shutil.chown(folder, user, user)
+
+        def run(command: str, *arguments: str) -> None:
+            subprocess.run(
+                [POSTGRESQL_15 / command, "--pgdata", f"{folder}/data", *arguments],
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
+                cwd=folder,
+                stdout=subprocess.DEVNULL,
+                check=True,
+            )
+
+        run(
+            "initdb",
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        )
+        options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off"
+        run("pg_ctl", "start", "--wait", "--log", f"{folder}/log", "--options", options)
+        try:
+            running = EmbeddedServer(socket_dir=Path(folder), port=5432)
+            admin = make_engine(running.url("postgres", user="postgres"))
+            with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(text("CREATE ROLE buffer LOGIN CREATEDB"))
+                connection.execute(text("CREATE DATABASE buffer OWNER buffer"))
+            admin.dispose()
+            engine = make_engine(running.books_url)
+            migrate(engine)
+            engine.dispose()
+            yield running
+        finally:
+            run("pg_ctl", "stop", "--wait", "--mode=immediate")
+
+
+@contextmanager
+def fresh_books(server: EmbeddedServer) -> Iterator[str]:
+    """Yield the URL of a copy of the server's migrated books; dropped at the end."""
     name = f"books_{os.urandom(6).hex()}"
     admin = make_engine(server.url("postgres", user="postgres")).execution_options(
         isolation_level="AUTOCOMMIT"
@@ -56,6 +113,13 @@ def database_url(server: EmbeddedServer) -> Iterator[str]:
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()
+
+
+@pytest.fixture
+def database_url(server: EmbeddedServer) -> Iterator[str]:
+    """The URL of fresh, migrated books."""
+    with fresh_books(server) as url:
+        yield url
 
 
 @pytest.fixture

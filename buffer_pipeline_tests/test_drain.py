@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, event, select, text
 from buffer_pipeline.database import make_engine
 from buffer_pipeline.drain import (
     FIRST_BATCH,
-    LOCK_SECONDS_TARGET,
+    LOCK_SECONDS_AIM,
     SMALLEST_BATCH,
     WORKERS_MAX,
     BatchSize,
@@ -395,20 +395,20 @@ def test_first_batch_is_small() -> None:
     ("holds_released", "lock_seconds", "next_holds"),
     [
         (4_000, 0.0, 8_000),
-        (4_000, LOCK_SECONDS_TARGET / 4, 8_000),
-        (4_000, LOCK_SECONDS_TARGET * 0.8, 5_000),
-        (4_000, LOCK_SECONDS_TARGET, 4_000),
-        (4_000, LOCK_SECONDS_TARGET * 2, 2_000),
-        (4_000, LOCK_SECONDS_TARGET * 1_000, SMALLEST_BATCH),
-        (400, LOCK_SECONDS_TARGET / 4, 4_000),
-        (400, LOCK_SECONDS_TARGET * 2, 200),
+        (4_000, LOCK_SECONDS_AIM / 4, 8_000),
+        (4_000, LOCK_SECONDS_AIM * 0.8, 5_000),
+        (4_000, LOCK_SECONDS_AIM, 4_000),
+        (4_000, LOCK_SECONDS_AIM * 2, 2_000),
+        (4_000, LOCK_SECONDS_AIM * 1_000, SMALLEST_BATCH),
+        (400, LOCK_SECONDS_AIM / 4, 4_000),
+        (400, LOCK_SECONDS_AIM * 2, 200),
     ],
     ids=["at-once", "fast", "nearly", "exactly", "slow", "waited", "not-full", "not-full-slow"],
 )
 def test_batch_is_sized_by_what_the_one_before_it_took(
     holds_released: int, lock_seconds: float, next_holds: int
 ) -> None:
-    """Over the target the next batch shrinks at once in proportion; under it a full one lets it grow,
+    """Over what is aimed at the next batch shrinks at once in proportion; under it a full one lets it grow,
     to twice the size at most.
     """
     size = BatchSize(holds=4_000, batch_limit=20_000)
@@ -434,7 +434,7 @@ def test_batch_size_keeps_its_bounds(holds: int, batch_limit: int, lock_seconds:
 
     smallest = min(SMALLEST_BATCH, batch_limit)
     assert min(smallest, size.holds) <= after <= batch_limit
-    assert after <= max(smallest, size.holds * (1 if lock_seconds > LOCK_SECONDS_TARGET else 2))
+    assert after <= max(smallest, size.holds * (1 if lock_seconds > LOCK_SECONDS_AIM else 2))
 
 
 def test_batch_size_recovers_from_a_wait() -> None:
@@ -443,7 +443,7 @@ def test_batch_size_recovers_from_a_wait() -> None:
     sizes = [size := size.after(holds_released=8_000, lock_seconds=60)]
 
     sizes += [
-        size := size.after(holds_released=size.holds, lock_seconds=LOCK_SECONDS_TARGET * size.holds / 8_000)
+        size := size.after(holds_released=size.holds, lock_seconds=LOCK_SECONDS_AIM * size.holds / 8_000)
         for _ in range(8)
     ]
 
@@ -475,7 +475,7 @@ def test_run_comes_to_the_size_that_takes_the_target(engine: Engine) -> None:
     watch = Stopwatch()
 
     def work(_connection: Connection, released: ReleaseBatch) -> None:
-        watch.seconds += LOCK_SECONDS_TARGET * released.holds_released / 500
+        watch.seconds += LOCK_SECONDS_AIM * released.holds_released / 500
 
     assert sizes_of(engine, watch, on_batch=work) == [1_000, 500, 500, 300]
 
@@ -494,7 +494,7 @@ def test_commit_counts_as_lock_time(engine: Engine) -> None:
 
     @event.listens_for(engine, "commit")
     def wait_for_the_disk(_connection: Connection) -> None:
-        watch.seconds += 4 * LOCK_SECONDS_TARGET
+        watch.seconds += 4 * LOCK_SECONDS_AIM
 
     assert sizes_of(engine, watch)[:2] == [1_000, 250]
 

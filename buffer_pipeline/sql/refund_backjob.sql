@@ -37,6 +37,7 @@ settled AS (
   INNER JOIN closed ON share.hold_id = closed.hold_id
   WHERE
     unsettled_hold.hold_id = share.hold_id
+    AND unsettled_hold.hold_id = any(CAST(:hold_ids AS bigint[]))
     AND unsettled_hold.state = 'FROZEN'
     AND unsettled_hold.amount_minor = share.refund_minor
   RETURNING
@@ -55,6 +56,7 @@ resumed AS (
   INNER JOIN closed ON share.hold_id = closed.hold_id
   WHERE
     unsettled_hold.hold_id = share.hold_id
+    AND unsettled_hold.hold_id = any(CAST(:hold_ids AS bigint[]))
     AND unsettled_hold.state = 'FROZEN'
     AND unsettled_hold.amount_minor > share.refund_minor
   RETURNING

@@ -35,6 +35,8 @@ resumed AS (
   FROM closed
   WHERE
     unsettled_hold.hold_id = closed.hold_id
+    -- So that each is looked up, however few holds the planner believes to wait.
+    AND unsettled_hold.hold_id = any(ARRAY(SELECT hold_id FROM closed))
     AND unsettled_hold.state = 'FROZEN'
     AND NOT EXISTS (
       SELECT FROM buffer.hold_freeze AS other
