@@ -47,6 +47,7 @@ FLOOR: Final = (
       ),
       moved.hold_id, (SELECT max(batch_id) FROM buffer.batch), now(), moved.release_date
     FROM moved INNER JOIN buffer.wallet ON wallet.wallet_id = moved.wallet_id
+    ORDER BY moved.hold_id
     """,
     """
     INSERT INTO buffer.notification (type, owner, hold_id, currency, amount_minor, created_at)

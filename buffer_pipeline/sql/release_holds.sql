@@ -66,12 +66,14 @@ opened_batch AS (
 wallet_total AS MATERIALIZED (
   SELECT
     wallet_id,
+    currency,
+    count(*) AS holds,
     CAST(sum(amount_minor) AS bigint) AS amount_minor,
     array_agg(hold_id) AS hold_ids,
     array_agg(amount_minor) AS amounts_minor,
     array_agg(release_date) AS release_dates
   FROM released
-  GROUP BY wallet_id
+  GROUP BY wallet_id, currency
 ),
 
 locked_wallet AS MATERIALIZED (
@@ -124,6 +126,7 @@ earned AS (
   CROSS JOIN LATERAL unnest(
     credited_wallet.hold_ids, credited_wallet.amounts_minor, credited_wallet.release_dates
   ) AS credit (hold_id, amount_minor, release_date)
+  ORDER BY credit.hold_id
   RETURNING currency, amount_minor
 ),
 
@@ -153,9 +156,9 @@ earned_total AS (
 released_total AS (
   SELECT
     currency,
-    count(*) AS holds,
+    CAST(sum(holds) AS bigint) AS holds,
     CAST(sum(amount_minor) AS bigint) AS amount_minor
-  FROM released
+  FROM wallet_total
   GROUP BY currency
 ),
 
