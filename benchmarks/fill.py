@@ -49,14 +49,14 @@ SELECT
   md5('earning-' || number), 'job-' || number, 'Fix kitchen faucet',
   1 + (number * 7919) % :wallets, :wallets + 1 + (number * 104729) % :clients, 'PHP', 10000 + number % 90000,
   release_date - interval '7 days', release_date
-FROM generate_series(CAST(0 AS bigint), :settled + :due + :waiting - 1) AS number
+FROM generate_series(0, CAST(:settled AS bigint) + :due + :waiting - 1) AS number
 CROSS JOIN LATERAL (
   SELECT date_trunc('hour', now()) - interval '1 second' - interval '1 microsecond' * (number % 3000000)
   + CASE
     WHEN number < :settled AND CAST(:settled_hours AS bigint) IS NOT NULL
       THEN interval '1 hour' * ((number * :settled_hours) / :settled - :settled_hours - 1)
     WHEN number < :settled THEN interval '1 day' * ((number * 360) / :settled - 361)
-    WHEN number < :settled + :due
+    WHEN number < CAST(:settled AS bigint) + :due
       THEN interval '1 hour' * (1 - :hours + ((number - :settled) * :hours) / :due)
     ELSE interval '1 hour' * (1 + ((number - :settled - :due) * 150) / :waiting)
   END AS release_date

@@ -91,25 +91,6 @@ def array_text(values: Sequence[str] | Sequence[int] | Sequence[datetime]) -> st
     return "{" + ",".join(map(str, values)) + "}"
 
 
-def copy_rows(connection: Connection, name: str, **parameters: object) -> bytearray:
-    """Run the statement `sql/<name>.sql` and return its rows as COPY's binary form has them.
-
-    Nothing is made of a row on its way: millions of them come as fast as the server can say them.
-    """
-    driver_connection: Any = connection.connection.driver_connection
-    _require_transaction(driver_connection)
-    # COPY takes no parameters, so they are quoted into it here.
-    query = psycopg.ClientCursor(driver_connection).mogrify(_pyformat(name), parameters)
-    rows = bytearray()
-    with (
-        driver_connection.cursor() as cursor,
-        cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)") as copy,
-    ):
-        for block in copy:
-            rows += block
-    return rows
-
-
 @contextmanager
 def one_moment(engine: Engine) -> Iterator[Connection]:
     """Yield a connection in a transaction whose statements all see the books as they are at one moment."""

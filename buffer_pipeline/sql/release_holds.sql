@@ -41,7 +41,11 @@ asked AS MATERIALIZED (
 released AS (
   DELETE FROM buffer.unsettled_hold
   WHERE
-    ctid = any(ARRAY(SELECT place FROM matured UNION ALL SELECT place FROM asked))
+    ctid = any(ARRAY(
+      SELECT place FROM matured
+      UNION ALL
+      SELECT place FROM asked
+    ))
     AND state = 'BUFFERED'
   RETURNING
     hold_id,
