@@ -440,7 +440,7 @@ def test_a_release_marks_its_hour_before_all_else(engine: Engine) -> None:
 
     first, *later = seen[: seen.index(None, 1)] if None in seen[1:] else seen
     assert first is None
-    assert len(later) > 2
+    assert len(later) >= 2
     assert all(hour is not None and before <= hour <= hour_of(datetime.now(UTC)) for hour in later)
 
 

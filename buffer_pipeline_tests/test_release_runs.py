@@ -199,8 +199,13 @@ def test_a_run_that_was_terminated_leaves_nothing_half_done(
         with hourly_release_stopped(port):
             hold_many(engine, now=database_clock(watcher))
             watcher.rollback()
-            # Every second wallet, so that each worker comes to one in its share.
-            blocker.execute(text("SELECT FROM buffer.wallet WHERE wallet_id % 2 = 0 FOR UPDATE"))
+            # One of each third of the wallets, so that each worker comes to one behind its first batch.
+            blocker.execute(
+                text(
+                    "SELECT FROM buffer.wallet WHERE owner IN ('worker-05', 'worker-12', 'worker-18')"
+                    " FOR UPDATE"
+                )
+            )
             terminated = launch_release(port, batch_limit=BATCH_LIMIT, workers=workers)
             wait_for(lambda: waiting_for_a_lock(watcher) == workers, what="batches that wait")
             released = watcher.execute(
