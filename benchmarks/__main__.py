@@ -1,6 +1,6 @@
 """Every figure beside its yardstick, measured in one run on one server.
 
-    uv run python -m benchmarks                              # all of them, about three quarters of an hour
+    uv run python -m benchmarks                              # all of them, about an hour
     uv run python -m benchmarks drain latency                # some
     uv run python -m benchmarks --json                       # for a program
 
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from benchmarks import counts, cycles, drain, intake, latency, ticks
+from benchmarks import counts, cycles, drain, intake, latency, partitions, ticks
 from benchmarks.figure import Figure
 from benchmarks.server import BenchmarkServer, benchmark_server
 
@@ -30,6 +30,7 @@ BENCHMARKS: Final[dict[str, Callable[[BenchmarkServer], list[Figure]]]] = {
     "ticks": ticks.measure,
     "cycles": cycles.measure,
     "memory": drain.memory,
+    "partitions": partitions.measure,
 }
 
 

@@ -66,7 +66,7 @@ $$
 
 
 def measure(
-    server: BenchmarkServer, *, settled: int = 5_000_000, due: int = 100_000, wallets: int = 100_000
+    server: BenchmarkServer, *, settled: int = 1_000_000, due: int = 100_000, wallets: int = 100_000
 ) -> list[Figure]:
     """Return seconds on partitioned books, beside those on books as they are."""
     with server.books() as whole:
