@@ -35,7 +35,7 @@ from buffer_pipeline.movements import Kind, movements
 from buffer_pipeline.tables import counted_hour, hourly_release_count
 
 WAIT_SECONDS_MAX: Final = 60
-"""How long a count waits for transactions that still write into its hours; a batch takes about one."""
+"""How long a count waits for transactions that still write into its hours; a batch takes a quarter of one."""
 
 CHUNK: Final = timedelta(hours=12)
 """What is read at a time. Until it is counted, 16 bytes a release of it stay in memory, and while an hour is

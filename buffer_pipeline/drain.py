@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from queue import Empty, SimpleQueue
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Any, Final
 
 import psycopg
@@ -114,8 +114,8 @@ def drain_matured(
 
     Each of the `workers` is a thread with a connection and a share of the wallets of its own, so
     that they never wait for each other; each takes the oldest release hour of its share first.
-    `on_batch` is called inside the batch's transaction, `after_batch` behind its end: in a
-    worker's thread, one call at a time, so neither may wait for a lock. Once `stop` returns true
+    `on_batch` is called inside the batch's transaction, by several workers at the same time;
+    `after_batch` behind its end, one call at a time. Once `stop` returns true
     no worker begins another batch.
 
     Cut short at any point, what is committed is released and the rest is still due. An error
@@ -225,8 +225,7 @@ class _Worker:
                     shard=self.shard,
                 )
                 if batch.holds_released and self.on_batch is not None:
-                    with self.crew.changed:
-                        self.on_batch(connection, batch)
+                    self.on_batch(connection, batch)
                 if run.dry_run:
                     # Batch by batch, so that it keeps no hold from a real run for longer than one does.
                     transaction.rollback()
@@ -250,6 +249,7 @@ class _Crew:
         after_batch: Callable[[ReleaseBatch], None] | None,
     ) -> None:
         self.changed = Condition()
+        self._telling = Lock()
         self.ended: SimpleQueue[Shard] = SimpleQueue()
         self.failure: BaseException | None = None
         self.run = run
@@ -288,8 +288,11 @@ class _Crew:
             self.changed.notify_all()
             if batch.holds_released:
                 self.run.add(batch)
-                if self._after_batch is not None:
-                    self._after_batch(batch)
+        if batch.holds_released and self._after_batch is not None:
+            # A lock of its own, which nobody waits for who has a batch in hand: what is told may be
+            # read slowly.
+            with self._telling:
+                self._after_batch(batch)
 
     def fail(self, error: BaseException) -> None:
         """Keep the first error, and let nobody begin another batch."""

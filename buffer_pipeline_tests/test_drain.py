@@ -502,6 +502,29 @@ def test_commit_counts_as_lock_time(engine: Engine) -> None:
 # ---- several workers
 
 
+def test_who_reads_slowly_keeps_no_batch_open(engine: Engine) -> None:
+    """While one worker's progress is being told, another commits its batch."""
+    place_many(engine, 400, payees=40)
+    told: list[int] = []
+
+    def tell(released: ReleaseBatch) -> None:
+        told.append(released.holds_released)
+        if len(told) == 1:
+            wait_until(lambda: earnings(watcher) > released.holds_released, "another worker commits")
+
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watcher:
+        drain(engine, workers=2, batch_limit=100, on_batch=lambda *_: None, after_batch=tell)
+
+    assert sum(told) == 400
+
+
+def earnings(connection: Connection) -> int:
+    """Return how many holds have been released."""
+    count = connection.scalar(text("SELECT count(*) FROM buffer.transaction WHERE type = 'EARNING'"))
+    assert isinstance(count, int)
+    return count
+
+
 def test_workers_share_the_wallets_out(engine: Engine) -> None:
     """Each wallet is credited by one worker, all is released once, and the books balance."""
     place_many(engine, 600, payees=60)
@@ -509,13 +532,16 @@ def test_workers_share_the_wallets_out(engine: Engine) -> None:
     busy, progress = Lock(), []
 
     def note(connection: Connection, released: ReleaseBatch) -> None:
-        assert busy.acquire(blocking=False), "two calls at a time"
         owners = connection.scalars(
             select(wallet.c.owner)
             .join(transaction, transaction.c.to_wallet_id == wallet.c.wallet_id)
             .where(transaction.c.batch_id == released.batch_id)
         )
         owners_of.setdefault(threading.current_thread().name, set()).update(owners)
+
+    def tell(released: ReleaseBatch) -> None:
+        assert busy.acquire(blocking=False), "two calls at a time"
+        progress.append(released.holds_released)
         busy.release()
 
     run = drain(
@@ -523,7 +549,7 @@ def test_workers_share_the_wallets_out(engine: Engine) -> None:
         workers=3,
         batch_limit=20,
         on_batch=note,
-        after_batch=lambda released: progress.append(released.holds_released),
+        after_batch=tell,
     )
 
     assert (run.holds_released, run.amounts_minor) == (600, {"PHP": 600_000})

@@ -3,12 +3,14 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy.exc import OperationalError
 
-from buffer_pipeline.backjob import reject_backjob, request_backjob
+from buffer_pipeline.backjob import approve_backjob, reject_backjob, request_backjob
 from buffer_pipeline.errors import FreezeRefused, InvalidInput, NotFound, StateRefused
 from buffer_pipeline.freeze import Freeze, freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
+from buffer_pipeline.reconcile import reconcile
 from buffer_pipeline.release import release_matured
 from buffer_pipeline.tables import hold_freeze
 from buffer_pipeline_tests.builders import (
@@ -309,3 +311,49 @@ def test_unfreezing_behind_a_freeze_leaves_the_hold_frozen(engine: Engine) -> No
     with engine.connect() as connection:
         assert open_freezes(connection, hold_id) == ["RISK"]
         assert state_of(connection, hold_id) is HoldState.FROZEN
+
+
+def test_a_snapshot_from_before_a_freeze_cannot_resume_the_hold(engine: Engine) -> None:
+    """Under REPEATABLE READ a freeze that came meanwhile is not overlooked."""
+    with engine.begin() as connection:
+        hold_id = place_hold(connection)
+        first = freeze_hold(
+            connection, hold_id=hold_id, kind=FreezeKind.ADMIN, by=ADMIN, reason="a look", now=NOON
+        )
+        backjob = request_backjob(connection, job=JOB, by=PAYER, reason="not as agreed", now=NOON)
+        unfreeze_hold(connection, freeze_id=first.freeze_id, by=ADMIN, reason="fine", now=NOON)
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as deciding:
+        deciding.execute(text("SELECT count(*) FROM buffer.hold"))
+        with engine.begin() as connection:
+            freeze_hold(connection, hold_id=hold_id, kind=FreezeKind.RISK, by=ADMIN, reason="hm", now=NOON)
+
+        with pytest.raises(OperationalError) as conflict:
+            approve_backjob(deciding, backjob_id=backjob.backjob_id, by=ADMIN, reason="indeed", now=NOON)
+        deciding.rollback()
+
+    assert getattr(conflict.value.orig, "sqlstate", None) == "40001"
+    with engine.connect() as connection:
+        assert state_of(connection, hold_id) is HoldState.FROZEN
+        assert reconcile(connection) == []
+
+
+def test_a_snapshot_from_before_a_backjob_cannot_unfreeze_the_hold(engine: Engine) -> None:
+    """Under REPEATABLE READ a backjob that came meanwhile keeps its hold frozen."""
+    with engine.begin() as connection:
+        hold_id = place_hold(connection)
+        first = freeze_hold(
+            connection, hold_id=hold_id, kind=FreezeKind.ADMIN, by=ADMIN, reason="a look", now=NOON
+        )
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as deciding:
+        deciding.execute(text("SELECT count(*) FROM buffer.hold"))
+        with engine.begin() as connection:
+            request_backjob(connection, job=JOB, by=PAYER, reason="not as agreed", now=NOON)
+
+        with pytest.raises(OperationalError) as conflict:
+            unfreeze_hold(deciding, freeze_id=first.freeze_id, by=ADMIN, reason="fine", now=NOON)
+        deciding.rollback()
+
+    assert getattr(conflict.value.orig, "sqlstate", None) == "40001"
+    with engine.connect() as connection:
+        assert state_of(connection, hold_id) is HoldState.FROZEN
+        assert reconcile(connection) == []

@@ -1,5 +1,6 @@
 -- BUFFERED | FROZEN -> FROZEN with one more freeze, of kind ADMIN or RISK.
--- No row comes back when the hold does not exist or is settled.
+-- No row comes back when the hold does not exist or is settled. The hold's row is written whatever its
+-- state was: a REPEATABLE READ transaction that decides on older freezes must collide with this one.
 WITH
 target AS MATERIALIZED (
   SELECT
@@ -10,16 +11,17 @@ target AS MATERIALIZED (
   FOR NO KEY UPDATE
 ),
 
-newly_frozen AS (
+frozen AS (
   UPDATE buffer.unsettled_hold
   SET state = 'FROZEN'
   FROM target
-  WHERE unsettled_hold.hold_id = target.hold_id AND target.state = 'BUFFERED'
+  WHERE unsettled_hold.hold_id = target.hold_id
   RETURNING
     unsettled_hold.hold_id,
     unsettled_hold.payee_wallet_id,
     unsettled_hold.currency,
-    unsettled_hold.amount_minor
+    unsettled_hold.amount_minor,
+    target.state AS state_before
 ),
 
 opened AS (
@@ -39,13 +41,13 @@ told AS (
   SELECT
     'PAYMENT_FROZEN',
     payee.owner,
-    newly_frozen.hold_id,
-    newly_frozen.currency,
-    newly_frozen.amount_minor,
+    frozen.hold_id,
+    frozen.currency,
+    frozen.amount_minor,
     CAST(:now AS timestamptz)
-  FROM newly_frozen
-  INNER JOIN buffer.wallet AS payee ON newly_frozen.payee_wallet_id = payee.wallet_id
-  WHERE CAST(:notify AS boolean)
+  FROM frozen
+  INNER JOIN buffer.wallet AS payee ON frozen.payee_wallet_id = payee.wallet_id
+  WHERE frozen.state_before = 'BUFFERED' AND CAST(:notify AS boolean)
 )
 
 SELECT freeze_id FROM opened

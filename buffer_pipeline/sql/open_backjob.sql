@@ -1,5 +1,6 @@
 -- BUFFERED | FROZEN -> FROZEN for :hold_ids, which this transaction has locked.
--- Opens the backjob, one freeze a hold, and the notifications of both.
+-- Opens the backjob, one freeze a hold, and the notifications of both. The holds' rows are written whatever
+-- their state was: a REPEATABLE READ transaction that decides on older freezes must collide with this one.
 WITH
 opened AS (
   INSERT INTO buffer.backjob (reference, job, requested_by, reason, requested_at)
@@ -7,15 +8,25 @@ opened AS (
   RETURNING backjob_id
 ),
 
-newly_frozen AS (
+before AS MATERIALIZED (
+  SELECT
+    hold_id,
+    state
+  FROM buffer.unsettled_hold
+  WHERE hold_id = any(CAST(:hold_ids AS bigint[]))
+),
+
+frozen AS (
   UPDATE buffer.unsettled_hold
   SET state = 'FROZEN'
-  WHERE hold_id = any(CAST(:hold_ids AS bigint[])) AND state = 'BUFFERED'
+  FROM before
+  WHERE unsettled_hold.hold_id = before.hold_id
   RETURNING
-    hold_id,
-    payee_wallet_id,
-    currency,
-    amount_minor
+    unsettled_hold.hold_id,
+    unsettled_hold.payee_wallet_id,
+    unsettled_hold.currency,
+    unsettled_hold.amount_minor,
+    before.state AS state_before
 ),
 
 covered AS (
@@ -40,16 +51,16 @@ told_of_freeze AS (
   SELECT
     'PAYMENT_FROZEN',
     payee.owner,
-    newly_frozen.hold_id,
+    frozen.hold_id,
     opened.backjob_id,
-    newly_frozen.currency,
-    newly_frozen.amount_minor,
+    frozen.currency,
+    frozen.amount_minor,
     CAST(:now AS timestamptz)
-  FROM newly_frozen
-  INNER JOIN buffer.wallet AS payee ON newly_frozen.payee_wallet_id = payee.wallet_id
+  FROM frozen
+  INNER JOIN buffer.wallet AS payee ON frozen.payee_wallet_id = payee.wallet_id
   CROSS JOIN opened
-  WHERE CAST(:notify AS boolean)
-  ORDER BY newly_frozen.hold_id
+  WHERE frozen.state_before = 'BUFFERED' AND CAST(:notify AS boolean)
+  ORDER BY frozen.hold_id
 ),
 
 told_of_backjob AS (

@@ -5,7 +5,7 @@
 -- the dead ones of its earlier batches included. Only of wallets behind :after_shard up to :through_shard:
 -- the index tells, before the row is read.
 -- A hold that somebody changed between this statement's begin and its lock is locked and not found again:
--- it is left for the next pass. What was deleted is what is credited.
+-- it is left for another pass, or the next run. What was deleted is what is credited.
 -- Holds come to their deletion by their place, and to their lines within their wallet's row, as arrays, and
 -- never by a join: near the end of a backlog the planner takes thousands of holds for one, and would join
 -- them in a loop.
