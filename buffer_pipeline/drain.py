@@ -3,72 +3,37 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Condition, Lock, Thread
 from typing import Any, Final
 
 import psycopg
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from buffer_pipeline.batch_size import BATCH_LIMIT, SMALLEST_BATCH, BatchSize
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.hours import clock_of_a_writer
-from buffer_pipeline.release import ReleaseBatch, ReleasePosition, Shard, part_wallets, release_matured
-
-LOCK_SECONDS_TARGET: Final = 0.25
-"""How long a batch may keep its locks: a platform's transaction that meets one waits no longer."""
-
-LOCK_SECONDS_AIM: Final = 0.6 * LOCK_SECONDS_TARGET
-"""What a batch is sized for. The same number of holds takes half as long again in one batch as in
-another, beside other work, and it is the slow ones that are met: these are to keep the target too."""
-
-BATCH_LIMIT: Final = 20_000
-"""Holds in one transaction at most, however fast the server is."""
-
-FIRST_BATCH: Final = 1_000
-SMALLEST_BATCH: Final = 100
-"""Below this the cost of a transaction exceeds that of its holds, so smaller ones lock for no less."""
+from buffer_pipeline.release import (
+    ReleaseBatch,
+    ReleasePosition,
+    Shard,
+    Stretch,
+    part_wallets,
+    release_matured,
+    release_stretch,
+)
+from buffer_pipeline.stretches import Course
 
 WORKERS_MAX: Final = 64
 
 _CANCEL_SECONDS_MAX: Final = 10
 _DEADLOCK_OR_CONFLICT: Final = {"40P01", "40001"}
-
-
-@dataclass(frozen=True)
-class BatchSize:
-    """How many holds the next batch may settle, so that its locks last for LOCK_SECONDS_AIM.
-
-    The first is small, since nothing is known of the server yet. A batch that took longer than
-    that shrinks the next one at once, to what would have taken just as long; a full one
-    that took less lets it grow by that proportion, to twice the size at most, so that one lucky
-    batch doesn't lead to one that locks for long. One that waited for another's lock looks slow
-    as well; from whatever size it leads to, a few full batches lead back. Sizing by time is what
-    pt-online-schema-change does with its `--chunk-time`, for the same reason.
-    """
-
-    holds: int
-    batch_limit: int
-
-    @classmethod
-    def first(cls, *, batch_limit: int) -> "BatchSize":
-        """Return the size of a run's first batch."""
-        return cls(holds=min(FIRST_BATCH, batch_limit), batch_limit=batch_limit)
-
-    def after(self, *, holds_released: int, lock_seconds: float) -> "BatchSize":
-        """Return the size of the batch behind one of this size: between SMALLEST_BATCH and the limit."""
-        if lock_seconds > LOCK_SECONDS_AIM:
-            holds = int(holds_released * LOCK_SECONDS_AIM / lock_seconds)
-        elif holds_released < self.holds:
-            return self  # What a full one would take is not known from it.
-        elif lock_seconds > LOCK_SECONDS_AIM / 2:
-            holds = int(self.holds * LOCK_SECONDS_AIM / lock_seconds)
-        else:
-            holds = self.holds * 2
-        return replace(self, holds=min(max(holds, SMALLEST_BATCH), self.batch_limit))
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
 @dataclass
@@ -146,7 +111,7 @@ def drain_matured(
                 crew=crew,
                 shard=shard,
                 source=source,
-                batch_limit=batch_limit,
+                size=BatchSize.first(batch_limit=batch_limit),
                 clock=clock,
                 monotonic=monotonic,
                 on_batch=on_batch,
@@ -167,12 +132,12 @@ def drain_matured(
     return run
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Worker:
     crew: "_Crew"
     shard: Shard
     source: str
-    batch_limit: int
+    size: BatchSize
     clock: Callable[[Connection], datetime]
     monotonic: Callable[[], float]
     on_batch: Callable[[Connection, ReleaseBatch], None] | None
@@ -180,7 +145,7 @@ class _Worker:
     def work(self, engine: Engine) -> None:
         """Release all that is due in the shard, on one connection. An error goes to the crew."""
         try:
-            with engine.connect() as connection, self.crew.cancelable(connection):
+            with engine.connect() as connection, self.crew.cancelable(connection), suppress(_NoMore):
                 self._drain(connection)
         except BaseException as error:  # noqa: BLE001 - raised by the thread that waits
             self.crew.fail(error)
@@ -188,48 +153,120 @@ class _Worker:
             self.crew.ended.put(self.shard)
 
     def _drain(self, connection: Connection) -> None:
-        size = BatchSize.first(batch_limit=self.batch_limit)
-        released_in_pass = True
-        while released_in_pass:
-            # A pass leaves out what others had locked; the next one looks at it again.
-            released_in_pass = False
-            position: ReleasePosition | None = ReleasePosition()
-            while position is not None:
-                room = self.crew.claim(size.holds)
-                if room == 0:
-                    return
-                batch, lock_seconds = self._settle(connection, batch_limit=room, after=position)
-                self.crew.count(batch, claimed=room)
-                position = batch.position
-                if batch.holds_released:
-                    # What a dry run has rolled back would be there again.
-                    released_in_pass = not self.crew.run.dry_run
-                    size = size.after(holds_released=batch.holds_released, lock_seconds=lock_seconds)
+        everything = Stretch(
+            after=ReleasePosition(), through=ReleasePosition.end(self.crew.run.due_by), shard=self.shard
+        )
+        if self.crew.limited:
+            # To the hold: each is locked before it is counted.
+            released = self._go_round(connection, everything)
+        else:
+            released = self._go_straight(connection)
+        # What others had locked, and what came in due meanwhile, is looked for as long as there is any. What
+        # a dry run has rolled back would be there again.
+        while released and not self.crew.run.dry_run:
+            released = self._go_round(connection, everything)
+
+    def _go_straight(self, connection: Connection) -> bool:
+        """Release stretch by stretch, each hold in one visit; return whether anything was released."""
+        released = False
+        course = Course(
+            due_by=self.crew.run.due_by,
+            shard=self.shard,
+            every=min(SMALLEST_BATCH, self.size.batch_limit),
+        )
+        while (ahead := self._look_ahead(connection, course)) is not None:
+            stretch, held = ahead
+            batch = self._at_once(connection, stretch, held=held)
+            released |= self._go_round(connection, stretch) if batch is None else batch.holds_released > 0
+        return released
+
+    def _look_ahead(self, connection: Connection, course: Course) -> tuple[Stretch, int] | None:
+        with connection.begin():
+            return course.next(connection, holds=self.size.holds)
+
+    def _at_once(self, connection: Connection, stretch: Stretch, *, held: int) -> ReleaseBatch | None:
+        """Release a stretch that had so many holds; None where it has more now, or somebody keeps a lock."""
+
+        def release(*, now: datetime) -> ReleaseBatch:
+            batch = release_stretch(
+                connection, stretch=stretch, now=now, due_by=self.crew.run.due_by, source=self.source
+            )
+            if batch.holds_released > held:
+                raise _StretchGrew
+            return batch
+
+        claimed = self._claim(held)
+        try:
+            return self._settle(connection, release, claimed=claimed)
+        except _StretchGrew:
+            pass
+        except OperationalError as error:
+            if _sqlstate(error) != _LOCK_NOT_AVAILABLE:
+                raise
+        self.crew.count(ReleaseBatch(), claimed=claimed)
+        return None
+
+    def _go_round(self, connection: Connection, stretch: Stretch) -> bool:
+        """Release a stretch but for what others have locked; return whether anything was released."""
+        released = False
+        position: ReleasePosition | None = stretch.after
+        while position is not None:
+            claimed = self._claim(self.size.holds)
+            batch = self._settle(
+                connection,
+                partial(
+                    release_matured,
+                    connection,
+                    due_by=self.crew.run.due_by,
+                    batch_limit=claimed,
+                    after=position,
+                    through=stretch.through,
+                    source=self.source,
+                    shard=stretch.shard,
+                ),
+                claimed=claimed,
+            )
+            released |= batch.holds_released > 0
+            position = batch.position
+        return released
+
+    def _claim(self, holds: int) -> int:
+        claimed = self.crew.claim(holds)
+        if claimed == 0:
+            raise _NoMore
+        return claimed
 
     def _settle(
-        self, connection: Connection, *, batch_limit: int, after: ReleasePosition
-    ) -> tuple[ReleaseBatch, float]:
+        self, connection: Connection, release: Callable[..., ReleaseBatch], *, claimed: int
+    ) -> ReleaseBatch:
+        """Release one batch in a transaction of its own, and learn from how long that took."""
         run = self.crew.run
         for attempt in _retrying():
             with attempt, connection.begin() as transaction:
                 now = self.clock(connection)
                 # Each attempt by itself: one that the database has ended keeps no locks.
                 began = self.monotonic()
-                batch = release_matured(
-                    connection,
-                    now=now,
-                    due_by=run.due_by,
-                    batch_limit=batch_limit,
-                    after=after,
-                    source=self.source,
-                    shard=self.shard,
-                )
+                batch = release(now=now)
                 if batch.holds_released and self.on_batch is not None:
                     self.on_batch(connection, batch)
                 if run.dry_run:
                     # Batch by batch, so that it keeps no hold from a real run for longer than one does.
                     transaction.rollback()
-        return batch, self.monotonic() - began
+        lock_seconds = self.monotonic() - began
+        self.crew.count(batch, claimed=claimed)
+        if batch.holds_released:
+            self.size = self.size.after(
+                holds_asked=claimed, holds_released=batch.holds_released, lock_seconds=lock_seconds
+            )
+        return batch
+
+
+class _NoMore(Exception):
+    """No other batch may be begun."""
+
+
+class _StretchGrew(Exception):
+    """More was released than a batch may have."""
 
 
 class _Crew:
@@ -253,6 +290,7 @@ class _Crew:
         self.ended: SimpleQueue[Shard] = SimpleQueue()
         self.failure: BaseException | None = None
         self.run = run
+        self.limited = limit is not None
         self._room = limit
         self._claims = 0
         self._stop = stop
@@ -329,12 +367,13 @@ def _retrying() -> Retrying:
     # ends one of the two. A batch that was ended wrote nothing.
     return Retrying(
         retry=retry_if_exception(
-            lambda error: (
-                isinstance(error, OperationalError)
-                and getattr(error.orig, "sqlstate", None) in _DEADLOCK_OR_CONFLICT
-            )
+            lambda error: isinstance(error, OperationalError) and _sqlstate(error) in _DEADLOCK_OR_CONFLICT
         ),
         stop=stop_after_attempt(5),
         wait=wait_random_exponential(multiplier=0.05, max=1),
         reraise=True,
     )
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)

@@ -199,7 +199,11 @@ def show_hold(
             transaction.c.recorded_at,
         )
         .outerjoin(batch, batch.c.batch_id == transaction.c.batch_id)
-        .where(transaction.c.hold_id == found["hold_id"])
+        .where(
+            transaction.c.hold_id == found["hold_id"],
+            # Two indexes hold a hold's lines, each what the other does not.
+            or_(transaction.c.type == "EARNING", transaction.c.type != "EARNING"),
+        )
         .order_by(transaction.c.transaction_id),
     )
     return found

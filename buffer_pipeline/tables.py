@@ -294,15 +294,22 @@ transaction = Table(
         name="transaction_release_date_iff_it_settles",
     ),
 )
-# A hold is settled once: one EARNING, and one REFUND for each backjob.
+# A hold is settled once: one EARNING, and one REFUND for each backjob. What every release writes stands in
+# an index of its own, which has nothing but what it is asked for: see docs/decisions/0018.
 Index(
-    "transaction_hold_type_key",
+    "transaction_hold_earned_key",
+    transaction.c.hold_id,
+    unique=True,
+    postgresql_where=text("type = 'EARNING'"),
+)
+Index(
+    "transaction_hold_line_key",
     transaction.c.hold_id,
     transaction.c.type,
     transaction.c.backjob_id,
     unique=True,
     postgresql_nulls_not_distinct=True,
-    postgresql_where=text("hold_id IS NOT NULL"),
+    postgresql_where=text("hold_id IS NOT NULL AND type <> 'EARNING'"),
 )
 Index(
     "transaction_reference_key",

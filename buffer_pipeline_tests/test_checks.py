@@ -21,7 +21,7 @@ from buffer_pipeline_tests.runs import corrupt, delivered, outcomes, release, ro
 
 RECONCILE_JOB: Final = "reconcile_books"
 SECOND_EARNING: Final = (
-    "DROP INDEX buffer.transaction_hold_type_key",
+    "DROP INDEX buffer.transaction_hold_earned_key",
     "INSERT INTO buffer.transaction (type, from_account, from_wallet_id, to_account, to_wallet_id,"
     " currency, amount_minor, balance_after_minor, hold_id, batch_id, recorded_at, release_date)"
     " SELECT type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor,"

@@ -414,20 +414,21 @@ def run_in_transaction(engine: Engine, verb: Callable[[Connection], None]) -> No
         verb(connection)
 
 
-def marks_at_each_statement(engine: Engine) -> list[datetime | None]:
-    """Return a list that grows by the hour in progress, as another session sees it, with each statement."""
-    seen: list[datetime | None] = []
+def marks_at_each_statement(engine: Engine) -> list[tuple[str, datetime | None]]:
+    """Return a list that grows by each statement and the hour in progress, as another session sees it."""
+    seen: list[tuple[str, datetime | None]] = []
     watcher_engine = make_engine(engine.url)
 
     @event.listens_for(engine, "before_cursor_execute")
-    def look(*_arguments: object) -> None:
+    def look(_connection: Connection, _cursor: object, statement: str, *_arguments: object) -> None:
         with watcher_engine.connect() as watcher:
-            seen.append(earliest_hour_in_progress(watcher))
+            seen.append((statement, earliest_hour_in_progress(watcher)))
 
     return seen
 
 
-def test_a_release_marks_its_hour_before_all_else(engine: Engine) -> None:
+@pytest.mark.parametrize("limit", [None, 10], ids=["straight", "limited"])
+def test_a_release_marks_its_hour_before_all_else(engine: Engine, limit: int | None) -> None:
     """From its second statement on, each batch of a release run has its hour marked: nothing that it does
     later, the reading of the clock that it records included, can fall between.
     """
@@ -436,10 +437,12 @@ def test_a_release_marks_its_hour_before_all_else(engine: Engine) -> None:
     before = hour_of(datetime.now(UTC))
     seen = marks_at_each_statement(engine)
 
-    drain_matured(engine, due_by=AT_RELEASE, source="test")
+    drain_matured(engine, due_by=AT_RELEASE, source="test", limit=limit)
 
-    first, *later = seen[: seen.index(None, 1)] if None in seen[1:] else seen
-    assert first is None
+    first = next(place for place, (statement, _) in enumerate(seen) if "clock_timestamp()" in statement)
+    settling = next(place for place, (statement, _) in enumerate(seen) if "released_stretch" in statement)
+    assert [hour for _, hour in seen[: first + 1]] == [None] * (first + 1)
+    later = [hour for _, hour in seen[first + 1 : settling + 1]]
     assert len(later) >= 2
     assert all(hour is not None and before <= hour <= hour_of(datetime.now(UTC)) for hour in later)
 

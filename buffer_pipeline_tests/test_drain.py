@@ -11,20 +11,11 @@ from threading import Barrier, Lock
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, ExceptionContext, event, select, text
 
+from buffer_pipeline.batch_size import LOCK_SECONDS_AIM
 from buffer_pipeline.database import make_engine
-from buffer_pipeline.drain import (
-    FIRST_BATCH,
-    LOCK_SECONDS_AIM,
-    SMALLEST_BATCH,
-    WORKERS_MAX,
-    BatchSize,
-    ReleaseRun,
-    drain_matured,
-)
+from buffer_pipeline.drain import WORKERS_MAX, ReleaseRun, drain_matured
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.intake import Earning, add_many_pending_earnings
@@ -366,7 +357,8 @@ def test_deadlock_victim_is_tried_again(engine: Engine, superuser_url: str) -> N
         # The platform's transaction waits longer, so that the batch finds the deadlock first.
         platform.execute(text("SET LOCAL deadlock_timeout = '20s'"))
         platform.execute(select(wallet).where(wallet.c.owner == PAYEE).with_for_update())
-        running = threads.submit(drain, engine)
+        # With a limit it locks what it counts, and waits for a wallet as long as it takes.
+        running = threads.submit(drain, engine, limit=10)
         wait_until(lambda: waiting_for_a_lock(watcher), "the run comes to the locked wallet")
         platform.execute(select(unsettled_hold).where(unsettled_hold.c.hold_id == locked).with_for_update())
         run = running.result(timeout=WAIT_SECONDS_MAX)
@@ -383,71 +375,6 @@ def test_deadlock_victim_is_tried_again(engine: Engine, superuser_url: str) -> N
 
 
 # ---- how many holds a batch has
-
-
-def test_first_batch_is_small() -> None:
-    """Nothing is known of the server yet; a smaller limit holds from the beginning."""
-    assert BatchSize.first(batch_limit=20_000).holds == FIRST_BATCH
-    assert BatchSize.first(batch_limit=50).holds == 50
-
-
-@pytest.mark.parametrize(
-    ("holds_released", "lock_seconds", "next_holds"),
-    [
-        (4_000, 0.0, 8_000),
-        (4_000, LOCK_SECONDS_AIM / 4, 8_000),
-        (4_000, LOCK_SECONDS_AIM * 0.8, 5_000),
-        (4_000, LOCK_SECONDS_AIM, 4_000),
-        (4_000, LOCK_SECONDS_AIM * 2, 2_000),
-        (4_000, LOCK_SECONDS_AIM * 1_000, SMALLEST_BATCH),
-        (400, LOCK_SECONDS_AIM / 4, 4_000),
-        (400, LOCK_SECONDS_AIM * 2, 200),
-    ],
-    ids=["at-once", "fast", "nearly", "exactly", "slow", "waited", "not-full", "not-full-slow"],
-)
-def test_batch_is_sized_by_what_the_one_before_it_took(
-    holds_released: int, lock_seconds: float, next_holds: int
-) -> None:
-    """Over what is aimed at the next batch shrinks at once in proportion; under it a full one lets it grow,
-    to twice the size at most.
-    """
-    size = BatchSize(holds=4_000, batch_limit=20_000)
-
-    after = size.after(holds_released=holds_released, lock_seconds=lock_seconds)
-
-    assert after == BatchSize(holds=next_holds, batch_limit=20_000)
-
-
-@given(
-    holds=st.integers(1, 50_000),
-    batch_limit=st.integers(1, 50_000),
-    lock_seconds=st.floats(0, 1e6),
-    share=st.floats(0, 1),
-)
-def test_batch_size_keeps_its_bounds(holds: int, batch_limit: int, lock_seconds: float, share: float) -> None:
-    """Whatever a batch took, the next one has 1 to `batch_limit` holds, SMALLEST_BATCH where that
-    allows it, and not more than twice as many or, behind a slow one, not more at all.
-    """
-    size = BatchSize(holds=min(holds, batch_limit), batch_limit=batch_limit)
-
-    after = size.after(holds_released=int(size.holds * share), lock_seconds=lock_seconds).holds
-
-    smallest = min(SMALLEST_BATCH, batch_limit)
-    assert min(smallest, size.holds) <= after <= batch_limit
-    assert after <= max(smallest, size.holds * (1 if lock_seconds > LOCK_SECONDS_AIM else 2))
-
-
-def test_batch_size_recovers_from_a_wait() -> None:
-    """One batch that waited a minute for another's lock costs seven small ones, not the whole run."""
-    size = BatchSize(holds=8_000, batch_limit=20_000)
-    sizes = [size := size.after(holds_released=8_000, lock_seconds=60)]
-
-    sizes += [
-        size := size.after(holds_released=size.holds, lock_seconds=LOCK_SECONDS_AIM * size.holds / 8_000)
-        for _ in range(8)
-    ]
-
-    assert [one.holds for one in sizes] == [100, 200, 400, 800, 1_600, 3_200, 6_400, 8_000, 8_000]
 
 
 @dataclass
@@ -496,7 +423,7 @@ def test_commit_counts_as_lock_time(engine: Engine) -> None:
     def wait_for_the_disk(_connection: Connection) -> None:
         watch.seconds += 4 * LOCK_SECONDS_AIM
 
-    assert sizes_of(engine, watch)[:2] == [1_000, 250]
+    assert sizes_of(engine, watch)[:2] == [1_000, 200]
 
 
 # ---- several workers
@@ -607,7 +534,8 @@ def test_two_runs_of_workers_at_once_pay_once(engine: Engine) -> None:
     with ThreadPoolExecutor(2) as threads:
         runs = [future.result() for future in [threads.submit(run, workers) for workers in (3, 4)]]
 
-    assert ended == []
+    # Where one met the other, it went round; nobody ended in a deadlock.
+    assert set(ended) <= {"55P03"}
     assert sum(one.holds_released for one in runs) == 900
     with engine.connect() as connection:
         assert [wallet_of(connection, f"worker-{number}") for number in range(30)] == [
@@ -630,7 +558,8 @@ def test_worker_that_fails_stops_the_others_behind_their_batch(engine: Engine, o
             raise RuntimeError("a broken plug")
 
     with ThreadPoolExecutor(1) as threads, engine.connect() as watcher:
-        running = threads.submit(drain, engine, workers=2, batch_limit=5, on_batch=fail)
+        # With a limit a batch waits for a wallet as long as it takes.
+        running = threads.submit(drain, engine, workers=2, batch_limit=5, limit=40, on_batch=fail)
         wait_until(lambda: waiting_for_a_lock(watcher), "a worker comes to the locked wallet")
         wait_until(lambda: len(workers_alive()) == 1, "the other one fails")
         other.rollback()

@@ -12,7 +12,7 @@ import yaml
 from sqlalchemy import Engine, event, func, select
 from sqlalchemy.pool import Pool
 
-from buffer_pipeline.drain import BATCH_LIMIT
+from buffer_pipeline.batch_size import BATCH_LIMIT
 from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.legacy import import_legacy

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, text
 
 from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.intake import Earning, add_many_pending_earnings
+from buffer_pipeline.release import ReleasePosition, Shard, Stretch
 from buffer_pipeline.tables import unsettled_hold
 from buffer_pipeline_tests.conftest import NOON
 
@@ -68,6 +69,9 @@ def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 @pytest.mark.parametrize("by_ids", [False, True])
 def test_release_joins_no_intermediate_rows_in_a_loop(misled: Engine, by_ids: bool) -> None:
     """Three thousand holds are released in linear time though statistics expect none."""
+    everything = Stretch(
+        after=ReleasePosition(), through=ReleasePosition.end(NOON + timedelta(days=8)), shard=Shard()
+    )
     with misled.connect() as connection:
         hold_ids = list(connection.scalars(unsettled_hold.select()))
 
@@ -80,12 +84,7 @@ def test_release_joins_no_intermediate_rows_in_a_loop(misled: Engine, by_ids: bo
             reason="well done" if by_ids else None,
             due_by=NOON + timedelta(days=8),
             now=NOON,
-            batch_limit=HOLDS,
-            after_hour=NOON - timedelta(days=1),
-            after_wallet_id=0,
-            after_hold_id=0,
-            after_shard=0,
-            through_shard=2**63 - 1,
+            **everything.parameters(),
         )
 
     assert len(hold_ids) == HOLDS

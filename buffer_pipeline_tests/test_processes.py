@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
+from buffer_pipeline.batch_size import FIRST_BATCH
 from buffer_pipeline.database import database_clock
-from buffer_pipeline.drain import FIRST_BATCH
 from buffer_pipeline.intake import Earning, add_many_pending_earnings
 from buffer_pipeline.reconcile import reconcile
 from buffer_pipeline_tests.builders import waiting_for_a_lock

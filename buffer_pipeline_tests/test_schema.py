@@ -391,7 +391,7 @@ def test_second_earning_of_a_hold_is_refused(connection: Connection) -> None:
     )
 
     assert code == "23505"
-    assert "transaction_hold_type_key" in message
+    assert "transaction_hold_earned_key" in message
 
 
 @pytest.mark.parametrize(

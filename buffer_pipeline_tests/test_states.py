@@ -1,7 +1,6 @@
 """The one table of states and verbs, held against what the statements and the verbs really do."""
 
 import re
-from datetime import timedelta
 from typing import Final
 
 import pytest
@@ -20,7 +19,7 @@ from buffer_pipeline.hold import (
     Verb,
     states_that_allow,
 )
-from buffer_pipeline.release import release_early, release_matured
+from buffer_pipeline.release import ReleasePosition, Shard, Stretch, release_early, release_matured
 from buffer_pipeline.tables import backjob, hold_freeze, unsettled_hold
 from buffer_pipeline_tests.builders import (
     ADMIN,
@@ -61,6 +60,9 @@ def stray_freeze(connection: Connection, hold_id: int, *, with_backjob: bool) ->
     return freeze_id, backjob_id
 
 
+EVERYTHING: Final = Stretch(after=ReleasePosition(), through=ReleasePosition.end(DAY_7), shard=Shard())
+
+
 def place_bare(connection: Connection, state: HoldState) -> int:
     """Place a hold of `state` on which no freeze is open, also where it is FROZEN."""
     hold_id = place_hold(connection, state=state)
@@ -89,12 +91,7 @@ def run_statement(connection: Connection, hold_id: int, verb: Verb) -> None:
                 reason="well done" if early else None,
                 due_by=None if early else DAY_7,
                 now=DAY_7,
-                batch_limit=10,
-                after_hour=NOON - timedelta(days=1),
-                after_wallet_id=0,
-                after_hold_id=0,
-                after_shard=0,
-                through_shard=2**63 - 1,
+                **EVERYTHING.parameters(),
             )
         case Verb.FREEZE:
             fetch(

@@ -10,9 +10,10 @@ import dagster as dg
 from pydantic import Field
 
 from buffer_pipeline import reports
+from buffer_pipeline.batch_size import BATCH_LIMIT
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.delivery.alerts import counted
-from buffer_pipeline.drain import BATCH_LIMIT, WORKERS_MAX, drain_matured
+from buffer_pipeline.drain import WORKERS_MAX, drain_matured
 from buffer_pipeline.errors import BooksOutOfBalance, InvalidInput
 from buffer_pipeline.inputs import parse_as_of
 from buffer_pipeline.orchestration.lineage import (

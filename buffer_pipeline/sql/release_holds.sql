@@ -1,51 +1,39 @@
--- BUFFERED -> RELEASED: at most :batch_limit matured holds, the oldest release hour first, and within an hour
--- wallet by wallet; or, where :hold_ids is given, those, which this transaction has locked.
--- Passes over holds that another transaction has locked; locks holds, then wallets by id.
--- Starts behind (:after_hour, :after_wallet_id, :after_hold_id), so that a run reads each index entry once,
--- the dead ones of its earlier batches included. Only of wallets behind :after_shard up to :through_shard:
--- the index tells, before the row is read.
--- A hold that somebody changed between this statement's begin and its lock is locked and not found again:
--- it is left for another pass, or the next run. What was deleted is what is credited.
--- Holds come to their deletion by their place, and to their lines within their wallet's row, as arrays, and
--- never by a join: near the end of a backlog the planner takes thousands of holds for one, and would join
--- them in a loop.
--- Returns where it came to, and per currency what was found and what was credited; the two must agree.
+-- BUFFERED -> RELEASED: all that is matured behind "after" and up to "through" in the order of release (release hour,
+-- wallet, hold), of wallets behind :after_shard up to :through_shard; or, where :hold_ids is given, those, which
+-- this transaction has locked.
+-- Of a stretch each hold is found, locked and deleted in one visit to its row. It waits for whoever has locked one,
+-- and takes locks as it comes to them: a transaction that runs it gives up a lock in less than deadlock_timeout
+-- (settle_at_once). By ids, wallets are locked in their order.
+-- A hold that somebody changed meanwhile is looked at again behind its lock, as PostgreSQL does for every DELETE.
+-- What was deleted is what is credited.
+-- Holds come to their lines within their wallet's row, as arrays, and never by a join: near the end of a backlog
+-- the planner takes thousands of holds for one, and would join them in a loop.
+-- Returns per currency what left the buffer and what wallets were credited; the two must agree.
 WITH
-matured AS MATERIALIZED (
-  SELECT
-    ctid AS place,
-    release_hour,
-    payee_wallet_id,
-    hold_id
-  FROM buffer.unsettled_hold
+released_stretch AS (
+  DELETE FROM buffer.unsettled_hold
   WHERE
-    CAST(:hold_ids AS bigint[]) IS NULL
+    CAST(:hold_ids AS bigint []) IS NULL
     AND state = 'BUFFERED'
-    AND release_hour <= CAST(:due_by AS timestamptz)
     AND release_date <= CAST(:due_by AS timestamptz)
     AND (release_hour, payee_wallet_id, hold_id)
     > (CAST(:after_hour AS timestamptz), CAST(:after_wallet_id AS bigint), CAST(:after_hold_id AS bigint))
+    AND (release_hour, payee_wallet_id, hold_id)
+    <= (CAST(:through_hour AS timestamptz), CAST(:through_wallet_id AS bigint), CAST(:through_hold_id AS bigint))
     AND payee_wallet_id > CAST(:after_shard AS bigint)
     AND payee_wallet_id <= CAST(:through_shard AS bigint)
-  ORDER BY release_hour, payee_wallet_id, hold_id
-  LIMIT CAST(:batch_limit AS bigint)
-  FOR UPDATE SKIP LOCKED
+  RETURNING
+    hold_id,
+    payee_wallet_id AS wallet_id,
+    currency,
+    amount_minor,
+    release_date
 ),
 
-asked AS MATERIALIZED (
-  SELECT ctid AS place
-  FROM buffer.unsettled_hold
-  WHERE hold_id = any(CAST(:hold_ids AS bigint[]))
-),
-
-released AS (
+released_by_id AS (
   DELETE FROM buffer.unsettled_hold
   WHERE
-    ctid = any(ARRAY(
-      SELECT place FROM matured
-      UNION ALL
-      SELECT place FROM asked
-    ))
+    hold_id = any(CAST(:hold_ids AS bigint []))
     AND state = 'BUFFERED'
   RETURNING
     hold_id,
@@ -53,6 +41,12 @@ released AS (
     currency,
     amount_minor,
     release_date
+),
+
+released AS (
+  SELECT * FROM released_stretch
+  UNION ALL
+  SELECT * FROM released_by_id
 ),
 
 opened_batch AS (
@@ -76,14 +70,21 @@ wallet_total AS MATERIALIZED (
     array_agg(hold_id) AS hold_ids,
     array_agg(amount_minor) AS amounts_minor,
     array_agg(release_date) AS release_dates
-  FROM released
+  FROM (
+    SELECT *
+    FROM released
+    ORDER BY wallet_id, currency, hold_id
+  ) AS ordered
   GROUP BY wallet_id, currency
+  ORDER BY wallet_id
 ),
 
 locked_wallet AS MATERIALIZED (
   SELECT wallet_id
   FROM buffer.wallet
-  WHERE wallet_id IN (SELECT wallet_id FROM wallet_total)
+  WHERE
+    CAST(:hold_ids AS bigint []) IS NOT NULL
+    AND wallet_id IN (SELECT wallet_id FROM wallet_total)
   ORDER BY wallet_id
   FOR NO KEY UPDATE
 ),
@@ -94,12 +95,15 @@ credited_wallet AS (
     balance_minor = wallet.balance_minor + wallet_total.amount_minor,
     pending_earnings_minor = wallet.pending_earnings_minor - wallet_total.amount_minor
   FROM wallet_total
-  WHERE wallet.wallet_id = wallet_total.wallet_id AND (SELECT count(*) FROM locked_wallet) > 0
+  -- The count is there to be awaited.
+  WHERE wallet.wallet_id = wallet_total.wallet_id AND (SELECT count(*) FROM locked_wallet) >= 0
   RETURNING
     wallet.wallet_id,
     wallet.owner,
     wallet.currency,
     wallet.balance_minor - wallet_total.amount_minor AS balance_before_minor,
+    wallet_total.holds,
+    wallet_total.amount_minor,
     wallet_total.hold_ids,
     wallet_total.amounts_minor,
     wallet_total.release_dates
@@ -131,7 +135,6 @@ earned AS (
     credited_wallet.hold_ids, credited_wallet.amounts_minor, credited_wallet.release_dates
   ) AS credit (hold_id, amount_minor, release_date)
   ORDER BY credit.hold_id
-  RETURNING currency, amount_minor
 ),
 
 told AS (
@@ -148,12 +151,12 @@ told AS (
     AS credit (hold_id, amount_minor)
 ),
 
-earned_total AS (
+credited_total AS (
   SELECT
     currency,
-    count(*) AS holds,
+    sum(holds) AS holds,
     CAST(sum(amount_minor) AS bigint) AS amount_minor
-  FROM earned
+  FROM credited_wallet
   GROUP BY currency
 ),
 
@@ -164,30 +167,16 @@ released_total AS (
     CAST(sum(amount_minor) AS bigint) AS amount_minor
   FROM wallet_total
   GROUP BY currency
-),
-
-latest AS (
-  SELECT
-    release_hour,
-    payee_wallet_id,
-    hold_id
-  FROM matured
-  ORDER BY release_hour DESC, payee_wallet_id DESC, hold_id DESC
-  LIMIT 1
 )
 
 SELECT
   (SELECT batch_id FROM opened_batch) AS batch_id,
-  latest.release_hour AS last_hour,
-  latest.payee_wallet_id AS last_wallet_id,
-  latest.hold_id AS last_hold_id,
   released_total.currency,
   coalesce(released_total.holds, 0) AS holds_released,
   coalesce(released_total.amount_minor, 0) AS released_minor,
-  coalesce(earned_total.holds, 0) AS holds_credited,
-  coalesce(earned_total.amount_minor, 0) AS credited_minor
+  coalesce(credited_total.holds, 0) AS holds_credited,
+  coalesce(credited_total.amount_minor, 0) AS credited_minor
 FROM (VALUES (1)) AS answer (one)
-LEFT JOIN latest ON TRUE
 LEFT JOIN released_total ON TRUE
-LEFT JOIN earned_total ON released_total.currency = earned_total.currency
+LEFT JOIN credited_total ON released_total.currency = credited_total.currency
 ORDER BY released_total.currency

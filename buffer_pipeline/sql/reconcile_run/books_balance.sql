@@ -40,7 +40,10 @@ moved AS (
       - coalesce(sum(amount_minor) FILTER (WHERE type = 'REFUND'), 0) AS held_minor,
       coalesce(sum(amount_minor) FILTER (WHERE type = 'EARNING'), 0) AS credited_minor
     FROM buffer.transaction
-    WHERE transaction.hold_id = released.hold_id
+    -- Two indexes hold a hold's lines, each what the other does not.
+    WHERE
+      transaction.hold_id = released.hold_id
+      AND (transaction.type = 'EARNING' OR transaction.type <> 'EARNING')
     GROUP BY transaction.currency
   ) AS said
 )

@@ -47,7 +47,10 @@ CROSS JOIN LATERAL (
     sum(transaction.amount_minor) AS paid_minor,
     count(*) FILTER (WHERE transaction.type = 'EARNING') AS earnings
   FROM buffer.transaction
-  WHERE transaction.hold_id = released.hold_id AND transaction.type IN ('EARNING', 'REFUND')
+  -- Each by its index.
+  WHERE
+    transaction.hold_id = released.hold_id
+    AND (transaction.type = 'EARNING' OR transaction.type = 'REFUND')
 ) AS said
 LEFT JOIN LATERAL (
   SELECT

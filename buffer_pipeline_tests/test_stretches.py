@@ -1,0 +1,392 @@
+"""A run goes by stretches: each released in one visit to its holds, giving way to whoever keeps a lock."""
+
+import random
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy.exc import OperationalError
+
+from buffer_pipeline import release as release_module
+from buffer_pipeline import stretches as stretches_module
+from buffer_pipeline.backjob import reject_backjob, request_backjob
+from buffer_pipeline.batch_size import SMALLEST_BATCH
+from buffer_pipeline.database import make_engine
+from buffer_pipeline.drain import drain_matured
+from buffer_pipeline.errors import BooksOutOfBalance
+from buffer_pipeline.freeze import freeze_hold
+from buffer_pipeline.hold import FreezeKind, HoldState
+from buffer_pipeline.hours import HOUR, hour_of
+from buffer_pipeline.intake import Earning, add_many_pending_earnings
+from buffer_pipeline.reconcile import reconcile
+from buffer_pipeline.release import (
+    ReleaseBatch,
+    ReleasePosition,
+    Shard,
+    Stretch,
+    release_matured,
+    release_stretch,
+)
+from buffer_pipeline.stretches import Course
+from buffer_pipeline.tables import unsettled_hold, wallet
+from buffer_pipeline.wallet import deposit
+from buffer_pipeline_tests.builders import (
+    ADMIN,
+    DAY_7,
+    JOB,
+    PAYEE,
+    PAYER,
+    Wallet,
+    books,
+    one_behind_the_other,
+    place_hold,
+    state_of,
+    wallet_of,
+)
+from buffer_pipeline_tests.conftest import NOON
+
+LATE = DAY_7 + timedelta(minutes=20)
+"""A cut-off within an hour: of its last hour only a part is matured."""
+
+
+def release_all(connection: Connection, **changes: Any) -> ReleaseBatch:
+    """Release what lies between the beginning and the end, with some of it changed."""
+    due_by: datetime = changes.pop("due_by", DAY_7)
+    asked = {"after": ReleasePosition(), "through": ReleasePosition.end(due_by), "shard": Shard()}
+    return release_stretch(
+        connection, stretch=Stretch(**{**asked, **changes}), now=due_by, due_by=due_by, source="a test"
+    )
+
+
+def place_many(engine: Engine, holds: int, *, seed: int) -> None:
+    """Commit holds of a few payees over some hours around LATE, some of which are not due then."""
+    chance = random.Random(seed)
+    with engine.begin() as connection:
+        outcomes = add_many_pending_earnings(
+            connection,
+            [
+                Earning(
+                    reference=f"many-{number}",
+                    job=f"job-{number}",
+                    payee=f"worker-{int(8 * chance.random() ** 2)}",
+                    payer=PAYER,
+                    amount="10.00",
+                    currency="PHP",
+                    held_at=NOON - timedelta(days=1),
+                    release_date=LATE
+                    - timedelta(minutes=chance.choice([0, 1, 19, 21, 40, 90, 200, -1, -40])),
+                )
+                for number in range(holds)
+            ],
+            now=NOON,
+        )
+        for outcome in chance.sample(outcomes, k=holds // 20):
+            assert not isinstance(outcome, Exception)
+            freeze_hold(
+                connection, hold_id=outcome.hold_id, kind=FreezeKind.RISK, by=ADMIN, reason="hm", now=NOON
+            )
+
+
+def matured(connection: Connection) -> list[ReleasePosition]:
+    """Return the positions of what is due by LATE, in the order of release."""
+    rows = connection.execute(
+        select(unsettled_hold).where(
+            unsettled_hold.c.state == "BUFFERED", unsettled_hold.c.release_date <= LATE
+        )
+    )
+    positions = [
+        ReleasePosition(hour=hour_of(row.release_date), wallet_id=row.payee_wallet_id, hold_id=row.hold_id)
+        for row in rows
+    ]
+    return sorted(positions, key=_order)
+
+
+def _order(position: ReleasePosition) -> tuple[datetime, int, int]:
+    return position.hour, position.wallet_id, position.hold_id
+
+
+# ---- one stretch
+
+
+def test_stretch_is_released_whole_and_no_further(connection: Connection) -> None:
+    """What lies behind the one position and up to the other is released; its neighbours stay."""
+    holds = [place_hold(connection, release_date=DAY_7 - HOUR) for _ in range(4)]
+    wallet_id = connection.scalar(select(wallet.c.wallet_id).where(wallet.c.owner == PAYEE)) or 0
+    first, third = (
+        ReleasePosition(hour=hour_of(DAY_7 - HOUR), wallet_id=wallet_id, hold_id=hold_id)
+        for hold_id in (holds[0], holds[2])
+    )
+
+    batch = release_all(connection, after=first, through=third)
+
+    assert (batch.holds_released, batch.amounts_minor) == (2, {"PHP": 200_000})
+    states = [state_of(connection, hold_id) for hold_id in holds]
+    assert [state is HoldState.RELEASED for state in states] == [False, True, True, False]
+    assert wallet_of(connection, PAYEE) == Wallet(balance_minor=200_000, pending_earnings_minor=200_000)
+
+
+def test_stretch_leaves_what_is_frozen_or_not_due(connection: Connection) -> None:
+    """Of a stretch only what is matured and not frozen is released, to the microsecond."""
+    frozen = place_hold(connection, state=HoldState.FROZEN)
+    later = place_hold(connection, release_date=DAY_7 + timedelta(microseconds=1))
+    due = place_hold(connection)
+
+    batch = release_all(connection)
+
+    assert batch.holds_released == 1
+    assert [state_of(connection, hold_id) for hold_id in (frozen, later, due)] == [
+        HoldState.FROZEN,
+        HoldState.BUFFERED,
+        HoldState.RELEASED,
+    ]
+
+
+def test_stretch_of_a_shard_leaves_other_wallets(connection: Connection) -> None:
+    """A stretch runs over hours, and takes the shard's wallets only in each of them."""
+    for owner in ("worker-1", "worker-2"):
+        for hours in (0, 1, 2):
+            place_hold(connection, payee=owner, release_date=DAY_7 - hours * HOUR)
+    wallet_id = connection.scalar(select(wallet.c.wallet_id).where(wallet.c.owner == "worker-1")) or 0
+
+    batch = release_all(connection, shard=Shard(after=wallet_id - 1, through=wallet_id))
+
+    assert batch.holds_released == 3
+    assert wallet_of(connection, "worker-1") == Wallet(balance_minor=300_000)
+    assert wallet_of(connection, "worker-2") == Wallet(pending_earnings_minor=300_000)
+
+
+def test_stretch_writes_what_a_release_writes(engine: Engine) -> None:
+    """Both ways of a release leave the same books."""
+    place_many(engine, 200, seed=1)
+    with engine.connect() as connection:
+        release_matured(connection, now=LATE, due_by=LATE, batch_limit=1_000, source="a test")
+        expected = _outcome(connection)
+        connection.rollback()
+
+        release_all(connection, due_by=LATE)
+
+        assert _outcome(connection) == expected
+        assert reconcile(connection) == []
+        connection.rollback()
+
+
+def _outcome(connection: Connection) -> list[Any]:
+    """Return what a release leaves behind, but for the ids that a rollback uses up."""
+    return [
+        connection.execute(text(f"SELECT {columns} FROM buffer.{table} ORDER BY {columns}")).all()
+        for table, columns in (
+            ("unsettled_hold", "hold_id, state, amount_minor"),
+            ("wallet", "wallet_id, balance_minor, pending_earnings_minor"),
+            (
+                "transaction",
+                "hold_id, type, from_wallet_id, to_wallet_id, amount_minor, release_date, recorded_at",
+            ),
+            ("notification", "hold_id, type, owner, amount_minor, currency"),
+            ("batch", "kind, source, due_by, recorded_at"),
+        )
+    ]
+
+
+def test_stretch_released_again_releases_nothing(connection: Connection) -> None:
+    """The same stretch a second time finds nothing, and writes nothing."""
+    place_hold(connection)
+    release_all(connection)
+    before = books(connection)
+
+    again = release_all(connection)
+
+    assert (again.holds_released, again.batch_id) == (0, None)
+    assert books(connection) == before
+
+
+# ---- beside others
+
+
+@pytest.mark.parametrize("what", ["hold", "wallet"])
+def test_stretch_gives_way_to_who_keeps_a_lock(engine: Engine, what: str) -> None:
+    """Where somebody keeps a hold or a wallet, the batch ends with that error, and leaves nothing."""
+    with engine.begin() as connection:
+        place_hold(connection)
+        before = books(connection)
+    table = {"hold": unsettled_hold, "wallet": wallet}[what]
+
+    with engine.connect() as keeper, engine.connect() as connection:
+        keeper.execute(select(table).with_for_update())
+        with pytest.raises(OperationalError) as refused:
+            release_all(connection)
+        connection.rollback()
+        assert books(connection) == before
+
+    assert getattr(refused.value.orig, "sqlstate", None) == "55P03"
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stretch waits as long as the test does: what it then finds is what is tested."""
+    monkeypatch.setattr(release_module, "LOCK_WAIT_SECONDS", 60)
+
+
+@pytest.mark.usefixtures("patient")
+def test_stretch_behind_a_backjob_leaves_the_hold(engine: Engine) -> None:
+    """A hold that is frozen while the stretch waits for it is not released."""
+    with engine.begin() as connection:
+        frozen = place_hold(connection)
+        free = place_hold(connection, job="job-9")
+
+    _, batch = one_behind_the_other(
+        engine,
+        lambda connection: request_backjob(connection, job=JOB, by=PAYER, reason="it leaks", now=NOON),
+        release_all,
+    )
+
+    assert isinstance(batch, ReleaseBatch)
+    assert batch.holds_released == 1
+    with engine.connect() as connection:
+        assert state_of(connection, frozen) is HoldState.FROZEN
+        assert state_of(connection, free) is HoldState.RELEASED
+        assert reconcile(connection) == []
+
+
+@pytest.mark.usefixtures("patient")
+def test_stretch_behind_a_rejection_goes_by_the_new_date(engine: Engine) -> None:
+    """A hold that gets a later date while the stretch waits for it keeps it."""
+    with engine.begin() as connection:
+        hold_id = place_hold(connection)
+
+    def hold_on_and_reject(connection: Connection) -> None:
+        opened = request_backjob(connection, job=JOB, by=PAYER, reason="it leaks", now=NOON)
+        reject_backjob(
+            connection, backjob_id=opened.backjob_id, by=ADMIN, reason="it does not", now=DAY_7 - HOUR
+        )
+
+    _, batch = one_behind_the_other(engine, hold_on_and_reject, release_all)
+
+    assert isinstance(batch, ReleaseBatch)
+    assert batch.holds_released == 0
+    with engine.connect() as connection:
+        assert state_of(connection, hold_id) is HoldState.BUFFERED
+
+
+@pytest.mark.usefixtures("patient")
+def test_stretch_behind_a_deposit_credits_on_top_of_it(engine: Engine) -> None:
+    """A balance that changes while the stretch waits for its wallet is the one that is credited."""
+    with engine.begin() as connection:
+        place_hold(connection)
+
+    one_behind_the_other(
+        engine,
+        lambda connection: deposit(
+            connection, owner=PAYEE, amount="5.00", currency="PHP", reference="in-1", now=NOON
+        ),
+        release_all,
+    )
+
+    with engine.connect() as connection:
+        assert wallet_of(connection, PAYEE) == Wallet(balance_minor=100_500)
+        assert reconcile(connection) == []
+
+
+LOSE_A_CREDIT = (
+    "CREATE FUNCTION buffer.lose() RETURNS trigger LANGUAGE plpgsql AS"
+    " 'BEGIN IF NEW.owner = ''worker-18'' THEN RETURN NULL; END IF; RETURN NEW; END'",
+    "CREATE TRIGGER lose BEFORE UPDATE ON buffer.wallet FOR EACH ROW EXECUTE FUNCTION buffer.lose()",
+)
+
+
+@pytest.mark.parametrize("way", ["stretch", "ids"])
+def test_wallet_that_was_not_credited_is_refused(engine: Engine, superuser_url: str, way: str) -> None:
+    """Where less reaches the wallets than leaves the buffer, the batch says so, and nothing stays of it."""
+    with engine.begin() as connection:
+        place_hold(connection)
+        place_hold(connection, payee="worker-18")
+        before = books(connection)
+    superuser_engine = make_engine(superuser_url)
+    with superuser_engine.begin() as superuser:
+        for statement in LOSE_A_CREDIT:
+            superuser.execute(text(statement))
+    superuser_engine.dispose()
+    ways: dict[str, Callable[[Connection], ReleaseBatch]] = {
+        "stretch": release_all,
+        "ids": lambda connection: release_matured(connection, now=DAY_7, batch_limit=10),
+    }
+
+    with engine.connect() as connection:
+        with pytest.raises(BooksOutOfBalance, match=r"2 holds of 200000 minor .* 1 of 100000 were credited"):
+            ways[way](connection)
+        connection.rollback()
+        assert books(connection) == before
+
+
+def test_stretch_that_has_grown_is_released_in_batches(engine: Engine) -> None:
+    """What comes in due between the counting of a stretch and its release is beyond no batch's limit."""
+    with engine.begin() as connection:
+        for _ in range(3):
+            place_hold(connection)
+    batches: list[int] = []
+    came_in: list[int] = []
+
+    def clock(_connection: Connection) -> datetime:
+        if not came_in:
+            with engine.begin() as connection:
+                came_in.extend(place_hold(connection) for _ in range(4))
+        return DAY_7
+
+    drain_matured(
+        engine,
+        due_by=DAY_7,
+        source="a test",
+        batch_limit=3,
+        clock=clock,
+        after_batch=lambda batch: batches.append(batch.holds_released),
+    )
+
+    assert (max(batches), sum(batches)) == (3, 7)
+
+
+# ---- the course
+
+
+@pytest.fixture(params=[1, 2, 3])
+def laid_out(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Connection]:
+    """Books of 700 holds over some hours and payees, by a seed."""
+    place_many(engine, 700, seed=request.param)
+    with engine.connect() as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("every", [1, 7, SMALLEST_BATCH, 5_000])
+@pytest.mark.parametrize("milestones_ahead", [2, 10_000])
+def test_course_leads_through_all_that_is_due(
+    laid_out: Connection, monkeypatch: pytest.MonkeyPatch, every: int, milestones_ahead: int
+) -> None:
+    """Stretch follows stretch to the end; each has what was asked for, to a milestone, and never more."""
+    monkeypatch.setattr(stretches_module, "MILESTONES_AHEAD", milestones_ahead)
+    due = matured(laid_out)
+    chance = random.Random(every)
+    course = Course(due_by=LATE, shard=Shard(), every=every)
+    at, counted = ReleasePosition(), 0
+
+    while (ahead := course.next(laid_out, holds=(asked := chance.randrange(1, 300)))) is not None:
+        stretch, held = ahead
+        inside = [one for one in due if _order(stretch.after) < _order(one) <= _order(stretch.through)]
+        assert stretch.after == at
+        assert len(inside) <= held <= max(asked, every)
+        if stretch.through != ReleasePosition.end(LATE):
+            assert len(inside) == held == max(1, asked // every) * every
+        at, counted = stretch.through, counted + len(inside)
+
+    assert counted == len(due) > 0
+    assert at == ReleasePosition.end(LATE)
+
+
+def test_course_of_nothing_is_one_stretch(connection: Connection) -> None:
+    """With nothing due there is one stretch to look at, and none behind it."""
+    course = Course(due_by=DAY_7, shard=Shard(), every=10)
+
+    first, second = (course.next(connection, holds=100) for _ in range(2))
+
+    assert first is not None
+    assert first[0] == Stretch(after=ReleasePosition(), through=ReleasePosition.end(DAY_7), shard=Shard())
+    assert second is None
