@@ -4,6 +4,8 @@
 
 The books have a history: the index of each wallet's transactions is written at one page a wallet in
 every cycle, as in books of years, and not at a few pages in the first and at all of them in the last.
+Before they are counted the books are worn in by some cycles more: a queue that has never been full has
+indexes without a single page that is to be used again, which is so once in their life.
 Payees are drawn by chance, with a fixed seed, some of them far more often than others: were all wallets
 alike, all their pages of that index would be full, and split, in the same cycle. As there is
 some of this still, three cycles at the end are compared with the first three.
@@ -13,6 +15,8 @@ and dispatches what their owners are told, to no endpoint. Before each release c
 each writes the same pages whole into the WAL, and none is charged for a checkpoint that happens to
 fall into it. Autovacuum decides by PostgreSQL's own thresholds; but as an hour, in which it looks sixty
 times, is seconds long here, it looks every second, and a cycle begins when it has nothing left to do.
+Meanwhile somebody else's transactions go on, as they do: an index page that vacuum has emptied can be used
+again only when one has begun since.
 
 What is measured: the WAL of a release and of a cycle, by hold; of the tables that are to stay as
 large as what waits, their size at the end of a cycle; of those that are only added to, what a cycle adds.
@@ -21,6 +25,7 @@ large as what waits, their size at the end of a cycle; of those that are only ad
 import argparse
 import random
 import statistics
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +48,9 @@ CHUNK: Final = 5_000
 GOAL: Final = 1.1
 COMPARED: Final = 3
 """Cycles at each end."""
+
+WORN_IN: Final = 5
+"""Cycles that are not counted."""
 
 STANDING: Final = (
     "unsettled_hold",
@@ -87,6 +95,25 @@ class Cycle:
     wal: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+
+
+@contextmanager
+def _others_go_on(engine: Engine) -> Iterator[None]:
+    """Begin and end transactions that write, a hundred a second, until the block ends."""
+    done = threading.Event()
+
+    def go_on() -> None:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            while not done.wait(0.01):
+                connection.execute(text("SELECT pg_current_xact_id()"))
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 @contextmanager
@@ -166,7 +193,7 @@ def _cycle(server: BenchmarkServer, engine: Engine, *, number: int, holds: int, 
     wal = ", ".join(f"{name} {part / holds:,.0f}" for name, part in cycle.wal.items())
     standing = ", ".join(f"{name} {cycle.sizes[name] / 2**20:.1f}" for name in STANDING)
     print(
-        f"  cycle {number + 1}: released in {cycle.seconds['release']:.1f} s;"
+        f"  cycle {number + 1 - WORN_IN}: released in {cycle.seconds['release']:.1f} s;"
         f" WAL bytes a hold: {wal}; MiB: {standing}",
         flush=True,
     )
@@ -195,7 +222,7 @@ def _figure(name: str, values: Sequence[float], *, holds: int) -> Figure:
     )
 
 
-def _figures(cycles: Sequence[Cycle], *, before: dict[str, int], holds: int) -> list[Figure]:
+def _figures(cycles: Sequence[Cycle], *, holds: int) -> list[Figure]:
     figures = [
         _figure(f"WAL of a {name}", [cycle.wal[part] for cycle in cycles], holds=holds)
         for name, part in (("release", "release"), ("whole cycle", "whole"))
@@ -205,7 +232,7 @@ def _figures(cycles: Sequence[Cycle], *, before: dict[str, int], holds: int) -> 
         sizes = [sum(cycle.sizes[part] for part in parts) for cycle in cycles]
         figures.append(_figure(f"size of {name} with its indexes", sizes, holds=holds))
     for name in APPENDED:
-        sizes = [before[name], *(cycle.sizes[name] for cycle in cycles)]
+        sizes = [cycle.sizes[name] for cycle in cycles]
         figures.append(_figure(f"growth of {name}", [b - a for a, b in pairwise(sizes)], holds=holds))
     return figures
 
@@ -225,16 +252,16 @@ def measure(
         with server.books() as database:
             fill(server, database, Shape(due=0, wallets=wallets, settled=settled))
             engine = server.engine(database)
-            before = _sizes(engine)
-            done = [
-                _cycle(server, engine, number=number, holds=holds, wallets=wallets)
-                for number in range(cycles)
-            ]
+            with _others_go_on(engine):
+                done = [
+                    _cycle(server, engine, number=number, holds=holds, wallets=wallets)
+                    for number in range(WORN_IN + cycles)
+                ][WORN_IN:]
             engine.dispose()
     finally:
         server.admin("ALTER SYSTEM RESET autovacuum_naptime")
         server.admin("SELECT pg_reload_conf()")
-    return _figures(done, before=before, holds=holds)
+    return _figures(done, holds=holds)
 
 
 def main() -> None:

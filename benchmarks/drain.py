@@ -136,10 +136,14 @@ def measure(server: BenchmarkServer, *, holds: int = HOLDS, wallets: int = WALLE
         fill(server, hours, Shape(due=holds, wallets=wallets, hours=72))
         # Each copy is made right before its contender, and each has two turns, so that all meet the same
         # server; the faster one counts.
-        contenders = (_floor, _release, _release_by_two)
-        turns = [[_rate(server, uniform, contender) for contender in contenders] for _ in range(2)]
-        assert len({outcome for turn in turns for _, outcome in turn}) == 1
-        floor_rate, one, two = (max(rates) for rates in zip(*([rate for rate, _ in turn] for turn in turns)))
+        rates: dict[Contender, float] = {}
+        outcomes = set()
+        for contender in (_floor, _release, _release_by_two) * 2:
+            rate, outcome = _rate(server, uniform, contender)
+            rates[contender] = max(rate, rates.get(contender, 0))
+            outcomes.add(outcome)
+        assert len(outcomes) == 1
+        floor_rate, one, two = rates.values()
         hours_floor, hours_floor_outcome = _rate(server, hours, _floor)
         hours_one, hours_one_outcome = _rate(server, hours, _release)
         assert hours_floor_outcome == hours_one_outcome

@@ -242,14 +242,30 @@ def _add(
     if not incoming:
         return {}
     enter_hour(connection, now=now)
+    added = _insert(connection, incoming, now=now, notify=notify)
+    if len(added) < len(incoming):
+        # The first earning of an owner's, or somebody who committed a reference first.
+        missing = [item for item in incoming if item.earning.reference not in added]
+        owners = {
+            (owner, item.earning.currency)
+            for item in missing
+            for owner in (item.earning.payee, item.earning.payer)
+        }
+        fetch(
+            connection,
+            "ensure_wallets",
+            owners=array_text([owner for owner, _ in owners]),
+            currencies=array_text([currency for _, currency in owners]),
+        )
+        added |= _insert(connection, missing, now=now, notify=notify)
+    return added
+
+
+def _insert(
+    connection: AnyConnection, incoming: list[_Incoming], *, now: datetime, notify: bool
+) -> dict[str, int]:
+    """Return reference -> hold_id of what was added: of owners whose wallets are there."""
     earnings = [item.earning for item in incoming]
-    owners = {(owner, earning.currency) for earning in earnings for owner in (earning.payee, earning.payer)}
-    fetch(
-        connection,
-        "ensure_wallets",
-        owners=array_text([owner for owner, _ in owners]),
-        currencies=array_text([currency for _, currency in owners]),
-    )
     rows = fetch(
         connection,
         "add_holds",

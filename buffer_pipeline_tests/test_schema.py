@@ -377,21 +377,32 @@ def test_one_stray_among_many_keeps_all_out(connection: Connection, ids: dict[st
     assert books(connection) == before
 
 
-def test_second_earning_of_a_hold_is_refused(connection: Connection) -> None:
-    """Whatever the code does, the index keeps a hold from being paid twice."""
-    place_hold(connection, state=HoldState.RELEASED)
+@pytest.mark.parametrize(
+    ("line", "state", "index"),
+    [
+        ("EARNING", HoldState.RELEASED, "transaction_hold_earned_key"),
+        ("PENDING_EARNING", HoldState.BUFFERED, "transaction_hold_line_key"),
+        ("REFUND", HoldState.REFUNDED, "transaction_hold_line_key"),
+    ],
+)
+def test_second_line_of_a_kind_is_refused(
+    connection: Connection, line: str, state: HoldState, index: str
+) -> None:
+    """Whatever the code does, an index keeps a hold from being held, paid or refunded for a backjob twice."""
+    place_hold(connection, state=state)
 
     code, message = refusal_of(
         connection,
         "INSERT INTO buffer.transaction (type, from_account, from_wallet_id, to_account, to_wallet_id,"
-        " currency, amount_minor, balance_after_minor, hold_id, batch_id, recorded_at, release_date)"
+        " currency, amount_minor, balance_after_minor, hold_id, backjob_id, batch_id, recorded_at,"
+        " release_date)"
         " SELECT type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor,"
-        " balance_after_minor, hold_id, batch_id, recorded_at, release_date"
-        " FROM buffer.transaction WHERE type = 'EARNING'",
+        " balance_after_minor, hold_id, backjob_id, batch_id, recorded_at, release_date"
+        f" FROM buffer.transaction WHERE type = '{line}'",
     )
 
     assert code == "23505"
-    assert "transaction_hold_earned_key" in message
+    assert index in message
 
 
 @pytest.mark.parametrize(
