@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -55,6 +55,8 @@ class CheckedEarning:
 
     earning: Earning
     amount_minor: int
+    held_at: datetime | None
+    release_date: datetime | None
 
 
 @dataclass(slots=True)
@@ -101,8 +103,8 @@ def add_pending_earnings(
         held_at=held_at,
         release_date=release_date,
     )
-    require_time("now", now)
-    item = _dated(check_earning(earning), now=now, policy=policy or Policy())
+    now = require_time("now", now)
+    item = _dated(check_earning(earning), now=now, buffer=(policy or Policy()).buffer)
     rows = fetch(
         connection,
         "add_hold",
@@ -139,14 +141,14 @@ def add_many_pending_earnings(
     A refused earning writes nothing and does not keep the others out. `notify=False` is for
     holds that come over from another system, where the payee has been told already.
     """
-    require_time("now", now)
-    policy = policy or Policy()
+    now = require_time("now", now)
+    buffer = (policy or Policy()).buffer
     outcomes: dict[int, AddedHold | Refused] = {}
     incoming: dict[int, _Incoming] = {}
     for place, earning in enumerate(earnings):
         try:
             checked = earning if isinstance(earning, CheckedEarning) else check_earning(earning)
-            incoming[place] = _dated(checked, now=now, policy=policy)
+            incoming[place] = _dated(checked, now=now, buffer=buffer)
         except InvalidInput as refusal:
             outcomes[place] = refusal
 
@@ -203,22 +205,25 @@ def check_earning(earning: Earning) -> CheckedEarning:
     if earning.payer == earning.payee:
         # A payer may release early, which is not a payee's to decide.
         raise InvalidInput(f"payer {earning.payer!r}: is the payee too")
-    return CheckedEarning(earning, parse_amount(earning.amount, earning.currency))
+    return CheckedEarning(
+        earning,
+        parse_amount(earning.amount, earning.currency),
+        earning.held_at and require_time("held_at", earning.held_at),
+        earning.release_date and require_time("release_date", earning.release_date),
+    )
 
 
-def _dated(checked: CheckedEarning, *, now: datetime, policy: Policy) -> _Incoming:
-    earning = checked.earning
-    held_at = require_time("held_at", earning.held_at or now)
-    if earning.release_date is not None:
-        release_date = require_time("release_date", earning.release_date)
-    else:
+def _dated(checked: CheckedEarning, *, now: datetime, buffer: timedelta) -> _Incoming:
+    held_at = checked.held_at or now
+    release_date = checked.release_date
+    if release_date is None:
         try:
-            release_date = held_at + policy.buffer
+            release_date = held_at + buffer
         except OverflowError:
             raise InvalidInput(f"held_at {held_at.isoformat()}: too late to add a buffer to") from None
     if not EARLIEST <= held_at <= release_date < LATEST:
         raise _misdated(held_at, release_date)
-    return _Incoming(earning, checked.amount_minor, held_at, release_date)
+    return _Incoming(checked.earning, checked.amount_minor, held_at, release_date)
 
 
 def _misdated(held_at: datetime, release_date: datetime) -> InvalidInput:

@@ -1,6 +1,7 @@
 """`buffer-pipeline hold …`: add, import, show and list holds."""
 
 import csv
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -28,6 +29,8 @@ app = typer.Typer(help="Earnings in the buffer.", no_args_is_help=True)
 
 CHUNK: Final = 5_000
 """Earnings a transaction: more would touch fewer wallets twice, and lock them for longer."""
+SWITCH_SECONDS: Final = 0.0005
+"""How long the thread that reads may keep Python's lock from the one whose answer has come."""
 _Chunk = list[tuple[int, CheckedEarning | Refused]]
 _REQUIRED: Final = ("reference", "job", "payee", "payer", "amount", "currency")
 _OPTIONAL: Final = ("title", "held_at", "release_date")
@@ -202,6 +205,8 @@ def _count_lines(file: Path) -> int:
 
 def _ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
     """Yield each chunk while the next is read: the file is read and checked while the database works."""
+    # By Python's own interval each answer of the database would wait five milliseconds for the reader.
+    sys.setswitchinterval(SWITCH_SECONDS)
     end: _Chunk = []
     with ThreadPoolExecutor(max_workers=1) as reader:
         coming = reader.submit(next, chunks, end)
