@@ -271,7 +271,7 @@ def _insert(
 ) -> dict[str, int]:
     """Return reference -> hold_id of what was added: of owners whose wallets are there."""
     earnings = [item.earning for item in incoming]
-    rows = fetch(
+    added = fetch(
         connection,
         "add_holds",
         references=array_text([earning.reference for earning in earnings]),
@@ -285,8 +285,8 @@ def _insert(
         release_dates=array_text([item.release_date for item in incoming]),
         now=now,
         notify=notify,
-    )
-    return {row["reference"]: row["hold_id"] for row in rows}
+    )[0]
+    return dict(zip(added["references"] or (), added["hold_ids"] or (), strict=True))
 
 
 def _replay(item: _Incoming, standing: dict[str, object]) -> AddedHold | Refused:

@@ -1,6 +1,7 @@
 """`buffer-pipeline hold …`: add, import, show and list holds."""
 
 import csv
+import gc
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -205,6 +206,8 @@ def _count_lines(file: Path) -> int:
 
 def _ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
     """Yield each chunk while the next is read: the file is read and checked while the database works."""
+    # What the program has loaded stays: the garbage collector need not look at all of it with each chunk.
+    gc.freeze()
     # By Python's own interval each answer of the database would wait five milliseconds for the reader.
     sys.setswitchinterval(SWITCH_SECONDS)
     end: _Chunk = []

@@ -1,6 +1,6 @@
 -- (nothing) -> BUFFERED for each incoming earning whose reference is new.
 -- A reference that stands already, or that another transaction commits first, is passed over.
--- Locks the payees' wallets by id. Returns the holds that were added.
+-- Locks the payees' wallets by id. Returns the holds that were added, as two arrays (NULL when none was).
 -- What has to wait for something else counts its rows and does not join them: the planner takes
 -- the incoming rows for one or two, and would join thousands in a loop. Wallets are locked before
 -- a transaction takes its id, so that ids are in the order of each wallet's history.
@@ -119,7 +119,6 @@ told AS (
 )
 
 SELECT
-  hold_id,
-  reference
+  array_agg(hold_id) AS hold_ids,
+  array_agg(reference) AS "references"
 FROM added
-ORDER BY hold_id
