@@ -24,6 +24,9 @@ class Shape:
     waiting: int = 0
     settled_hours: int | None = None
     """Over how many hours the settled ones were due, as many each; over 360 days where it is None."""
+    due_wallets: int | None = None
+    """Over how many of the wallets, evenly apart, the others than the settled are spread; over all of them
+    where it is None."""
 
 
 # Triggers and foreign keys are off while it fills; indexes of the tables that history makes large are
@@ -47,7 +50,11 @@ INSERT INTO buffer.hold (
 )
 SELECT
   md5('earning-' || number), 'job-' || number, 'Fix kitchen faucet',
-  1 + (number * 7919) % :wallets, :wallets + 1 + (number * 104729) % :clients, 'PHP', 10000 + number % 90000,
+  CASE
+    WHEN number < :settled OR CAST(:due_wallets AS bigint) IS NULL THEN 1 + (number * 7919) % :wallets
+    ELSE 1 + (number * 7919) % :due_wallets * (:wallets / :due_wallets)
+  END,
+  :wallets + 1 + (number * 104729) % :clients, 'PHP', 10000 + number % 90000,
   release_date - interval '7 days', release_date
 FROM generate_series(0, CAST(:settled AS bigint) + :due + :waiting - 1) AS number
 CROSS JOIN LATERAL (
