@@ -14,6 +14,8 @@ BATCH_LIMIT: Final = 20_000
 """Holds in one transaction at most, however fast the server is."""
 
 FIRST_BATCH: Final = 1_000
+NEARLY_ALL: Final = 0.9
+"""Some of a stretch is always frozen or released early between its counting and its release."""
 SMALLEST_BATCH: Final = 100
 """Below this the cost of a transaction exceeds that of its holds, so smaller ones lock for no less."""
 
@@ -45,7 +47,7 @@ class BatchSize:
         """
         if lock_seconds > LOCK_SECONDS_AIM:
             holds = int(holds_released * LOCK_SECONDS_AIM / lock_seconds)
-        elif holds_released < holds_asked:
+        elif holds_released < NEARLY_ALL * holds_asked:
             return self  # What a full one would take is not known from it.
         elif lock_seconds > LOCK_SECONDS_AIM / 2:
             holds = int(holds_asked * LOCK_SECONDS_AIM / lock_seconds)

@@ -79,7 +79,8 @@ def drain_matured(
 
     Each of the `workers` is a thread with a connection and a share of the wallets of its own, so
     that they never wait for each other; each takes the oldest release hour of its share first.
-    `on_batch` is called inside the batch's transaction, by several workers at the same time;
+    `on_batch` is called inside the batch's transaction, by several workers at the same time, and again
+    where the batch is begun again; it gives up a lock as soon as the batch does.
     `after_batch` behind its end, one call at a time. Once `stop` returns true
     no worker begins another batch.
 

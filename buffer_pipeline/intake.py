@@ -248,12 +248,11 @@ def _add(
         return {}
     enter_hour(connection, now=now)
     added = _insert(connection, incoming, now=now, notify=notify)
-    if len(added) < len(incoming):
-        # The first earning of an owner's, or somebody who committed a reference first.
-        missing = [item for item in incoming if item.earning.reference not in added]
+    if not added:
+        # It is the first earning of an owner's, or somebody has committed all of the references meanwhile.
         owners = {
             (owner, item.earning.currency)
-            for item in missing
+            for item in incoming
             for owner in (item.earning.payee, item.earning.payer)
         }
         fetch(
@@ -262,14 +261,14 @@ def _add(
             owners=array_text([owner for owner, _ in owners]),
             currencies=array_text([currency for _, currency in owners]),
         )
-        added |= _insert(connection, missing, now=now, notify=notify)
+        added = _insert(connection, incoming, now=now, notify=notify)
     return added
 
 
 def _insert(
     connection: AnyConnection, incoming: list[_Incoming], *, now: datetime, notify: bool
 ) -> dict[str, int]:
-    """Return reference -> hold_id of what was added: of owners whose wallets are there."""
+    """Return reference -> hold_id of what was added: nothing where an owner has no wallet yet."""
     earnings = [item.earning for item in incoming]
     added = fetch(
         connection,

@@ -67,7 +67,7 @@ def reconcile_run(
     run is taken as proved: all of the books is `reconcile`'s.
     """
     # For the statements of the caller's transaction, of which these should be the last.
-    fetch(connection, "reconcile_run/read_by_index")
+    fetch(connection, "read_by_index")
     found = (
         (invariant, fetch(connection, f"reconcile_run/{invariant}", source=source, since=since))
         for invariant in invariants

@@ -123,6 +123,10 @@ def release_matured(
         now=now,
         hold_ids=[row["hold_id"] for row in found],
     )
+    if batch.holds_released != len(found):
+        raise BooksOutOfBalance(
+            f"release: {len(found)} holds were locked, {batch.holds_released} released; roll back"
+        )
     return replace(batch, position=_position(found[-1]))
 
 
@@ -147,7 +151,7 @@ def release_stretch(
     require_time("now", now)
     require_time("due_by", due_by)
     enter_hour(connection, now=now)
-    fetch(connection, "settle_at_once", wait_milliseconds=int(LOCK_WAIT_SECONDS * 1000))
+    fetch(connection, "stretch_settings", wait_milliseconds=int(LOCK_WAIT_SECONDS * 1000))
     return _release(
         connection,
         kind="DUE",
@@ -170,9 +174,11 @@ def milestones(
 ) -> list[ReleasePosition]:
     """Return the position of each `every`-th matured hold behind `after`, in the order of release.
 
-    With `whole_hours` only of the hours that ended by `due_by`, which is ten times as fast: the index
-    says all, and no row is looked at.
+    With `whole_hours` only of the hours that ended by `due_by`: what is matured of them the index says
+    alone, where vacuum has been since the rows came in. Until the caller's transaction ends, all its
+    statements read by index.
     """
+    fetch(connection, "read_by_index")
     found = fetch(
         connection,
         "milestones",

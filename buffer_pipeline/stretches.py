@@ -27,7 +27,6 @@ class Course:
     _at: ReleasePosition = field(default_factory=ReleasePosition)
     _ahead: list[ReleasePosition] = field(default_factory=list)
     _whole_hours: bool = True
-    _more: bool = True
 
     def next(self, connection: Connection, *, holds: int) -> tuple[Stretch, int] | None:
         """Return the next stretch of about so many holds and how many it had, at most, when they were
@@ -36,8 +35,9 @@ class Course:
         if self._at == ReleasePosition.end(self.due_by):
             return None
         steps = max(1, holds // self.every)
-        while self._more and len(self._ahead) < steps:
-            self._look_ahead(connection)
+        # Up to the end, which is looked for anew: what has come in since may be more than a batch.
+        while len(self._ahead) < steps and self._look_ahead(connection):
+            pass
         if len(self._ahead) >= steps:
             through, held = self._ahead[steps - 1], steps * self.every
         else:
@@ -48,7 +48,9 @@ class Course:
         self._at = through
         return stretch, held
 
-    def _look_ahead(self, connection: Connection) -> None:
+    def _look_ahead(self, connection: Connection) -> bool:
+        """Read on behind the last milestone; return whether there may be more behind what was found."""
+        whole_hours = self._whole_hours
         found = milestones(
             connection,
             due_by=self.due_by,
@@ -56,9 +58,9 @@ class Course:
             every=self.every,
             milestones_max=MILESTONES_AHEAD,
             shard=self.shard,
-            whole_hours=self._whole_hours,
+            whole_hours=whole_hours,
         )
         self._ahead += found
-        if len(found) < MILESTONES_AHEAD:
-            # The hours that have ended come first, then the one that has not.
-            self._more, self._whole_hours = self._whole_hours, False
+        # The hours that have ended come first, then the one that has not.
+        self._whole_hours = whole_hours and len(found) == MILESTONES_AHEAD
+        return whole_hours or bool(found)

@@ -22,10 +22,23 @@ def test_first_batch_is_small() -> None:
         (4_000, LOCK_SECONDS_AIM, 4_000),
         (4_000, LOCK_SECONDS_AIM * 2, 2_000),
         (4_000, LOCK_SECONDS_AIM * 1_000, SMALLEST_BATCH),
+        (3_600, LOCK_SECONDS_AIM / 4, 8_000),
+        (3_599, LOCK_SECONDS_AIM / 4, 4_000),
         (400, LOCK_SECONDS_AIM / 4, 4_000),
         (400, LOCK_SECONDS_AIM * 2, 200),
     ],
-    ids=["at-once", "fast", "nearly", "exactly", "slow", "waited", "not-full", "not-full-slow"],
+    ids=[
+        "at-once",
+        "fast",
+        "nearly",
+        "exactly",
+        "slow",
+        "waited",
+        "nearly-full",
+        "not-quite",
+        "not-full",
+        "not-full-slow",
+    ],
 )
 def test_batch_is_sized_by_what_the_one_before_it_took(
     holds_released: int, lock_seconds: float, next_holds: int

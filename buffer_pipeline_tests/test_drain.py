@@ -294,6 +294,26 @@ def test_locked_hold_is_passed_over_and_left_to_the_next_run(engine: Engine, oth
     assert drain(engine).holds_released == 1
 
 
+def test_run_waits_for_a_wallet_that_somebody_keeps(engine: Engine, other: Connection) -> None:
+    """A stretch gives up a wallet that is kept; the way round waits for it, and releases all."""
+    place(engine, 3)
+    ended: list[str | None] = []
+
+    @event.listens_for(engine, "handle_error")
+    def note(context: ExceptionContext) -> None:
+        ended.append(getattr(context.original_exception, "sqlstate", None))
+
+    other.execute(select(wallet).where(wallet.c.owner == PAYEE).with_for_update())
+    with ThreadPoolExecutor(1) as threads, engine.connect() as watcher:
+        running = threads.submit(drain, engine)
+        wait_until(lambda: ended and waiting_for_a_lock(watcher), "the run goes round and waits")
+        other.rollback()
+        run = running.result(timeout=WAIT_SECONDS_MAX)
+
+    assert ended == ["55P03"]
+    assert run.holds_released == 3
+
+
 def test_hold_that_comes_free_during_a_run_is_taken_by_it(engine: Engine, other: Connection) -> None:
     """A run looks again at what it passed over, as long as it releases anything."""
     locked, *_ = place(engine, 3)

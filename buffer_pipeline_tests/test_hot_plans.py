@@ -35,7 +35,16 @@ from buffer_pipeline.outbox import (
     settle,
     to_send,
 )
-from buffer_pipeline.release import part_wallets, release_early, release_matured
+from buffer_pipeline.release import (
+    ReleasePosition,
+    Shard,
+    Stretch,
+    milestones,
+    part_wallets,
+    release_early,
+    release_matured,
+    release_stretch,
+)
 from buffer_pipeline.wallet import deposit, withdraw
 from buffer_pipeline_tests.conftest import NOON, fresh_books
 
@@ -256,10 +265,45 @@ def _deliver(connection: Connection) -> None:
     settle(connection, [Settlement(claimed=one, outcome=Outcome.DELIVERED) for one in claimed], now=NOON)
 
 
+def _stretch(connection: Connection, holds: int) -> None:
+    """Release as many holds as a run does, from its beginning up to a milestone."""
+    through = milestones(
+        connection,
+        due_by=NOON,
+        after=ReleasePosition(),
+        every=holds,
+        milestones_max=1,
+        shard=Shard(),
+        whole_hours=True,
+    )[0]
+    stretch = Stretch(after=ReleasePosition(), through=through, shard=Shard())
+    batch = release_stretch(connection, stretch=stretch, now=NOON, due_by=NOON, source="test")
+    assert batch.holds_released == holds
+
+
+def _milestones(connection: Connection, *, shard: Shard, whole_hours: bool) -> None:
+    assert milestones(
+        connection,
+        due_by=NOON,
+        after=ReleasePosition(),
+        every=10,
+        milestones_max=20,
+        shard=shard,
+        whole_hours=whole_hours,
+    )
+
+
 HOT: Final[dict[str, Callable[[Connection], object]]] = {
     "release 1": lambda books: release_matured(books, now=NOON, batch_limit=1),
     "release 100": lambda books: release_matured(books, now=NOON, batch_limit=100),
     "release 5,000": lambda books: release_matured(books, now=NOON, batch_limit=5_000),
+    "release a stretch of 100": lambda books: _stretch(books, 100),
+    "release a stretch of 5,000": lambda books: _stretch(books, 5_000),
+    "milestones": lambda books: _milestones(books, shard=Shard(), whole_hours=True),
+    "milestones of a shard": lambda books: _milestones(
+        books, shard=Shard(after=0, through=WALLETS // 20), whole_hours=True
+    ),
+    "milestones of this hour": lambda books: _milestones(books, shard=Shard(), whole_hours=False),
     "release early by id": lambda books: release_early(books, hold_id=LAST - 500, as_admin=True, **ADMIN),
     "release early by job": lambda books: release_early(
         books, job=f"job-{LAST - 500}", as_admin=True, **ADMIN

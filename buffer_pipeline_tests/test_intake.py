@@ -1,12 +1,17 @@
 """Rule 1: an earning is held once, whatever is repeated or raced."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from functools import partial
+from threading import Barrier
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Connection, Engine, func, select
 
+from buffer_pipeline import intake
+from buffer_pipeline.database import AnyConnection, Row, fetch
 from buffer_pipeline.errors import InvalidInput, ReferenceConflict
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.intake import (
@@ -24,6 +29,7 @@ from buffer_pipeline_tests.builders import (
     JOB,
     PAYEE,
     PAYER,
+    WAIT_SECONDS_MAX,
     Wallet,
     all_at_once,
     books,
@@ -442,3 +448,41 @@ def test_different_references_raced_add_up(engine: Engine) -> None:
     with engine.connect() as connection:
         assert wallet_of(connection, PAYEE).pending_earnings_minor == 600_000
         assert row_counts(connection)["wallet"] == 2
+
+
+def test_new_owners_beside_known_ones_do_not_deadlock(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wallets are locked once in a call and by id, also where some of them have to be made first."""
+    with engine.begin() as connection:
+        for number in (1, 2):
+            add_pending_earnings(connection, **vars(team(f"first-{number}", f"worker-{number}")), now=NOON)
+    both_there = Barrier(2)
+
+    def meet(connection: AnyConnection, name: str, **parameters: object) -> Sequence[Row]:
+        if name == "ensure_wallets":
+            both_there.wait(timeout=WAIT_SECONDS_MAX)
+        return fetch(connection, name, **parameters)
+
+    monkeypatch.setattr(intake, "fetch", meet)
+    outcomes = all_at_once(
+        engine,
+        *(
+            partial(
+                add_many_pending_earnings,
+                earnings=[
+                    team(f"{first}-known", f"worker-{first}"),
+                    team(f"{first}-new", f"worker-{second}", payer=f"client-new-{first}"),
+                ],
+                now=NOON,
+            )
+            for first, second in ((1, 2), (2, 1))
+        ),
+    )
+
+    assert all(isinstance(one, AddedHold) for added in outcomes for one in cast(list[object], added))
+
+
+def team(reference: str, payee: str, *, payer: str = PAYER) -> Earning:
+    """Return an earning of 10.00 PHP."""
+    return Earning(reference=reference, job=JOB, payee=payee, payer=payer, amount="10.00", currency="PHP")

@@ -313,7 +313,7 @@ def large(request: pytest.FixtureRequest, engine: Engine) -> Engine:
 def test_what_a_run_touched_is_read_by_index(large: Engine, invariant: str) -> None:
     """No table is read whole, and what one of a run's holds or wallets needs is read by its own index."""
     with large.begin() as connection:
-        connection.execute(text(statement_text("reconcile_run/read_by_index")))
+        connection.execute(text(statement_text("read_by_index")))
         plan = connection.execute(
             text(f"EXPLAIN (FORMAT JSON) {statement_text(f'reconcile_run/{invariant}')}"),
             {"source": "many", "since": datetime.now(UTC) - timedelta(seconds=1)},

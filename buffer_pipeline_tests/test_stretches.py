@@ -288,24 +288,30 @@ def test_stretch_behind_a_deposit_credits_on_top_of_it(engine: Engine) -> None:
         assert reconcile(connection) == []
 
 
-LOSE_A_CREDIT = (
-    "CREATE FUNCTION buffer.lose() RETURNS trigger LANGUAGE plpgsql AS"
-    " 'BEGIN IF NEW.owner = ''worker-18'' THEN RETURN NULL; END IF; RETURN NEW; END'",
-    "CREATE TRIGGER lose BEFORE UPDATE ON buffer.wallet FOR EACH ROW EXECUTE FUNCTION buffer.lose()",
-)
+LOSE = "CREATE FUNCTION buffer.lose() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
 
 
 @pytest.mark.parametrize("way", ["stretch", "ids"])
-def test_wallet_that_was_not_credited_is_refused(engine: Engine, superuser_url: str, way: str) -> None:
-    """Where less reaches the wallets than leaves the buffer, the batch says so, and nothing stays of it."""
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "BEFORE UPDATE ON buffer.wallet FOR EACH ROW WHEN (NEW.owner = 'worker-18')",
+        "BEFORE INSERT ON buffer.transaction FOR EACH ROW WHEN (NEW.amount_minor = 50000)",
+    ],
+    ids=["wallet", "line"],
+)
+def test_money_that_was_not_credited_is_refused(
+    engine: Engine, superuser_url: str, way: str, lost: str
+) -> None:
+    """Where less is credited than leaves the buffer, the batch says so, and nothing stays of it."""
     with engine.begin() as connection:
         place_hold(connection)
-        place_hold(connection, payee="worker-18")
+        place_hold(connection, payee="worker-18", amount="500.00")
         before = books(connection)
     superuser_engine = make_engine(superuser_url)
     with superuser_engine.begin() as superuser:
-        for statement in LOSE_A_CREDIT:
-            superuser.execute(text(statement))
+        superuser.execute(text(LOSE))
+        superuser.execute(text(f"CREATE TRIGGER lose {lost} EXECUTE FUNCTION buffer.lose()"))
     superuser_engine.dispose()
     ways: dict[str, Callable[[Connection], ReleaseBatch]] = {
         "stretch": release_all,
@@ -313,7 +319,7 @@ def test_wallet_that_was_not_credited_is_refused(engine: Engine, superuser_url: 
     }
 
     with engine.connect() as connection:
-        with pytest.raises(BooksOutOfBalance, match=r"2 holds of 200000 minor .* 1 of 100000 were credited"):
+        with pytest.raises(BooksOutOfBalance, match=r"2 holds of 150000 minor .* 1 of 100000 were credited"):
             ways[way](connection)
         connection.rollback()
         assert books(connection) == before
@@ -379,6 +385,26 @@ def test_course_leads_through_all_that_is_due(
 
     assert counted == len(due) > 0
     assert at == ReleasePosition.end(LATE)
+
+
+def test_what_comes_in_ahead_is_counted_too(engine: Engine) -> None:
+    """The last stretch is no longer than asked for, however much came in behind what was counted."""
+    with engine.connect() as connection:
+        for _ in range(25):
+            place_hold(connection, release_date=LATE - 2 * HOUR)
+        course = Course(due_by=LATE, shard=Shard(), every=10)
+        first = course.next(connection, holds=10)
+        for _ in range(200):
+            place_hold(connection, release_date=LATE - HOUR)
+        due = matured(connection)
+        rest = []
+        while (ahead := course.next(connection, holds=50)) is not None:
+            stretch, _ = ahead
+            inside = [one for one in due if _order(stretch.after) < _order(one) <= _order(stretch.through)]
+            rest.append(len(inside))
+
+    assert first is not None
+    assert rest == [50, 50, 50, 50, 15]
 
 
 def test_course_of_nothing_is_one_stretch(connection: Connection) -> None:

@@ -209,13 +209,18 @@ def _ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
     # What the program has loaded stays: the garbage collector need not look at all of it with each chunk.
     gc.freeze()
     # By Python's own interval each answer of the database would wait five milliseconds for the reader.
+    interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SECONDS)
     end: _Chunk = []
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = reader.submit(next, chunks, end)
-        while chunk := coming.result():
+    try:
+        with ThreadPoolExecutor(max_workers=1) as reader:
             coming = reader.submit(next, chunks, end)
-            yield chunk
+            while chunk := coming.result():
+                coming = reader.submit(next, chunks, end)
+                yield chunk
+    finally:
+        sys.setswitchinterval(interval)
+        gc.unfreeze()
 
 
 def _chunks(file: Path) -> Iterator[_Chunk]:

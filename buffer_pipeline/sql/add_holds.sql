@@ -1,6 +1,7 @@
 -- (nothing) -> BUFFERED for each incoming earning whose reference is new.
 -- A reference that stands already, or that another transaction commits first, is passed over.
--- Locks the payees' wallets by id. Returns the holds that were added, as two arrays (NULL when none was).
+-- Adds nothing where an owner has no wallet yet: wallets are locked once, all that are wanted, by id.
+-- Returns the holds that were added, as two arrays (NULL when none was).
 -- What has to wait for something else counts its rows and does not join them: the planner takes
 -- the incoming rows for one or two, and would join thousands in a loop. Wallets are locked before
 -- a transaction takes its id, so that ids are in the order of each wallet's history.
@@ -15,27 +16,36 @@ incoming AS MATERIALIZED (
   ) AS earning (reference, job, title, payee, payer, currency, amount_minor, held_at, release_date)
 ),
 
+known AS MATERIALIZED (
+  SELECT
+    incoming.*,
+    payee.wallet_id AS payee_wallet_id,
+    payer.wallet_id AS payer_wallet_id
+  FROM incoming
+  INNER JOIN buffer.wallet AS payee
+    ON incoming.payee = payee.owner AND incoming.currency = payee.currency
+  INNER JOIN buffer.wallet AS payer
+    ON incoming.payer = payer.owner AND incoming.currency = payer.currency
+),
+
 added AS (
   INSERT INTO buffer.hold (
     reference, job, title, payee_wallet_id, payer_wallet_id,
     currency, amount_minor, held_at, original_release_date
   )
   SELECT
-    incoming.reference,
-    incoming.job,
-    incoming.title,
-    payee.wallet_id,
-    payer.wallet_id,
-    incoming.currency,
-    incoming.amount_minor,
-    incoming.held_at,
-    incoming.release_date
-  FROM incoming
-  INNER JOIN buffer.wallet AS payee
-    ON incoming.payee = payee.owner AND incoming.currency = payee.currency
-  INNER JOIN buffer.wallet AS payer
-    ON incoming.payer = payer.owner AND incoming.currency = payer.currency
-  ORDER BY incoming.release_date, incoming.reference
+    reference,
+    job,
+    title,
+    payee_wallet_id,
+    payer_wallet_id,
+    currency,
+    amount_minor,
+    held_at,
+    release_date
+  FROM known
+  WHERE (SELECT count(*) FROM incoming) = (SELECT count(everyone.reference) FROM known AS everyone)
+  ORDER BY release_date, reference
   ON CONFLICT (reference) DO NOTHING
   RETURNING
     hold_id,

@@ -28,6 +28,8 @@ FROM (
       )
     )
 ) AS matured
-WHERE number % CAST(:every AS bigint) = 0
+WHERE
+  number % CAST(:every AS bigint) = 0
+  -- Where the reading ends: a LIMIT would end the answer only.
+  AND number <= CAST(:every AS bigint) * CAST(:milestones AS bigint)
 ORDER BY number
-LIMIT CAST(:milestones AS bigint)

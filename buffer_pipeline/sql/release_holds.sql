@@ -2,13 +2,13 @@
 -- wallet, hold), of wallets behind :after_shard up to :through_shard; or, where :hold_ids is given, those, which
 -- this transaction has locked.
 -- Of a stretch each hold is found, locked and deleted in one visit to its row. It waits for whoever has locked one,
--- and takes locks as it comes to them: a transaction that runs it gives up a lock in less than deadlock_timeout
--- (settle_at_once). By ids, wallets are locked in their order.
+-- and takes locks as it comes to them: a transaction that runs it gives up a lock long before deadlock_timeout
+-- (stretch_settings). By ids, wallets are locked in their order.
 -- A hold that somebody changed meanwhile is looked at again behind its lock, as PostgreSQL does for every DELETE.
 -- What was deleted is what is credited.
 -- Holds come to their lines within their wallet's row, as arrays, and never by a join: near the end of a backlog
 -- the planner takes thousands of holds for one, and would join them in a loop.
--- Returns per currency what left the buffer and what wallets were credited; the two must agree.
+-- Returns per currency what left the buffer and what lines were written; the two must agree.
 WITH
 released_stretch AS (
   DELETE FROM buffer.unsettled_hold
@@ -102,8 +102,6 @@ credited_wallet AS (
     wallet.owner,
     wallet.currency,
     wallet.balance_minor - wallet_total.amount_minor AS balance_before_minor,
-    wallet_total.holds,
-    wallet_total.amount_minor,
     wallet_total.hold_ids,
     wallet_total.amounts_minor,
     wallet_total.release_dates
@@ -135,6 +133,7 @@ earned AS (
     credited_wallet.hold_ids, credited_wallet.amounts_minor, credited_wallet.release_dates
   ) AS credit (hold_id, amount_minor, release_date)
   ORDER BY credit.hold_id
+  RETURNING currency, amount_minor
 ),
 
 told AS (
@@ -154,9 +153,9 @@ told AS (
 credited_total AS (
   SELECT
     currency,
-    sum(holds) AS holds,
+    count(*) AS holds,
     CAST(sum(amount_minor) AS bigint) AS amount_minor
-  FROM credited_wallet
+  FROM earned
   GROUP BY currency
 ),
 
