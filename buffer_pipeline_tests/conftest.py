@@ -13,6 +13,7 @@ from typing import Final
 
 import dagster as dg
 import pytest
+from hypothesis import settings
 from sqlalchemy import Connection, Engine, text
 
 from buffer_pipeline.database import make_engine, migrate
@@ -21,6 +22,8 @@ from buffer_pipeline.hours import HOUR, hour_of
 
 POSTGRESQL_15: Final = Path("/usr/lib/postgresql/15/bin")
 """Where Debian's package puts it."""
+
+settings.register_profile("long", max_examples=10_000)
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 """When the tests' first holds begin."""

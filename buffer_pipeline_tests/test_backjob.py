@@ -433,6 +433,17 @@ def test_approval_refunds_all_to_the_payer(connection: Connection) -> None:
     assert sorted(notifications_of(connection, PAYER)) == ["BACKJOB_APPROVED", "PAYMENT_REFUNDED"]
 
 
+def test_approval_over_currencies_is_told_once(connection: Connection) -> None:
+    """An owner has a wallet in each currency, and hears once that the backjob was approved."""
+    place_hold(connection, currency="PHP")
+    place_hold(connection, currency="USD")
+
+    decide(connection, approve_backjob, request(connection).backjob_id)
+
+    assert notifications_of(connection, PAYER).count("BACKJOB_APPROVED") == 1
+    assert notifications_of(connection, PAYEE).count("BACKJOB_APPROVED") == 1
+
+
 def test_approval_long_after_the_release_date_still_refunds(connection: Connection) -> None:
     """A frozen hold waits for its decision, however late."""
     hold_id = place_hold(connection)

@@ -193,13 +193,13 @@ told_of_rest AS (
 
 told_of_approval AS (
   INSERT INTO buffer.notification (type, owner, backjob_id, created_at)
-  SELECT
+  -- An owner has a wallet in each currency.
+  SELECT DISTINCT
     'BACKJOB_APPROVED',
     owner,
     CAST(:backjob_id AS bigint),
     CAST(:now AS timestamptz)
   FROM changed_wallet
-  ORDER BY wallet_id
 )
 
 SELECT
