@@ -621,8 +621,8 @@ def test_help_of_every_command_has_an_example(run: Run) -> None:
         assert "Example: " in explained.out, command
 
 
-def test_simulate_for_programs_and_for_people(run: Run) -> None:
-    """It says what was played, as the books have it; the second time the books are refused."""
+def test_simulate_says_what_the_books_have(run: Run, engine: Engine) -> None:
+    """As counts and amounts, early releases among them; the second time the books are refused."""
     played = run("simulate", "--days", "9", "--seed", "7", "--start", "2026-03-01T00:00:00Z", "--json")
     again = run("simulate", "--days", "9")
     refused = run("simulate", "--days", "9", "--json")
@@ -643,7 +643,14 @@ def test_simulate_for_programs_and_for_people(run: Run) -> None:
         for row in (*waiting.json, *frozen.json)
         if row["currency"] == "PHP"
     )
-    assert 0 < played.json["released_early"]["transactions"] < played.json["released"]["transactions"]
+    with engine.connect() as connection:
+        early = connection.execute(
+            text(
+                "SELECT count(*) FROM buffer.transaction JOIN buffer.batch USING (batch_id)"
+                " WHERE kind = 'EARLY'"
+            )
+        ).scalar_one()
+    assert 0 < early == played.json["released_early"]["transactions"]
     assert set(played.json["held"]["amounts"]) == {"PHP", "JPY"}
     assert again.err.startswith("books: not empty (backjob, batch, hold, ")
     assert refused.json["error"]["type"] == "Refused"
