@@ -1,6 +1,7 @@
 """A simulated marketplace: everything happens in it, the books hold, and a seed tells it again."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +20,7 @@ from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.errors import InvalidInput, ReferenceConflict, Refused
 from buffer_pipeline.hours import HOUR
 from buffer_pipeline.marketplace import REFUSED_IN_LIFE, Marketplace
+from buffer_pipeline.reconcile import reconcile
 from buffer_pipeline.reports import totals
 from buffer_pipeline.simulation import (
     OUTAGE_HOURS_MAX,
@@ -283,6 +285,26 @@ def test_a_run_that_leaves_something_due_behind_an_outage_ends_it(engine: Engine
     assert [violation.invariant for violation in done.violations] == ["one_run_catches_up"]
     assert len(done.violations[0].rows) == 1
     assert done.ticks == outage.stop + 1
+
+
+def test_what_was_played_stays_when_it_is_cut_short(engine: Engine) -> None:
+    """Ctrl-C ends it; the books have the hours up to then, and are sound."""
+    ticks = 0
+
+    def press_ctrl_c() -> None:
+        nonlocal ticks
+        ticks += 1
+        if ticks == 15:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(engine, start=START, days=DAYS, seed=SEED, after_tick=press_ctrl_c)
+
+    with engine.connect() as connection:
+        latest = connection.execute(select(func.max(hold.c.held_at))).scalar_one()
+        violations = reconcile(connection)
+    assert START + 14 * HOUR < latest < START + 15 * HOUR
+    assert violations == []
 
 
 def test_a_refusal_that_life_does_not_know_is_raised(connection: Connection) -> None:
