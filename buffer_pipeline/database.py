@@ -122,8 +122,15 @@ def psycopg_url(url: str) -> URL:
     return make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
 
 
-def make_engine(url: URL | str) -> Engine:
-    """Return an engine whose sessions speak UTC."""
+def make_engine(url: URL | str, *, synchronous_commit: bool = True) -> Engine:
+    """Return an engine whose sessions speak UTC.
+
+    Without `synchronous_commit` a commit returns before it is on the disk: a crash of the server may
+    lose the last ones, each whole.
+    """
+    options = "-c timezone=UTC"
+    if not synchronous_commit:
+        options += " -c synchronous_commit=off"
     return create_engine(
         psycopg_url(url) if isinstance(url, str) else url,
         pool_pre_ping=True,
@@ -131,7 +138,7 @@ def make_engine(url: URL | str) -> Engine:
         max_overflow=CONNECTIONS_MAX - _CONNECTIONS_KEPT,
         connect_args={
             "application_name": "buffer-pipeline",
-            "options": "-c timezone=UTC",
+            "options": options,
             # A prepared statement's plan forgets how many holds a batch has.
             "prepare_threshold": None,
         },

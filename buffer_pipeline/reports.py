@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Double,
@@ -118,6 +119,46 @@ def currencies(connection: Connection) -> list[str]:
     # Of the counts, since they are few: the wallets and transactions would all have to be read.
     column = hourly_release_count.c.currency
     return list(connection.scalars(select(column).distinct().order_by(column)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What the books have in all: transactions and their amounts, backjobs by state, freezes by kind.
+
+    A row of `transactions` is a `type` in a `currency`, early releases apart (`early`), with `lines` and
+    `amount_minor`.
+    """
+
+    transactions: Rows
+    backjobs: dict[str, int]
+    freezes: dict[str, int]
+
+
+def totals(connection: Connection) -> Totals:
+    """Count all that ever happened. Reads every transaction."""
+    early = func.coalesce(batch.c.kind == "EARLY", literal(False)).label("early")
+    keys = (transaction.c.type, early, transaction.c.currency)
+    lines = (
+        select(
+            *keys,
+            func.count().label("lines"),
+            cast(func.sum(transaction.c.amount_minor), BigInteger).label("amount_minor"),
+        )
+        .select_from(transaction)
+        .outerjoin(batch, batch.c.batch_id == transaction.c.batch_id)
+        .group_by(*keys)
+        .order_by(*keys)
+    )
+
+    def counted(column: ColumnElement[Any]) -> dict[str, int]:
+        query = select(column, func.count()).group_by(column).order_by(column)
+        return {row[0]: row[1] for row in connection.execute(query)}
+
+    return Totals(
+        transactions=_rows(connection, lines),
+        backjobs=counted(backjob.c.state),
+        freezes=counted(hold_freeze.c.kind),
+    )
 
 
 def list_holds(

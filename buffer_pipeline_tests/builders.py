@@ -28,6 +28,9 @@ JOB: Final = "job-8"
 DAY_7: Final = NOON + timedelta(days=7)
 """When a hold that began at NOON matures by the default policy."""
 
+SAMPLE_HOLDS: Final = 261
+"""What `load_sample` holds, at whatever moment."""
+
 WAIT_SECONDS_MAX: Final = 30
 _REFERENCES: Final = count(1)
 

@@ -4,6 +4,8 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from buffer_pipeline.cli import main
+from buffer_pipeline.database import database_clock, make_engine
 
 
 @dataclass(frozen=True)
@@ -616,3 +619,99 @@ def test_help_of_every_command_has_an_example(run: Run) -> None:
 
         assert explained.code == 0
         assert "Example: " in explained.out, command
+
+
+def test_simulate_says_what_the_books_have(run: Run, engine: Engine) -> None:
+    """As counts and amounts, early releases among them; the second time the books are refused."""
+    played = run("simulate", "--days", "9", "--seed", "7", "--start", "2026-03-01T00:00:00Z", "--json")
+    again = run("simulate", "--days", "9")
+    refused = run("simulate", "--days", "9", "--json")
+    waiting = run("hold", "list", "--state", "BUFFERED", "--json")
+    frozen = run("hold", "list", "--state", "FROZEN", "--json")
+
+    assert (played.code, again.code, refused.code) == (0, 1, 1)
+    assert played.json["start"] == "2026-03-01T00:00:00Z"
+    assert played.json["end"] == "2026-03-10T00:00:00Z"
+    assert (played.json["seed"], played.json["ticks"], played.json["checks"]) == (7, 216, 9)
+    assert played.json["violations"] == []
+    assert played.json["refunded_in_part"] > 0
+    held, released, refunded = (
+        Decimal(played.json[name]["amounts"]["PHP"]) for name in ("held", "released", "refunded")
+    )
+    assert held - released - refunded == sum(
+        Decimal(row["amount"]) - Decimal(row["refunded"])
+        for row in (*waiting.json, *frozen.json)
+        if row["currency"] == "PHP"
+    )
+    with engine.connect() as connection:
+        early = connection.execute(
+            text(
+                "SELECT count(*) FROM buffer.transaction JOIN buffer.batch USING (batch_id)"
+                " WHERE kind = 'EARLY'"
+            )
+        ).scalar_one()
+    assert 0 < early == played.json["released_early"]["transactions"]
+    assert set(played.json["held"]["amounts"]) == {"PHP", "JPY"}
+    assert again.err.startswith("books: not empty (backjob, batch, hold, ")
+    assert refused.json["error"]["type"] == "Refused"
+
+
+def test_simulate_ends_with_the_hour_before_now(run: Run, engine: Engine) -> None:
+    """Without a start the last day is the one that has just gone by, so that reports have something."""
+    people = run("simulate", "--days", "1")
+
+    with engine.connect() as connection:
+        now = database_clock(connection)
+    first_line, *lines = people.out.splitlines()
+    end = first_line.removesuffix(".").rpartition(" to ")[2]
+    assert people.code == 0
+    assert first_line.startswith("Simulated 24 hours with seed 7: ")
+    # The test may run into the next hour.
+    assert timedelta(0) <= now - datetime.fromisoformat(end) < timedelta(hours=2)
+    assert any(line.startswith("held: ") and line.endswith(" PHP") for line in lines)
+    assert lines[-1] == "1 check of the books: 9 invariants held each day."
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("2026-03-01T00:30:00Z", "start 2026-03-01T00:30:00+00:00: must be a full hour"),
+        ("2026-03-01T00:00:00", "has no time zone"),
+        ("2999-01-01T00:00:00Z", "2 days from it end after the database's clock"),
+        ("soon", "not an ISO 8601 time"),
+    ],
+)
+def test_simulate_refuses_a_start_that_cannot_be(run: Run, start: str, message: str) -> None:
+    """One line says what is wrong with it."""
+    refused = run("simulate", "--days", "2", "--start", start)
+
+    assert refused.code == 1
+    assert message in refused.err
+    assert refused.err.count("\n") == 1
+
+
+def test_simulate_stops_at_books_that_are_wrong(run: Run, superuser_url: str) -> None:
+    """Exit 1, with the invariant and its rows, once a wallet has a cent too much."""
+    superuser = make_engine(superuser_url)
+    with superuser.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE FUNCTION public.a_cent_too_much() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN NEW.balance_minor := NEW.balance_minor + 1; RETURN NEW; END $$"
+            )
+        )
+        connection.execute(
+            text(
+                "CREATE TRIGGER a_cent_too_much BEFORE UPDATE ON buffer.wallet FOR EACH ROW"
+                " WHEN (NEW.balance_minor > 0) EXECUTE FUNCTION public.a_cent_too_much()"
+            )
+        )
+    superuser.dispose()
+
+    stopped = run("simulate", "--days", "9", "--start", "2026-03-01T00:00:00Z")
+
+    assert stopped.code == 1
+    assert "Stopped at 2026-03-02T00:00:00Z, in the books:" in stopped.out
+    assert "books_balance: 2 rows" in stopped.out
+    assert "  currency PHP, " in stopped.out
+    assert "invariants held" not in stopped.out

@@ -17,6 +17,7 @@ from buffer_pipeline.embedded import EmbeddedServer, embedded_server
 from buffer_pipeline.errors import PaymentBufferError, SettingError
 from buffer_pipeline.settings import Settings
 from buffer_pipeline.tables import hold
+from buffer_pipeline_tests.builders import SAMPLE_HOLDS
 from buffer_pipeline_tests.stack import (
     WAIT_SECONDS_MAX,
     ask,
@@ -78,7 +79,7 @@ def test_dev_serves_until_ctrl_c_and_keeps_the_data(home: Path, port: int) -> No
     assert {"status": "SUCCESS"} in runs
     assert code == 0
     assert left_behind == []
-    assert holds == 60
+    assert holds == SAMPLE_HOLDS
 
 
 def test_dev_stops_in_the_middle_of_its_start(home: Path, port: int) -> None:
@@ -137,7 +138,7 @@ def test_dev_on_a_server_of_ones_own(server: EmbeddedServer, home: Path, port: i
     assert started.startswith("Dagster UI: ")
     assert code == 0
     assert f"{name}_dagster" in databases
-    assert holds == 60
+    assert holds == SAMPLE_HOLDS
     assert not (home / "postgres").exists()
 
 

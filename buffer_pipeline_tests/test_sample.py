@@ -1,78 +1,127 @@
 """The sample: believable, sound, and the same each time."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+import pytest
+from sqlalchemy import Connection, Engine, func, insert, select
 
-from buffer_pipeline.database import database_clock
-from buffer_pipeline.hold import HoldState
+from buffer_pipeline.database import database_clock, make_engine
+from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline.hold import FreezeKind, HoldState
+from buffer_pipeline.hours import HOUR, hour_of
+from buffer_pipeline.marketplace import tables_in_use
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.reconcile import reconcile
-from buffer_pipeline.reports import due_holds, list_backjobs, list_holds, stuck_holds
-from buffer_pipeline.sample import books_are_empty, load_sample
-from buffer_pipeline.tables import hold_freeze
+from buffer_pipeline.reports import due_holds, list_backjobs, list_holds, stuck_holds, totals
+from buffer_pipeline.sample import DOWN, LENGTH, load_sample
+from buffer_pipeline.tables import counted_hour, hold_freeze, notification, transaction
 from buffer_pipeline.wallet import deposit
-from buffer_pipeline_tests.builders import place_hold
+from buffer_pipeline_tests.builders import SAMPLE_HOLDS, place_hold
+from buffer_pipeline_tests.conftest import fresh_books
 
 NOW = datetime(2026, 3, 20, 9, 30, tzinfo=UTC)
 
 
-def test_the_sample_is_sound(connection: Connection) -> None:
-    """Every invariant of the books holds in the sample."""
-    load_sample(connection, now=NOW)
+@pytest.fixture(scope="module")
+def loaded(server: EmbeddedServer) -> Iterator[Engine]:
+    """An engine on books with the sample, for the tests that only look."""
+    with fresh_books(server) as url:
+        engine = make_engine(url)
+        with engine.begin() as connection:
+            load_sample(connection, now=NOW)
+        yield engine
+        engine.dispose()
 
-    violations = reconcile(connection)
+
+@pytest.fixture
+def sample(loaded: Engine) -> Iterator[Connection]:
+    """A connection to the sample."""
+    with loaded.connect() as connection:
+        yield connection
+
+
+def test_the_sample_is_sound(sample: Connection) -> None:
+    """Every invariant of the books holds in the sample."""
+    violations = reconcile(sample)
 
     assert violations == []
 
 
-def test_a_dozen_are_due_and_the_rest_is_spread_over_the_days_to_come(connection: Connection) -> None:
+def test_some_are_due_and_the_rest_is_spread_over_the_days_to_come(sample: Connection) -> None:
     """There is something for the first run, and something for each of the next days."""
-    holds = load_sample(connection, now=NOW)
+    due_now = due_holds(sample, due_by=NOW)
+    due_by_day = [due_holds(sample, due_by=NOW + timedelta(days=day)).holds for day in range(8)]
 
-    due_now = due_holds(connection, due_by=NOW).holds
-    due_by_day = [due_holds(connection, due_by=NOW + timedelta(days=day)).holds for day in range(8)]
-
-    assert holds == 60
-    assert due_now == 12
+    assert 8 <= due_now.holds <= 20
+    assert set(due_now.amounts_minor) == {"PHP", "JPY"}
     assert due_by_day == sorted(set(due_by_day))
-    assert {row["currency"] for row in list_holds(connection)} == {"PHP", "JPY"}
-    assert len({row["payee"] for row in list_holds(connection)}) == 12
 
 
-def test_the_sample_has_freezes_of_each_kind(connection: Connection) -> None:
-    """Two backjobs are open, one long enough to be stuck; one was rejected; admin and risk hold one each."""
-    load_sample(connection, now=NOW)
+def test_the_sample_has_weeks_of_history(sample: Connection) -> None:
+    """Each of its days has earnings, and from the second week on releases, until the job stopped running."""
+    begin, end = hour_of(NOW) - LENGTH, hour_of(NOW)
+    days: dict[str, set[int]] = {"PENDING_EARNING": set(), "EARNING": set(), "REFUND": set()}
+    for type_, recorded_at in sample.execute(select(transaction.c.type, transaction.c.recorded_at)):
+        assert begin <= recorded_at < end
+        days.setdefault(type_, set()).add((recorded_at - begin).days)
+    stopped = (end - DOWN - begin).days
+    found = totals(sample)
 
-    standing = connection.execute(
-        select(hold_freeze.c.kind, func.count(hold_freeze.c.backjob_id.distinct()))
-        .where(hold_freeze.c.closed_at.is_(None))
-        .group_by(hold_freeze.c.kind)
+    assert days["PENDING_EARNING"] == set(range(28))
+    assert set(range(8, stopped)) <= days["EARNING"]
+    assert len(days["REFUND"]) >= 3
+    assert {row["early"] for row in found.transactions if row["type"] == "EARNING"} == {True, False}
+
+
+def test_the_sample_has_freezes_of_each_kind(sample: Connection) -> None:
+    """Backjobs are open and decided in each way; admin and risk freezes stand, one for days."""
+    standing = sample.scalars(select(hold_freeze.c.kind).where(hold_freeze.c.closed_at.is_(None)))
+    kinds = set(standing)
+    states = {row["state"] for row in list_backjobs(sample)}
+    stuck = stuck_holds(sample, now=NOW, older_than=Policy().stuck_after)
+    frozen = list_holds(sample, state=HoldState.FROZEN)
+
+    assert kinds == set(FreezeKind)
+    assert states == {"OPEN", "REJECTED", "APPROVED", "WITHDRAWN"}
+    assert 0 < len(stuck) < len(frozen)
+
+
+def test_owners_are_still_to_be_told_of_the_last_day_alone(sample: Connection) -> None:
+    """What was done before the job stopped running counts as told; the few since wait for a drain."""
+    stopped = hour_of(NOW) - DOWN
+    told = notification.c.dispatched_at.is_not(None)
+    of_before, of_since = (
+        [
+            sample.execute(select(func.count()).where(when, condition)).scalar_one()
+            for condition in (told, ~told)
+        ]
+        for when in (notification.c.created_at <= stopped, notification.c.created_at > stopped)
     )
-    open_kinds = {row[0]: row[1] for row in standing}
-    states = sorted(row["state"] for row in list_backjobs(connection))
-    stuck = stuck_holds(connection, now=NOW, older_than=Policy().stuck_after)
 
-    assert states == ["OPEN", "OPEN", "REJECTED"]
-    assert open_kinds == {"BACKJOB": 2, "ADMIN": 0, "RISK": 0}
-    assert len({row["job"] for row in stuck}) == 1
-    assert {tuple(row["kinds"]) for row in stuck} == {("BACKJOB",)}
+    assert of_before[0] > 100
+    assert of_before[1] == 0
+    assert of_since[0] == 0
+    assert 0 < of_since[1] < 50
 
 
-def test_the_sample_is_the_same_each_time(connection: Connection) -> None:
-    """Two loads at the same moment give the same holds."""
-    columns = ("reference", "job", "payee", "payer", "amount_minor", "currency", "state", "release_date")
-    loads = []
-    for _ in range(2):
+def test_the_sample_is_the_same_each_time_whatever_the_clock_says(connection: Connection) -> None:
+    """Two loads at the same moment give the same holds, and one at another moment the same, moved."""
+    columns = ("reference", "job", "payee", "payer", "amount_minor", "currency", "state", "refunded_minor")
+    later = NOW + 1000 * HOUR
+    loads: list[list[tuple[Any, ...]]] = []
+    for now in (NOW, NOW, later):
         attempt = connection.begin_nested()
-        load_sample(connection, now=NOW)
-        loads.append([tuple(row[name] for name in columns) for row in list_holds(connection)])
+        load_sample(connection, now=now)
+        rows = list_holds(connection)
+        loads.append([(*(row[name] for name in columns), now - row["release_date"]) for row in rows])
         attempt.rollback()
 
-    first, second = loads
+    first, second, moved = loads
 
-    assert first == second
-    assert len({row[0] for row in first}) == 60
+    assert first == second == moved
+    assert len(first) == SAMPLE_HOLDS
 
 
 def test_the_sample_loads_at_any_moment(connection: Connection) -> None:
@@ -85,12 +134,18 @@ def test_the_sample_loads_at_any_moment(connection: Connection) -> None:
     assert list_holds(connection, state=HoldState.FROZEN)
 
 
-def test_books_without_a_hold_or_a_wallet_are_empty(connection: Connection) -> None:
-    """Books are empty until the first hold or the first wallet."""
-    before = books_are_empty(connection)
-    deposit(connection, owner="client-3", amount="1.00", currency="PHP", reference="first", now=NOW)
-    with_a_wallet = books_are_empty(connection)
-    place_hold(connection)
-    with_a_hold = books_are_empty(connection)
+@pytest.mark.parametrize("table", ["hold", "wallet", "counted_hour"])
+def test_books_are_empty_until_a_table_has_a_row(connection: Connection, table: str) -> None:
+    """Whichever it is: also an hour that was counted while there was nothing to count."""
+    before = tables_in_use(connection)
+    if table == "hold":
+        place_hold(connection)
+    elif table == "wallet":
+        deposit(connection, owner="client-3", amount="1.00", currency="PHP", reference="first", now=NOW)
+    else:
+        hour = hour_of(NOW)
+        connection.execute(insert(counted_hour).values(hour=hour, counted_by="test", counted_at=hour + HOUR))
+    with_a_row = tables_in_use(connection)
 
-    assert (before, with_a_wallet, with_a_hold) == (True, False, False)
+    assert before == []
+    assert table in with_a_row

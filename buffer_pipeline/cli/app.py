@@ -10,7 +10,18 @@ import typer
 from sqlalchemy.exc import DBAPIError
 from typer.exceptions import TyperException
 
-from buffer_pipeline.cli import backjob, books, contact, freeze, hold, notifications, release, report, wallet
+from buffer_pipeline.cli import (
+    backjob,
+    books,
+    contact,
+    freeze,
+    hold,
+    notifications,
+    release,
+    report,
+    simulate,
+    wallet,
+)
 from buffer_pipeline.cli.output import Output
 from buffer_pipeline.database import first_line
 from buffer_pipeline.errors import InvalidInput, PaymentBufferError, SettingError
@@ -51,6 +62,7 @@ release.register(app)
 freeze.register(app)
 books.register(app)
 report.register(app)
+simulate.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

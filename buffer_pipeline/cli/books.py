@@ -1,7 +1,8 @@
 """`buffer-pipeline migrate`, `reconcile`, `import-legacy` and `dev`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,7 +11,7 @@ from buffer_pipeline.cli.session import books
 from buffer_pipeline.database import REVISION, one_moment
 from buffer_pipeline.database import migrate as migrate_books
 from buffer_pipeline.hours import clock_of_a_writer
-from buffer_pipeline.reconcile import INVARIANTS, reconcile
+from buffer_pipeline.reconcile import INVARIANTS, Violation, reconcile
 from buffer_pipeline.settings import load_settings
 
 
@@ -30,21 +31,27 @@ def reconcile_command(context: typer.Context) -> None:
     output: Output = context.obj
     with books() as (engine, _), one_moment(engine) as connection:
         violations = reconcile(connection)
-    document = {
-        "ok": not violations,
-        "violations": [
-            {"invariant": violation.invariant, "rows": present(violation.rows)} for violation in violations
-        ],
-    }
-    lines = [f"{len(INVARIANTS)} invariants hold."] if not violations else []
-    for violation in document["violations"]:  # type: ignore[attr-defined]
+    lines = lines_of(violations) or [f"{len(INVARIANTS)} invariants hold."]
+    document = {"ok": not violations, "violations": documents_of(violations)}
+    output.answer(document, text="\n".join(lines))
+    if violations:
+        raise typer.Exit(1)
+
+
+def documents_of(violations: Sequence[Violation]) -> list[dict[str, Any]]:
+    """Return violations as JSON has them."""
+    return [{"invariant": violation.invariant, "rows": present(violation.rows)} for violation in violations]
+
+
+def lines_of(violations: Sequence[Violation]) -> list[str]:
+    """Return violations for people: each invariant, and the rows that break it."""
+    lines = []
+    for violation in documents_of(violations):
         lines.append(f"{violation['invariant']}: {len(violation['rows'])} rows")
         lines += [
             "  " + ", ".join(f"{key} {value}" for key, value in row.items()) for row in violation["rows"]
         ]
-    output.answer(document, text="\n".join(lines))
-    if violations:
-        raise typer.Exit(1)
+    return lines
 
 
 def migrate(context: typer.Context) -> None:

@@ -36,7 +36,8 @@ from buffer_pipeline.database import (
 from buffer_pipeline.embedded import embedded_server
 from buffer_pipeline.errors import PaymentBufferError, SettingError
 from buffer_pipeline.hours import clock_of_a_writer
-from buffer_pipeline.sample import books_are_empty, load_sample
+from buffer_pipeline.marketplace import tables_in_use
+from buffer_pipeline.sample import load_sample
 from buffer_pipeline.settings import Settings
 
 HOST: Final = "127.0.0.1"
@@ -196,7 +197,7 @@ def _prepare_books(settings: Settings, databases: _Databases, *, sample: bool) -
             migrate(engine)
         if sample:
             with engine.begin() as connection:
-                if books_are_empty(connection):
+                if not tables_in_use(connection):
                     load_sample(connection, now=clock_of_a_writer(connection))
 
 

@@ -51,6 +51,22 @@ def present(value: Any, currency: str | None = None) -> Any:
     return value
 
 
+def amounts_by_currency(amounts_minor: Mapping[str, int]) -> dict[str, str]:
+    """Return amounts in minor units as text, by currency in order."""
+    return {code: format_amount(minor, code) for code, minor in sorted(amounts_minor.items())}
+
+
+def money(amounts_minor: Mapping[str, int]) -> str:
+    """Return amounts for people, such as 5000 JPY, 1250.50 PHP."""
+    return ", ".join(f"{amount} {code}" for code, amount in amounts_by_currency(amounts_minor).items())
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things, such as 1 batch or 2,000 batches."""
+    plural = "es" if what.endswith("ch") else "s"
+    return f"{number:,} {what}" + ("" if number == 1 else plural)
+
+
 @dataclass(frozen=True)
 class Output:
     """Where a command's answer goes."""

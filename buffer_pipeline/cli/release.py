@@ -7,7 +7,7 @@ import typer
 from sqlalchemy import Connection
 
 from buffer_pipeline.cli.interrupt import between_batches
-from buffer_pipeline.cli.output import Output, iso
+from buffer_pipeline.cli.output import Output, amounts_by_currency, counted, iso, money
 from buffer_pipeline.cli.session import books, one_transaction
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.drain import WORKERS_MAX, ReleaseRun, drain_matured
@@ -92,7 +92,9 @@ def release(
     text = _summary(run, seconds=seconds)
     if output.as_json:
         output.remark(text)
-    document = _document(iso(due_by), dry_run, run.holds_released, _amounts(run.amounts_minor), run.batches)
+    document = _document(
+        iso(due_by), dry_run, run.holds_released, amounts_by_currency(run.amounts_minor), run.batches
+    )
     output.answer({**document, "interrupted": run.interrupted}, text=text)
     if run.interrupted:
         raise typer.Exit(interruption.exit_code)
@@ -102,8 +104,8 @@ def _summary(run: ReleaseRun, *, seconds: float) -> str:
     if run.holds_released:
         verb = "Would release" if run.dry_run else "Released"
         text = (
-            f"{verb} {_count(run.holds_released, 'payment')}, {_money(run.amounts_minor)},"
-            f" in {_count(run.batches, 'batch')}"
+            f"{verb} {counted(run.holds_released, 'payment')}, {money(run.amounts_minor)},"
+            f" in {counted(run.batches, 'batch')}"
             f" ({seconds:.1f} s, {run.holds_released / seconds:,.0f} a second)."
         )
     else:
@@ -133,22 +135,9 @@ def release_now(
             connection, hold_id=hold, job=job, by=by, reason=reason, as_admin=admin, now=now
         )
     output.answer(
-        _document(iso(now), False, batch.holds_released, _amounts(batch.amounts_minor), 1),
-        text=f"Released {_count(batch.holds_released, 'payment')}, {_money(batch.amounts_minor)}.",
+        _document(iso(now), False, batch.holds_released, amounts_by_currency(batch.amounts_minor), 1),
+        text=f"Released {counted(batch.holds_released, 'payment')}, {money(batch.amounts_minor)}.",
     )
-
-
-def _amounts(amounts_minor: dict[str, int]) -> dict[str, str]:
-    return {code: format_amount(minor, code) for code, minor in sorted(amounts_minor.items())}
-
-
-def _money(amounts_minor: dict[str, int]) -> str:
-    return ", ".join(f"{amount} {code}" for code, amount in _amounts(amounts_minor).items())
-
-
-def _count(number: int, what: str) -> str:
-    plural = "es" if what.endswith("ch") else "s"
-    return f"{number:,} {what}" + ("" if number == 1 else plural)
 
 
 def _document(

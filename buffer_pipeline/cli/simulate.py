@@ -1,0 +1,146 @@
+"""`buffer-pipeline simulate`: a marketplace's days on empty books, through the real verbs."""
+
+from collections import Counter
+from datetime import timedelta
+from typing import Annotated, Any, Final
+
+import typer
+
+from buffer_pipeline.cli.books import documents_of, lines_of
+from buffer_pipeline.cli.output import Output, amounts_by_currency, counted, iso, money
+from buffer_pipeline.cli.session import books
+from buffer_pipeline.database import database_clock
+from buffer_pipeline.errors import InvalidInput
+from buffer_pipeline.hours import hour_of
+from buffer_pipeline.inputs import parse_time
+from buffer_pipeline.reconcile import INVARIANTS
+from buffer_pipeline.reports import Rows, Totals, totals
+from buffer_pipeline.simulation import Simulation, simulate
+
+DAYS_MAX: Final = 3660
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the root."""
+    app.command("simulate")(simulate_command)
+
+
+def simulate_command(
+    context: typer.Context,
+    days: Annotated[int, typer.Option(min=1, max=DAYS_MAX, help="How many days.")] = 365,
+    seed: Annotated[int, typer.Option(help="The same seed tells the same story.")] = 7,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="The full hour that it begins with (ISO 8601). Without it, it ends with the hour before now."
+        ),
+    ] = None,
+) -> None:
+    """Play a marketplace on empty books, hour by hour, and prove the books each day.
+
+    Earnings of single workers and teams, early releases, backjobs and their decisions, freezes, deposits,
+    withdrawals, and outages of the hourly job: all through the real verbs, with a simulated clock. Nobody
+    is told of anything. Books that hold anything are refused. Exit 1 when an invariant breaks, with its
+    rows.
+
+    Example: `BUFFER_HOME=year buffer-pipeline simulate --days 365 --seed 7`
+    """
+    output: Output = context.obj
+    length = timedelta(days=days)
+    with books() as (engine, settings):
+        with engine.connect() as connection:
+            clock = database_clock(connection)
+        begin = hour_of(clock) - length if start is None else parse_time("start", start)
+        if begin > clock - length:
+            raise InvalidInput(
+                f"start {start}: {counted(days, 'day')} from it end after the database's clock, {iso(clock)}"
+            )
+        with output.progress("simulate", total=days * 24, unit="hours") as advance:
+            done = simulate(
+                engine,
+                start=begin,
+                days=days,
+                seed=seed,
+                policy=settings.policy,
+                after_tick=lambda: advance(1),
+            )
+        with engine.connect() as connection:
+            found = totals(connection)
+    output.answer(_document(done, found), text="\n".join(_lines(done, found)))
+    if done.violations:
+        raise typer.Exit(1)
+
+
+_LINES: Final[dict[str, dict[str, Any]]] = {
+    "held": {"type": "PENDING_EARNING"},
+    "released": {"type": "EARNING"},
+    "released_early": {"type": "EARNING", "early": True},
+    "refunded": {"type": "REFUND"},
+    "deposited": {"type": "DEPOSIT"},
+    "withdrawn": {"type": "WITHDRAWAL"},
+}
+"""What is summed up, by which transactions."""
+
+
+def _sum(rows: Rows, conditions: dict[str, Any]) -> tuple[int, Counter[str]]:
+    """Return how many transactions meet the conditions, and their amounts in minor units by currency."""
+    lines, amounts_minor = 0, Counter[str]()
+    for row in rows:
+        if conditions.items() <= row.items():
+            lines += row["lines"]
+            amounts_minor[row["currency"]] += row["amount_minor"]
+    return lines, amounts_minor
+
+
+def _document(done: Simulation, found: Totals) -> dict[str, Any]:
+    sums = {name: _sum(found.transactions, conditions) for name, conditions in _LINES.items()}
+    return {
+        "start": iso(done.start),
+        "end": iso(done.now),
+        "seed": done.seed,
+        "ticks": done.ticks,
+        "release_runs": done.releases,
+        "outages": done.outages,
+        "hours_missed": done.hours_missed,
+        **{
+            name: {"transactions": lines, "amounts": amounts_by_currency(amounts_minor)}
+            for name, (lines, amounts_minor) in sums.items()
+        },
+        "backjobs": found.backjobs,
+        "refunded_in_part": done.tally.refunded_in_part,
+        "freezes": found.freezes,
+        "repeated": done.tally.repeated,
+        "refused": dict(sorted(done.tally.refused.items())),
+        "checks": done.checks,
+        "violations": documents_of(done.violations),
+    }
+
+
+def _lines(done: Simulation, found: Totals) -> list[str]:
+    lines = [
+        f"Simulated {counted(done.ticks, 'hour')} with seed {done.seed}:"
+        f" {iso(done.start)} to {iso(done.now)}."
+    ]
+    for name, conditions in _LINES.items():
+        number, amounts_minor = _sum(found.transactions, conditions)
+        lines.append(
+            f"{name.replace('_', ' ')}: {number:,}" + (f", {money(amounts_minor)}" if number else "")
+        )
+    lines += [
+        f"backjobs: {_counts(found.backjobs)}; refunded in part: {done.tally.refunded_in_part:,}",
+        f"freezes: {_counts(found.freezes)}",
+        f"earnings stated again: {done.tally.repeated:,}",
+        f"refused: {_counts(dict(sorted(done.tally.refused.items())))}",
+        f"release runs: {done.releases:,}; {counted(done.outages, 'outage')} of the hourly job,"
+        f" {counted(done.hours_missed, 'hour')} missed",
+    ]
+    if done.violations:
+        return [*lines, f"Stopped at {iso(done.now)}, in the books:", *lines_of(done.violations)]
+    return [
+        *lines,
+        f"{counted(done.checks, 'check')} of the books: {len(INVARIANTS)} invariants held each day.",
+    ]
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {name}" for name, number in counts.items()) or "none"
