@@ -93,7 +93,7 @@ def require_time(name: str, value: datetime) -> datetime:
 
 
 def require_file(path: Path) -> None:
-    """Refuse what stands there and is neither a file nor a folder: a pipe is read only once, and may never end.
+    """Refuse what is neither a file nor a folder: a pipe is read only once, and may never end.
 
     What does not exist, or may not be looked at, is left to whoever opens it.
 

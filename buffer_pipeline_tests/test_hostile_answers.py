@@ -1,4 +1,4 @@
-"""Receivers that answer with anything: an outcome, a reason on one line, within the time, in little memory."""
+"""Receivers that answer with anything: an outcome and a clean reason, in time and in little memory."""
 
 import asyncio
 import gzip
@@ -6,9 +6,11 @@ import socket
 import threading
 import time
 import tracemalloc
+import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -52,8 +54,14 @@ def require_clean(reason: str | None) -> None:
     assert reason
     assert len(reason) <= REASON_LENGTH_MAX
     assert len(reason.splitlines()) == 1
-    assert "\0" not in reason
+    assert not any(unicodedata.category(each) in {"Cc", "Cs"} or each in "\u202e\u2028" for each in reason)
     require_silence(reason, TOKEN, QUERY, SIGNING, SIGNING.removeprefix("whsec_"))
+
+
+def length_of(head: bytes) -> int:
+    """Return how long the body of a request is."""
+    lines = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    return int(lines[0].partition(b":")[2]) if lines else 0
 
 
 class Loop:
@@ -62,7 +70,8 @@ class Loop:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.answer = b""
-        self._stack = self.loop.run_until_complete(self._opened().__aenter__())
+        self._opening = self._opened()
+        self._sender = self.loop.run_until_complete(self._opening.__aenter__())
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Sender]:
@@ -74,8 +83,8 @@ class Loop:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await reader.readuntil(b"\r\n\r\n")
-            await asyncio.sleep(0)
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(length_of(head))
             writer.write(self.answer)
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
@@ -83,11 +92,17 @@ class Loop:
         finally:
             writer.close()
 
+    def close(self) -> None:
+        """Close the sender, the receiver and the loop."""
+        self.loop.run_until_complete(self._opening.__aexit__(None, None, None))
+        self.loop.run_until_complete(asyncio.sleep(0.1))
+        self.loop.close()
+
     def send(self, answer: bytes) -> str | None:
         """Send one message; return why it was not taken, None when it was."""
         self.answer = answer
         try:
-            self.loop.run_until_complete(self._stack.send(MESSAGE))
+            self.loop.run_until_complete(self._sender.send(MESSAGE))
         except (TryAgain, GiveUp) as refusal:
             return refusal.reason
         return None
@@ -98,40 +113,77 @@ def loop() -> Iterator[Loop]:
     """A sender that stays open for all cases."""
     opened = Loop()
     yield opened
-    opened.loop.stop()
+    opened.close()
 
 
 statuses: Final = st.one_of(
-    st.integers(100, 599).map(str), st.sampled_from(("0", "99", "600", "999", "1000", "-1", "２００", "2e2", "OK", "", "200"))
+    st.integers(100, 599).map(str),
+    st.sampled_from(("0", "99", "600", "999", "1000", "-1", "２００", "2e2", "OK", "", "200")),
 )
-versions: Final = st.sampled_from((b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2", b"http/1.1", b"ICY", b""))
+versions: Final = st.sampled_from(
+    (b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2", b"http/1.1", b"ICY", b"")
+)
 headers: Final = st.one_of(
     st.sampled_from(
         (
-            b"Content-Length: 5", b"Content-Length: 0", b"Content-Length: -1", b"Content-Length: 99999999999999999999",
-            b"Content-Length: 1e3", b"Content-Length: \xef\xbc\x95", b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip, chunked",
-            b"Content-Encoding: gzip", b"Content-Encoding: br", b"Location: http://169.254.169.254/", b"Location: //", b"Connection: close",
-            b"Connection: upgrade", b"Upgrade: websocket", b"Set-Cookie: a=b", b"Retry-After: 5", b"Retry-After: -5",
-            b"Content-Type: text/html; charset=nonsense", b"Content-Type: \xff", b"X: \x00", b"\xff\xfe: x", b": x", b"no colon",
-            b" folded", b"Trailer: x", b"Date: yesterday",
+            b"Content-Length: 5",
+            b"Content-Length: 0",
+            b"Content-Length: -1",
+            b"Content-Length: 99999999999999999999",
+            b"Content-Length: 1e3",
+            b"Content-Length: \xef\xbc\x95",
+            b"Transfer-Encoding: chunked",
+            b"Transfer-Encoding: gzip, chunked",
+            b"Content-Encoding: gzip",
+            b"Content-Encoding: br",
+            b"Location: http://169.254.169.254/",
+            b"Location: //",
+            b"Connection: close",
+            b"Connection: upgrade",
+            b"Upgrade: websocket",
+            b"Set-Cookie: a=b",
+            b"Retry-After: 5",
+            b"Retry-After: -5",
+            b"Content-Type: text/html; charset=nonsense",
+            b"Content-Type: \xff",
+            b"X: \x00",
+            b"\xff\xfe: x",
+            b": x",
+            b"no colon",
+            b" folded",
+            b"Trailer: x",
+            b"Date: yesterday",
         )
     ),
     st.integers(0, 70_000).map(lambda length: b"X: " + b"x" * length),
-    st.builds(lambda value: b"Retry-After: " + value.encode("utf-8", "replace")[:200], st.one_of(numbers, texts)),
+    st.builds(
+        lambda value: b"Retry-After: " + value.encode("utf-8", "replace")[:200], st.one_of(numbers, texts)
+    ),
     st.binary(max_size=20),
-)  # fmt: skip
+)
 bodies: Final = st.one_of(
     st.binary(max_size=40),
     texts.map(lambda body: body.encode("utf-8", "surrogatepass")),
     st.sampled_from(
         (
-            b"", b"5\r\nhello\r\n0\r\n\r\n", b"zz\r\nhello\r\n", b"5\r\nhello", b"fffffffffffffffffffff\r\n", b"-5\r\nhello\r\n",
-            gzip.compress(b"x" * 1_000_000), TOKEN.encode(), QUERY.encode(), b"/hook?token=" + QUERY.encode(),
-            b"Swordfish%2Bin%2Fthe%20query", b"Swordfish%252Bin", b"\x1b[2J\x07", "\u202e\u2028".encode(),
+            b"",
+            b"5\r\nhello\r\n0\r\n\r\n",
+            b"zz\r\nhello\r\n",
+            b"5\r\nhello",
+            b"fffffffffffffffffffff\r\n",
+            b"-5\r\nhello\r\n",
+            gzip.compress(b"x" * 1_000_000),
+            TOKEN.encode(),
+            QUERY.encode(),
+            b"/hook?token=" + QUERY.encode(),
+            b"Swordfish%2Bin%2Fthe%20query",
+            b"Swordfish%252Bin",
+            b"\x1b[2J\x07",
+            "\u202e\u2028".encode(),
             b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" * 3,
         )
     ),
-)  # fmt: skip
+)
 
 
 @st.composite
@@ -141,7 +193,13 @@ def answers(draw: st.DrawFn) -> bytes:
         return draw(st.one_of(st.binary(max_size=60), st.just(b"\r\n" * 50), st.just(b"SSH-2.0-x\r\n")))
     interim = draw(st.sampled_from((0, 0, 0, 0, 1, 40)))
     end = draw(st.sampled_from((b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r")))
-    line = draw(versions) + b" " + draw(statuses).encode() + b" " + draw(st.sampled_from((b"OK", b"", b"\xff", b"x" * 9_000)))
+    line = (
+        draw(versions)
+        + b" "
+        + draw(statuses).encode()
+        + b" "
+        + draw(st.sampled_from((b"OK", b"", b"\xff", b"x" * 9_000)))
+    )
     head = end.join([line, *draw(st.lists(headers, max_size=4)), b"", b""])
     return b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" * interim + head + draw(bodies)
 
@@ -207,6 +265,9 @@ def reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
+ECHO: Final = (
+    f"no {QUERY} and {TOKEN} or {quote(TOKEN, safe='')} or {quote_plus(TOKEN)} or {quote(TOKEN)}".encode()
+)
 BOMB: Final = gzip.compress(b"\0" * 50_000_000)
 MISBEHAVIOURS: Final[dict[str, tuple[Talk, DeliveryState]]] = {
     "drips": (drip, DeliveryState.WAITING),
@@ -238,10 +299,10 @@ MISBEHAVIOURS: Final[dict[str, tuple[Talk, DeliveryState]]] = {
     "closes": (lambda _: None, DeliveryState.WAITING),
     "no status": (say(b"HTTP/1.1 9999 What\r\n\r\n"), DeliveryState.WAITING),
     "repeats the secret": (
-        say(b"HTTP/1.1 410 Gone\r\nContent-Length: 83\r\n\r\nno " + QUERY.encode() + b" and " + TOKEN.encode() + b" or Swordfish%2Bin%2Fthe%20query"),
+        say(b"HTTP/1.1 410 Gone\r\nConnection: close\r\n\r\n" + ECHO),
         DeliveryState.DEAD,
     ),
-}  # fmt: skip
+}
 
 
 class Receiver:
@@ -270,7 +331,12 @@ class Receiver:
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             try:
-                connection.recv(1 << 20)
+                request = connection.recv(1 << 16)
+                # All of it, since the system resets a connection that is closed with something unread.
+                while b"\r\n\r\n" not in request or len(request.partition(b"\r\n\r\n")[2]) < length_of(
+                    request
+                ):
+                    request += connection.recv(1 << 16)
                 self._talk(connection)
             except OSError:
                 return
@@ -280,7 +346,7 @@ class Receiver:
 def test_a_drain_ends_in_time_whatever_a_receiver_does(
     engine: Engine, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """Within a send's time and little memory; the delivery waits or is dead, for a reason of one clean line."""
+    """In a send's time and little memory; the delivery waits or is dead, for a reason of one clean line."""
     caplog.set_level("DEBUG")
     talk, state = MISBEHAVIOURS[name]
     with engine.begin() as connection:
@@ -301,4 +367,4 @@ def test_a_drain_ends_in_time_whatever_a_receiver_does(
     require_clean(found[0].reason if found[0].reason else found[-1].reason)
     assert seconds < 5
     assert bytes_peak < 20_000_000
-    require_silence(caplog.text, TOKEN, QUERY, SIGNING)
+    require_silence(f"{found} {caplog.text}", TOKEN, QUERY, SIGNING, "Swordfish")

@@ -41,13 +41,37 @@ from buffer_pipeline_tests.hostile import (
 COMMAND: Final = Path(sys.executable).with_name("buffer-pipeline")
 CODES: Final = {0, 1, 2}
 PATHS: Final = (
-    ".", "nowhere.csv", "folder", "fifo", "empty.csv", "latin.csv", "bom.csv", "quotes.csv", "nul.csv", "long.csv",
-    "good.csv", "export", "nowhere/report.html", "/dev/null", "/dev/zero", "a\x00b", "x" * 300, "caf\udce9", "",
-)  # fmt: skip
+    ".",
+    "nowhere.csv",
+    "folder",
+    "fifo",
+    "empty.csv",
+    "latin.csv",
+    "bom.csv",
+    "quotes.csv",
+    "nul.csv",
+    "long.csv",
+    "good.csv",
+    "export",
+    "nowhere/report.html",
+    "/dev/null",
+    "/dev/zero",
+    "a\x00b",
+    "x" * 300,
+    "caf\udce9",
+    "",
+)
 URLS: Final = (
-    "http://127.0.0.1:1/hook?token=t", "https://127.0.0.1:1/", "https://[::1", "http://127.0.0.1:99999/",
-    "https://localhost:1/", "ftp://x", "javascript:alert(1)", "https://" + "a" * 70 + ".invalid/", "//x",
-)  # fmt: skip
+    "http://127.0.0.1:1/hook?token=t",
+    "https://127.0.0.1:1/",
+    "https://[::1",
+    "http://127.0.0.1:99999/",
+    "https://localhost:1/",
+    "ftp://x",
+    "javascript:alert(1)",
+    "https://" + "a" * 70 + ".invalid/",
+    "//x",
+)
 
 
 def commands() -> dict[tuple[str, ...], Any]:
@@ -270,7 +294,9 @@ def test_process_ends_in_order(shared: Engine, books_url: str, arguments: tuple[
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_an_encoding_without_the_letters_is_no_traceback(shared: Engine, books_url: str, as_json: bool) -> None:
+def test_an_encoding_without_the_letters_is_no_traceback(
+    shared: Engine, books_url: str, as_json: bool
+) -> None:
     """Where stdout is ASCII, JSON escapes what it does not have, and so do lines for people."""
     with shared.begin() as connection:
         place_hold(connection, payee="Łódź-2")

@@ -1,4 +1,4 @@
-"""Files that nobody would hand in: every good line is in, every other is named, and nothing else is written."""
+"""Files that nobody would hand in: every good line is in, every other is named, nothing else is written."""
 
 import csv
 import io
@@ -35,7 +35,17 @@ from buffer_pipeline_tests.hostile import (
 )
 from buffer_pipeline_tests.test_legacy import EXPORT, TAKEN_AT
 
-HEADER: Final = ["reference", "job", "payee", "payer", "amount", "currency", "title", "held_at", "release_date"]
+HEADER: Final = [
+    "reference",
+    "job",
+    "payee",
+    "payer",
+    "amount",
+    "currency",
+    "title",
+    "held_at",
+    "release_date",
+]
 
 # ---- single values
 
@@ -90,14 +100,24 @@ def test_a_text_is_kept_or_refused(value: str) -> None:
 # ---- hold import
 
 good_lines: Final = st.builds(
-    lambda number, amount: [f"good-{number}", "job-8", "worker-17", "client-3", f"{amount}.50", "PHP", "", "", ""],
+    lambda number, amount: [
+        f"good-{number}",
+        "job-8",
+        "worker-17",
+        "client-3",
+        f"{amount}.50",
+        "PHP",
+        "",
+        "",
+        "",
+    ],
     st.integers(1, 40),
     st.just("12"),
 )
 odd_lines: Final = st.one_of(
-    st.tuples(
-        texts, texts, texts, texts, amounts, st.sampled_from(ODD_CURRENCIES), texts, times, times
-    ).map(list),
+    st.tuples(texts, texts, texts, texts, amounts, st.sampled_from(ODD_CURRENCIES), texts, times, times).map(
+        list
+    ),
     st.builds(
         lambda line, place, field: [*line[:place], field, *line[place + 1 :]],
         good_lines,
@@ -135,7 +155,9 @@ def files(draw: st.DrawFn) -> bytes:
 def broken(content: bytes) -> st.SearchStrategy[bytes]:
     """Return the content as it is, or with some of its bytes changed, left out, or in another encoding."""
     place = st.integers(0, max(len(content) - 1, 0))
-    piece = st.sampled_from((b'"', b"\n", b"\r", b",", b"\0", b"\xff", b"\xef\xbb\xbf", b"\xc3", b'""', b";", b"\t"))
+    piece = st.sampled_from(
+        (b'"', b"\n", b"\r", b",", b"\0", b"\xff", b"\xef\xbb\xbf", b"\xc3", b'""', b";", b"\t")
+    )
     inserted = st.builds(lambda at, what: content[:at] + what + content[at:], place, piece)
     return st.one_of(
         st.just(content),
@@ -144,7 +166,12 @@ def broken(content: bytes) -> st.SearchStrategy[bytes]:
         st.builds(lambda at: content[:at], place),
         st.builds(lambda at, size: content[:at] + content[at + size :], place, st.integers(1, 20)),
         st.sampled_from(
-            (b"\xef\xbb\xbf" + content, content.replace(b"\r\n", b"\n"), content.replace(b",", b";"), content * 2)
+            (
+                b"\xef\xbb\xbf" + content,
+                content.replace(b"\r\n", b"\n"),
+                content.replace(b",", b";"),
+                content * 2,
+            )
         ),
         st.sampled_from(("utf-16", "utf-32", "cp1252")).map(
             lambda encoding: content.decode("utf-8", "replace").encode(encoding, "replace")
@@ -177,10 +204,11 @@ def test_a_file_is_read_line_by_line_or_refused(folder: Path, content: bytes) ->
     assert all(isinstance(item, CheckedEarning | Refused) for _, item in found)
 
 
+@pytest.mark.usefixtures("environment")
 @cases(200)
 @given(content=files(), all_or_nothing=st.booleans())
 def test_an_import_holds_every_good_line_and_nothing_else(
-    engine: Engine, environment: None, folder: Path, content: bytes, all_or_nothing: bool
+    engine: Engine, folder: Path, content: bytes, all_or_nothing: bool
 ) -> None:
     """Its figures add up, a second run adds nothing, and what it says is held is what the books have."""
     file = folder / "import.csv"
@@ -218,7 +246,8 @@ def references(engine: Engine) -> set[str]:
         return set(connection.scalars(select(hold.c.reference)))
 
 
-def test_good_lines_among_bad_ones_are_all_held(engine: Engine, environment: None, folder: Path) -> None:
+@pytest.mark.usefixtures("environment")
+def test_good_lines_among_bad_ones_are_all_held(engine: Engine, folder: Path) -> None:
     """Formulas, odd amounts and broken quotes refuse their own lines only."""
     good = [["=1+1", "job-8", "worker-17", "client-3", "12.50", "PHP", "=cmd|'/C calc'!A0", "", ""]]
     good += [[f"good-{n}", "job-8", "worker-17", "client-3", "12.50", "PHP", "", "", ""] for n in range(30)]
@@ -233,7 +262,10 @@ def test_good_lines_among_bad_ones_are_all_held(engine: Engine, environment: Non
 
     assert references(engine) == {line[0] for line in good}
     document = json.loads(outcome.out)
-    assert [each["line"] for each in document["refused"]] == [*range(3, 2 * len(good) + 2, 2), 2 * len(good) + 2]
+    assert [each["line"] for each in document["refused"]] == [
+        *range(3, 2 * len(good) + 2, 2),
+        2 * len(good) + 2,
+    ]
     with engine.begin() as connection:
         assert reconcile(connection) == []
 
@@ -253,7 +285,9 @@ TABLES: Final = {name: table(name) for name in FILES}
 Change = tuple[str, str, int, int, str]
 changes: Final = st.tuples(
     st.sampled_from(FILES),
-    st.sampled_from(("cell", "cell", "cell", "cell", "row", "row twice", "column", "column twice", "short", "header")),
+    st.sampled_from(
+        ("cell", "cell", "cell", "cell", "row", "row twice", "column", "column twice", "short", "header")
+    ),
     st.integers(0, 10_000),
     st.integers(0, 30),
     st.one_of(
@@ -261,7 +295,19 @@ changes: Final = st.tuples(
         amounts,
         times,
         numbers,
-        st.sampled_from(("PENDING", "COMPLETED", "CANCELLED", "PENDING_EARNING", "True", "true", "ADMIN_HOLD", "OPEN", "1")),
+        st.sampled_from(
+            (
+                "PENDING",
+                "COMPLETED",
+                "CANCELLED",
+                "PENDING_EARNING",
+                "True",
+                "true",
+                "ADMIN_HOLD",
+                "OPEN",
+                "1",
+            )
+        ),
     ),
 )
 

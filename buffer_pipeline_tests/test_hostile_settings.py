@@ -34,20 +34,59 @@ parts: Final = st.one_of(
 urls: Final = st.builds(
     lambda scheme, rest: scheme + "".join(rest),
     st.sampled_from(
-        ("postgresql://", "postgres://", "postgresql+psycopg://", "mysql://", "http://", "https://", "json://", "")
+        (
+            "postgresql://",
+            "postgres://",
+            "postgresql+psycopg://",
+            "mysql://",
+            "http://",
+            "https://",
+            "json://",
+            "",
+        )
     ),
     st.lists(parts, max_size=9),
 )
 
-leaves: Final = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts, st.just(PLANTED), st.just(SIGNING))
+leaves: Final = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), texts, st.just(PLANTED), st.just(SIGNING)
+)
 names: Final = st.sampled_from(
     (
-        "name", "channel", "types", "url", "secrets", "host", "port", "password", "username", "sender", "ca_file",
-        "tls", "concurrency", "timeout_seconds", "allow_private", "self", "model_config", "options", "__class__",
+        "name",
+        "channel",
+        "types",
+        "url",
+        "secrets",
+        "host",
+        "port",
+        "password",
+        "username",
+        "sender",
+        "ca_file",
+        "tls",
+        "concurrency",
+        "timeout_seconds",
+        "allow_private",
+        "self",
+        "model_config",
+        "options",
+        "__class__",
     )
-)  # fmt: skip
+)
 expected: Final = st.sampled_from(
-    ("log", "webhook", "email", "inbox", "backend", ["PAYMENT_RELEASED"], "https://a.invalid/?t=1", [SIGNING], 5, True)
+    (
+        "log",
+        "webhook",
+        "email",
+        "inbox",
+        "backend",
+        ["PAYMENT_RELEASED"],
+        "https://a.invalid/?t=1",
+        [SIGNING],
+        5,
+        True,
+    )
 )
 objects: Final = st.dictionaries(names, st.one_of(expected, leaves, st.lists(leaves, max_size=2)), max_size=7)
 named: Final = st.builds(

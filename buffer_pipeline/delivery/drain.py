@@ -430,7 +430,7 @@ class _EndpointDrain:
             self._failure = f"not sent within {seconds_max:g} seconds"
             self._breaker.failed(now=time.monotonic())
             return _Result(claimed, Outcome.RETRY, self._failure)
-        except Exception as error:  # One message's fault must not hold back all the others.
+        except Exception as error:  # noqa: BLE001 - one message's fault must not hold back all the others
             # Where it was raised and not what it says: nobody knows what a channel's own error repeats,
             # a password or a URL with a token among it.
             logger.error(  # noqa: TRY400
