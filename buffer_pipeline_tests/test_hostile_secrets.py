@@ -28,6 +28,7 @@ from buffer_pipeline.delivery.channel import ChannelOptions, Endpoint
 from buffer_pipeline.delivery.drain import drain
 from buffer_pipeline.messages import Message, Messages
 from buffer_pipeline.orchestration.definitions import defs
+from buffer_pipeline.orchestration.resources import alerts_from_environment, books_from_environment
 from buffer_pipeline.outbox import list_deliveries
 from buffer_pipeline_tests.builders import PAYEE, place_hold
 from buffer_pipeline_tests.conftest import NOON
@@ -119,6 +120,13 @@ def talkative(authority: Authority) -> Iterator[int]:
 def repeat(request: Request) -> Response:
     """Refuse with all that was sent."""
     return Response(f"{request.url} {request.query_string!r} {dict(request.args)}", status=503)
+
+
+@pytest.fixture(autouse=True)
+def _receivers_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Leave out what the receivers, which run in this process too, log of what they were sent."""
+    for name in ("werkzeug", "mail.log"):
+        caplog.set_level("CRITICAL", name)
 
 
 @pytest.fixture
@@ -336,6 +344,7 @@ def tick(name: str, instance: dg.DagsterInstance) -> None:
         repository_def=defs.get_repository_def(),
         sensor_name=name,
         cursor="[-1, []]" if name == "failed_runs" else None,
+        resources={"books": books_from_environment, "alerts": alerts_from_environment},
     ) as context:
         try:
             defs.resolve_sensor_def(name).evaluate_tick(context)

@@ -310,7 +310,7 @@ def _secret_parts(url: str) -> re.Pattern[str]:
 
 
 def _spelled(character: str) -> str:
-    """Return a pattern of a character as it is, percent-encoded, or behind a backslash, as JSON may have it."""
+    """Return a pattern of a character: as it is, percent-encoded, or behind a backslash, as in JSON."""
     encoded = "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "replace"))
     return rf"\\?(?:{re.escape(character)}|{encoded}{'|[+]' if character == ' ' else ''})"
 
