@@ -14,7 +14,7 @@ from psycopg.types.datetime import TimestamptzLoader
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError
 from sqlalchemy.sql.elements import TextClause
 
 from buffer_pipeline.errors import PaymentBufferError, SettingError
@@ -158,7 +158,10 @@ def open_database(settings: Settings, *, migrated: bool = True) -> Iterator[Engi
         PaymentBufferError: the books there are not at this code's revision.
     """
     if settings.database_url is not None:
-        engine = make_engine(settings.database_url)
+        try:
+            engine = make_engine(settings.database_url)
+        except ArgumentError:
+            raise SettingError("BUFFER_DATABASE_URL: its query has something that cannot be used") from None
         try:
             _require_usable(engine, migrated=migrated)
             yield engine
@@ -184,6 +187,9 @@ def _require_usable(engine: Engine, *, migrated: bool) -> None:
             version = connection.scalar(text("SELECT current_setting('server_version_num')::int"))
     except DBAPIError as error:
         raise SettingError(f"BUFFER_DATABASE_URL: {first_line(error)}") from None
+    except (ArgumentError, UnicodeError, TypeError, ValueError):
+        # Of SQLAlchemy, a resolver or psycopg, in words that may repeat a part of the URL.
+        raise SettingError("BUFFER_DATABASE_URL: a part of it cannot be used to connect") from None
     if version < OLDEST_SERVER:
         raise SettingError(f"BUFFER_DATABASE_URL: needs PostgreSQL 15 or newer, found {version}")
     if migrated and (found := books_revision(engine)) != REVISION:

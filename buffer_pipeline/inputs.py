@@ -1,7 +1,9 @@
 """What may stand in a text or a time that comes from outside."""
 
+import stat
 import unicodedata
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from buffer_pipeline.errors import InvalidInput, NotFound
@@ -88,6 +90,24 @@ def require_time(name: str, value: datetime) -> datetime:
         return value.astimezone(UTC)
     except OverflowError:
         raise InvalidInput(f"{name} {value.isoformat()}: lies outside the years 1 to 9999 in UTC") from None
+
+
+def require_file(path: Path) -> None:
+    """Refuse what is neither a file nor a folder: a pipe is read only once, and may never end.
+
+    What does not exist, or may not be looked at, is left to whoever opens it.
+
+    Raises:
+        InvalidInput: a pipe, a socket or a device, or no path at all.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    except ValueError:
+        raise InvalidInput(f"{str(path)!r}: not a path") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InvalidInput(f"{path}: not a file; a pipe or a device is read only once, so write it to a file")
 
 
 def parse_time(name: str, text: str) -> datetime:

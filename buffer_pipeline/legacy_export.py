@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from buffer_pipeline.errors import InvalidInput
-from buffer_pipeline.inputs import parse_time, require_reason, require_text
+from buffer_pipeline.inputs import parse_time, require_file, require_reason, require_text
 from buffer_pipeline.intake import Earning
 from buffer_pipeline.money import currency_places, format_amount, parse_amount
 
@@ -128,6 +128,7 @@ class _Row:
 
 def _read(directory: Path, name: str) -> list[_Row]:
     file = f"{name}.csv"
+    require_file(directory / file)
     try:
         content = (directory / file).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from buffer_pipeline.database import AnyConnection, fetch
+from buffer_pipeline.texts import of_others
 
 REASON_LENGTH_MAX = 1_000
 
@@ -267,9 +268,8 @@ def find_pauses(connection: AnyConnection, endpoints: Sequence[str]) -> list[Pau
 
 
 def _storable(reason: str) -> str:
-    """Return what a receiver or a library said, as PostgreSQL can store it."""
-    line = " ".join(reason.encode("utf-8", "replace").decode().replace("\0", " ").split())
-    return line[:REASON_LENGTH_MAX] or "no reason given"
+    """Return what a receiver or a library said, as PostgreSQL can store it and a terminal may show it."""
+    return of_others(reason)[:REASON_LENGTH_MAX] or "no reason given"
 
 
 def replay(

@@ -52,8 +52,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BUFFER_", env_ignore_empty=True, frozen=True)
 
     home: Path = Path(".buffer")
-    database_url: str | None = None
-    dagster_database_url: str | None = None
+    database_url: str | None = Field(default=None, repr=False)
+    dagster_database_url: str | None = Field(default=None, repr=False)
     days: int = Field(default=7, ge=0, le=3650)
     cooldown_hours: int = Field(default=24, ge=0, le=87600)
     max_backjobs_per_job: int = Field(default=3, ge=0, le=1000)
@@ -80,10 +80,16 @@ class Settings(BaseSettings):
             return None
         try:
             url = make_url(value)
-        except ArgumentError:
+        except (ArgumentError, ValueError):
+            # SQLAlchemy would repeat what stands for the port, which may be a password.
             raise ValueError("not a URL such as postgresql://user:password@host/database") from None
         if url.get_backend_name() not in {"postgresql", "postgres"}:
-            raise ValueError(f"needs postgresql://, got {url.get_backend_name()}://")
+            raise ValueError("needs postgresql://")
+        # Else the password's rest is taken for a host, which every refusal to connect repeats.
+        if "@" in f"{url.host}{url.database}":
+            raise ValueError("an @ in a user, password or database must be written as %40")
+        if not value.isprintable():
+            raise ValueError("has a control character or is not UTF-8")
         return value
 
     @field_validator("alert_urls", mode="before")
@@ -99,6 +105,8 @@ class Settings(BaseSettings):
             given = json.loads(value) if isinstance(value, str) else value
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+        except (RecursionError, ValueError):
+            raise ValueError("not JSON that can be read: nested too deeply, or a number too long") from None
         if not isinstance(given, list | tuple):
             raise ValueError('not a list such as [{"name": "log", "channel": "log"}]')  # noqa: TRY004
         endpoints = tuple(_endpoint(number, each) for number, each in enumerate(given, 1))
@@ -117,7 +125,8 @@ class Settings(BaseSettings):
             good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
         except ValueError:
             good = False
-        if not good or "@" in parts.netloc or parts.query or parts.fragment:
+        shown = value.isprintable() and " " not in value
+        if not good or not shown or "@" in parts.netloc or parts.query or parts.fragment:
             raise ValueError(
                 "not a base for links such as https://dagster.example.com; without a user, as it is shown"
             )
@@ -168,7 +177,7 @@ def load_settings() -> Settings:
         first = error.errors()[0]
         name = f"BUFFER_{str(first['loc'][0]).upper()}"
         fact = first["msg"].removeprefix("Value error, ")
-        given = "" if name.endswith(("URL", "URLS", "ENDPOINTS")) else f", got {first['input']!r}"
+        given = "" if name.endswith(("URL", "URLS", "ENDPOINTS")) else f", got {str(first['input'])[:60]!r}"
         raise SettingError(f"{name}: {fact}{given}") from None
 
 

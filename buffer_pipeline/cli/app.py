@@ -1,8 +1,10 @@
 """The command line `buffer-pipeline`."""
 
-import json
+import io
+import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import Annotated, Final, NoReturn
 
@@ -22,7 +24,7 @@ from buffer_pipeline.cli import (
     simulate,
     wallet,
 )
-from buffer_pipeline.cli.output import Output
+from buffer_pipeline.cli.output import Output, write_json
 from buffer_pipeline.database import first_line
 from buffer_pipeline.errors import InvalidInput, PaymentBufferError, SettingError
 
@@ -74,12 +76,19 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # As Ctrl-C does: leave every context, so that the embedded server is stopped in order.
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without the letters of somebody's name shows the rest.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _require_utf8(given)
         # Not standalone, so that wrong usage is answered in JSON too where that is asked for.
-        sys.exit(app(ordered, standalone_mode=False) or 0)
+        code = app(ordered, standalone_mode=False) or 0
+        # Here, so that a disk that is full is noticed in time.
+        sys.stdout.flush()
+        sys.exit(code)
     except TyperException as error:
-        message = f"{error.format_message().rstrip('.')}; see --help"
+        # Empty where the help was printed in place of a message.
+        message = f"{error.format_message().rstrip('.') or 'Missing command'}; see --help"
         _fail(error, as_json=as_json, code=EXIT_USAGE, message=message)
     except SettingError as error:
         _fail(error, as_json=as_json, code=EXIT_USAGE)
@@ -87,6 +96,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _fail(error, as_json=as_json, code=EXIT_REFUSED)
     except DBAPIError as error:
         _fail(error, as_json=as_json, code=EXIT_REFUSED, message=f"database: {first_line(error)}")
+    except OSError as error:
+        _end_without_stdout(error, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(EXIT_INTERRUPTED)
 
@@ -102,10 +113,25 @@ def _fail(error: Exception, *, as_json: bool, code: int, message: str = "") -> N
     sys.exit(code)
 
 
+def _end_without_stdout(error: OSError, *, as_json: bool) -> NoReturn:
+    """End for want of a disk, or of a reader: that one has left and needs no word."""
+    message = error.strerror or type(error).__name__
+    message = f"{error.filename}: {message}" if error.filename else message
+    with suppress(OSError):
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"{message}\n")
+        _fail_in_json(error, as_json=as_json, message=message)
+        sys.stdout.flush()
+    with suppress(OSError):
+        # What could not be written would be tried again, and fail again, while Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(EXIT_REFUSED)
+
+
 def _fail_in_json(error: Exception, *, as_json: bool, message: str) -> None:
     if as_json:
         document = {"error": {"type": type(error).__name__, "message": message}}
-        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        write_json(document)
 
 
 def _require_utf8(arguments: list[str]) -> None:

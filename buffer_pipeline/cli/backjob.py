@@ -17,7 +17,7 @@ from buffer_pipeline.cli.session import one_transaction
 from buffer_pipeline.hold import BackjobState
 from buffer_pipeline.reports import list_backjobs, list_holds
 
-app = typer.Typer(help="Clients' requests to have work redone.", no_args_is_help=True)
+app = typer.Typer(help="Clients' requests to have work redone.")
 
 BackjobId = Annotated[int, typer.Argument(help="The backjob's id.")]
 By = Annotated[str, typer.Option(help="Who asks or decides; it stays in the books.")]

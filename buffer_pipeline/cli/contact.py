@@ -10,7 +10,7 @@ from buffer_pipeline.cli.session import one_transaction
 from buffer_pipeline.contact import change_contact, find_contacts
 from buffer_pipeline.errors import NotFound
 
-app = typer.Typer(help="Owners' locales, time zones and mail addresses.", no_args_is_help=True)
+app = typer.Typer(help="Owners' locales, time zones and mail addresses.")
 
 Owner = Annotated[str, typer.Argument(help="The platform's id of the owner.")]
 

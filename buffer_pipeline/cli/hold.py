@@ -16,7 +16,7 @@ from buffer_pipeline.cli.session import books, one_transaction
 from buffer_pipeline.errors import InvalidInput, Refused
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.hours import clock_of_a_writer
-from buffer_pipeline.inputs import parse_time
+from buffer_pipeline.inputs import parse_time, require_file
 from buffer_pipeline.intake import (
     CheckedEarning,
     Earning,
@@ -26,7 +26,7 @@ from buffer_pipeline.intake import (
 )
 from buffer_pipeline.reports import list_holds, show_hold
 
-app = typer.Typer(help="Earnings in the buffer.", no_args_is_help=True)
+app = typer.Typer(help="Earnings in the buffer.")
 
 CHUNK: Final = 5_000
 """Earnings a transaction: more would touch fewer wallets twice, and lock them for longer."""
@@ -195,6 +195,7 @@ def import_(
 
 def _count_lines(file: Path) -> int:
     """Count the lines behind the header; so a wrong encoding is found before anything is written."""
+    require_file(file)
     try:
         with file.open(encoding="utf-8-sig") as stream:
             return max(sum(1 for _ in stream) - 1, 0)

@@ -26,7 +26,7 @@ from buffer_pipeline.outbox import (
 from buffer_pipeline.outbox import replay as replay_dead
 from buffer_pipeline.settings import load_settings
 
-app = typer.Typer(help="What owners are told.", no_args_is_help=True)
+app = typer.Typer(help="What owners are told.")
 
 LIST_LIMIT: Final = 100
 LIST_LIMIT_MAX: Final = 10_000

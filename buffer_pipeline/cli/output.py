@@ -67,6 +67,16 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else plural)
 
 
+def write_json(document: Any) -> None:
+    """Write one document to stdout; what stdout's encoding does not have is escaped, as JSON has it."""
+    line = json.dumps(document, ensure_ascii=False)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(document)
+    sys.stdout.write(line + "\n")
+
+
 @dataclass(frozen=True)
 class Output:
     """Where a command's answer goes."""
@@ -76,7 +86,7 @@ class Output:
     def answer(self, document: Any, *, text: str | None = None) -> None:
         """Print the answer: `document` as JSON, or `text` (or the document's lines) for people."""
         if self.as_json:
-            sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+            write_json(document)
             return
         if text is None:
             text = "\n".join(f"{key}: {_cell(value)}" for key, value in document.items())

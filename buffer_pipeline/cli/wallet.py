@@ -13,7 +13,7 @@ from buffer_pipeline.wallet import Movement
 from buffer_pipeline.wallet import deposit as deposit_verb
 from buffer_pipeline.wallet import withdraw as withdraw_verb
 
-app = typer.Typer(help="Owners' money.", no_args_is_help=True)
+app = typer.Typer(help="Owners' money.")
 
 Owner = Annotated[str, typer.Argument(help="The platform's id of the owner.")]
 Amount = Annotated[str, typer.Option(help="In the currency's major unit, such as 1250.50.")]

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -106,6 +107,9 @@ def drain(
     again, with the same id. Two drainers never send the same delivery at the same time. A receiver that
     fails holds back its own endpoint alone, and raises nothing. `stop` and `seconds_max` end it early,
     after what is under way: at most a channel's timeout later.
+
+    Raises:
+        DBAPIError: the books do not answer; what was sent and is not settled is sent again.
     """
     ends_at = None if seconds_max is None else time.monotonic() + seconds_max
 
@@ -113,7 +117,11 @@ def drain(
         return (stop is not None and stop.is_set()) or (ends_at is not None and time.monotonic() >= ends_at)
 
     with ThreadPoolExecutor(BOOKS_THREADS, "books") as books:
-        tallies = asyncio.run(_drain_all(_Drain(engine, messages, clock, is_over, books), endpoints))
+        try:
+            tallies = asyncio.run(_drain_all(_Drain(engine, messages, clock, is_over, books), endpoints))
+        except ExceptionGroup as failures:
+            # Of tasks that run beside each other: whoever calls acts on what went wrong, not on a group.
+            raise _first(failures) from None
     with engine.begin() as connection:
         figures = delivery_figures(connection)
     oldest = [each.oldest_waiting for each in figures if each.oldest_waiting is not None]
@@ -126,6 +134,11 @@ def drain(
         oldest_waiting=min(oldest, default=None),
         endpoints=tallies,
     )
+
+
+def _first(failures: ExceptionGroup) -> Exception:
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
 
 
 @dataclass(frozen=True)
@@ -417,11 +430,17 @@ class _EndpointDrain:
             self._failure = f"not sent within {seconds_max:g} seconds"
             self._breaker.failed(now=time.monotonic())
             return _Result(claimed, Outcome.RETRY, self._failure)
-        except Exception as error:  # One message's fault must not hold back all the others.
-            logger.exception(
-                "notification %d at %s", claimed.notification.notification_id, self.endpoint.name
+        except Exception as error:  # noqa: BLE001 - one message's fault must not hold back all the others
+            # Where it was raised and not what it says: nobody knows what a channel's own error repeats,
+            # a password or a URL with a token among it.
+            logger.error(  # noqa: TRY400
+                "notification %d at %s: %s, raised in\n%s",
+                claimed.notification.notification_id,
+                self.endpoint.name,
+                type(error).__name__,
+                "".join(traceback.format_tb(error.__traceback__)).rstrip(),
             )
-            return _Result(claimed, Outcome.RETRY, f"{type(error).__name__}: {error}")
+            return _Result(claimed, Outcome.RETRY, f"{type(error).__name__}, a fault of the channel's own")
         self._breaker.succeeded()
         return _Result(claimed, Outcome.DELIVERED)
 

@@ -8,6 +8,7 @@ fault of the message and somebody will mend it.
 import asyncio
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC
@@ -174,6 +175,7 @@ class EmailSender:
         self._tls = (
             ssl.create_default_context(cafile=options.ca_file) if options.tls is not Tls.NONE else None
         )
+        self._secret_parts = _secret_parts(options)
         self._names = Names()
         self._idle: list[_Connection] = []
         self._places = asyncio.Semaphore(options.concurrency)
@@ -193,9 +195,16 @@ class EmailSender:
             except TimeoutError:
                 raise Unavailable(f"no answer within {self._options.timeout_seconds:g} s") from None
             except aiosmtplib.SMTPException as error:
-                raise _failure(error) from None
+                failure = _failure(error)
+                raise type(failure)(self._hidden(failure.reason)) from None
             except OSError as error:
                 raise Unavailable(f"connection: {_said(error)}") from None
+
+    def _hidden(self, reason: str) -> str:
+        """Return a reason without the login, which a server may repeat as it was sent."""
+        for part in self._secret_parts:
+            reason = reason.replace(part, "[…]")
+        return reason
 
     async def close(self) -> None:
         """Take leave of the server."""
@@ -302,6 +311,15 @@ async def _connected_socket(addresses: Sequence[AddressInfo]) -> socket.socket:
         else:
             return made
     raise failure
+
+
+def _secret_parts(options: EmailOptions) -> list[str]:
+    """Return the password as it may have been sent: plain, as AUTH LOGIN has it, as AUTH PLAIN has it."""
+    if options.password is None or options.username is None:
+        return []
+    password = options.password.get_secret_value()
+    sent = (password, f"\0{options.username}\0{password}")
+    return [*(b64encode(each.encode()).decode() for each in sent), password]
 
 
 def _failure(error: aiosmtplib.SMTPException) -> TryAgain | GiveUp:

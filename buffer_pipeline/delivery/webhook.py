@@ -5,6 +5,7 @@ import binascii
 import errno
 import ipaddress
 import json
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from standardwebhooks import Webhook
 from buffer_pipeline.delivery.channel import ChannelOptions, GiveUp, TryAgain, Unavailable
 from buffer_pipeline.delivery.names import Names
 from buffer_pipeline.messages import Message
+from buffer_pipeline.texts import of_others
 
 TRY_AGAIN: Final = frozenset({408, 409, 425, 429})
 SERVER_ERRORS: Final = range(500, 600)
@@ -209,10 +211,8 @@ class WebhookSender:
         judge(status, headers, excerpt)
 
     def _hidden(self, text: str) -> str:
-        """Return a reason, cut to its length, without the parts of the URL that a receiver may repeat."""
-        for part in self._secret_parts:
-            text = text.replace(part, "[…]")
-        return text[:EXCERPT_LENGTH_MAX]
+        """Return a reason on one line, cut to its length, without the URL's parts that a receiver repeats."""
+        return of_others(self._secret_parts.sub("[…]", text))[:EXCERPT_LENGTH_MAX]
 
 
 def body_of(message: Message) -> str:
@@ -296,13 +296,23 @@ def _fact(error: aiohttp.ClientError | OSError) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-def _secret_parts(url: str) -> list[str]:
-    """Return what of a URL may be secret, the longest first: path and query, as a whole and in pieces."""
+def _secret_parts(url: str) -> re.Pattern[str]:
+    """Return what finds whatever of a URL may be secret, the longest first: path, query and their pieces.
+
+    However they are spelled: a receiver decodes what it was sent, and encodes it again in its own way.
+    """
     parts = urlsplit(url)
     pairs = [pair.partition("=")[2] or pair for pair in parts.query.split("&")]
     pieces = {parts.path, parts.query, f"{parts.path}?{parts.query}", *parts.path.split("/"), *pairs}
-    spelled = pieces | {unquote(piece) for piece in pieces} | {unquote_plus(piece) for piece in pieces}
-    return sorted((each for each in spelled if len(each) >= SECRET_LENGTH_MIN), key=len, reverse=True)
+    plain = pieces | {unquote(piece) for piece in pieces} | {unquote_plus(piece) for piece in pieces}
+    secret = sorted((each for each in plain if len(each) >= SECRET_LENGTH_MIN), key=len, reverse=True)
+    return re.compile("|".join("".join(map(_spelled, each)) for each in secret) or "(?!)", re.IGNORECASE)
+
+
+def _spelled(character: str) -> str:
+    """Return a pattern of a character: as it is, percent-encoded, or behind a backslash, as in JSON."""
+    encoded = "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "replace"))
+    return rf"\\?(?:{re.escape(character)}|{encoded}{'|[+]' if character == ' ' else ''})"
 
 
 class _Resolver(AbstractResolver):

@@ -1,0 +1,349 @@
+"""Arguments that nobody would type, to every command: an exit code, one line, and nothing half written."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import typer
+from hypothesis import event, given
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+
+from buffer_pipeline.backjob import request_backjob
+from buffer_pipeline.cli.app import app
+from buffer_pipeline.database import make_engine
+from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline.hold import HoldState
+from buffer_pipeline.reconcile import reconcile
+from buffer_pipeline.wallet import deposit
+from buffer_pipeline_tests.builders import PAYEE, PAYER, place_hold
+from buffer_pipeline_tests.conftest import NOON, fresh_books
+from buffer_pipeline_tests.hostile import (
+    ODD_CURRENCIES,
+    Outcome,
+    amounts,
+    bytes_as_arguments,
+    cases,
+    digest,
+    environment_of,
+    numbers,
+    run_command,
+    texts,
+    times,
+)
+
+COMMAND: Final = Path(sys.executable).with_name("buffer-pipeline")
+CODES: Final = {0, 1, 2}
+PATHS: Final = (
+    ".",
+    "nowhere.csv",
+    "folder",
+    "fifo",
+    "empty.csv",
+    "latin.csv",
+    "bom.csv",
+    "quotes.csv",
+    "nul.csv",
+    "long.csv",
+    "good.csv",
+    "export",
+    "nowhere/report.html",
+    "/dev/null",
+    "/dev/zero",
+    "a\x00b",
+    "x" * 300,
+    "caf\udce9",
+    "",
+)
+URLS: Final = (
+    "http://127.0.0.1:1/hook?token=t",
+    "https://127.0.0.1:1/",
+    "https://[::1",
+    "http://127.0.0.1:99999/",
+    "https://localhost:1/",
+    "ftp://x",
+    "javascript:alert(1)",
+    "https://" + "a" * 70 + ".invalid/",
+    "//x",
+)
+
+
+def commands() -> dict[tuple[str, ...], Any]:
+    """Return every command of the command line by its words, as Typer knows them."""
+    found: dict[tuple[str, ...], Any] = {}
+
+    def walk(command: Any, words: tuple[str, ...]) -> None:
+        for name, each in getattr(command, "commands", {}).items():
+            walk(each, (*words, name))
+        if not hasattr(command, "commands"):
+            found[words] = command
+
+    walk(typer.main.get_command(app), ())
+    return found
+
+
+COMMANDS: Final = commands()
+
+
+def values_of(parameter: Any) -> st.SearchStrategy[str]:
+    """Return what may be given for a parameter: what it expects, and what it does not."""
+    annotation, name = parameter.type_descriptor.annotation, parameter.name
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        members = [str(member.value) for member in annotation]
+        expected = st.sampled_from([*members, members[0].swapcase()])
+    elif annotation in {int, float} or name.endswith("id") or name in {"hold", "ids"}:
+        expected = st.one_of(st.integers(1, 9).map(str), numbers)
+    elif annotation is Path:
+        return st.sampled_from(PATHS)
+    elif name == "amount":
+        expected = amounts
+    elif name == "currency":
+        expected = st.sampled_from(ODD_CURRENCIES)
+    elif name in {"held_at", "release_date", "as_of", "since", "until"}:
+        expected = times
+    elif name == "url":
+        expected = st.sampled_from(URLS)
+    else:
+        expected = st.sampled_from(
+            (PAYEE, PAYER, "job-8", "job-9", "admin-1", "why not", "en_PH", "UTC", "24h", "a@example.com")
+        )
+    return st.one_of(expected, expected, expected, texts)
+
+
+@st.composite
+def command_lines(draw: st.DrawFn) -> list[str]:
+    """Draw a command with its parameters, most of them there and some broken, twice, or unknown."""
+    words = draw(st.sampled_from(sorted(COMMANDS)))
+    arguments: list[str] = []
+    for parameter in COMMANDS[words].params:
+        if not draw(st.integers(0, 9)) < (9 if parameter.required else 4):
+            continue
+        for _ in range(draw(st.sampled_from((1, 1, 1, 1, 1, 2)))):
+            if parameter.param_type_name == "argument":
+                arguments += [draw(values_of(parameter))]
+            elif getattr(parameter, "is_flag", False):
+                arguments += [draw(st.sampled_from([*parameter.opts, *parameter.secondary_opts]))]
+            else:
+                option, value = draw(st.sampled_from(parameter.opts)), draw(values_of(parameter))
+                arguments += [f"{option}={value}"] if draw(st.booleans()) else [option, value]
+    if draw(st.integers(0, 9)) == 0:
+        arguments.insert(
+            draw(st.integers(0, len(arguments))),
+            draw(st.one_of(texts, st.sampled_from(("--help", "--nonsense", "--", "-x", "--json=1")))),
+        )
+    if draw(st.booleans()):
+        arguments.insert(draw(st.integers(0, len(arguments))), "--json")
+    return [*words, *arguments]
+
+
+@st.composite
+def nonsense(draw: st.DrawFn) -> list[str]:
+    """Draw words in no order: names of commands and options among anything else."""
+    known = sorted({word for words in COMMANDS for word in words})
+    options = sorted(
+        {
+            option
+            for command in COMMANDS.values()
+            for parameter in command.params
+            for option in parameter.opts
+            if option.startswith("-")
+        }
+    )
+    word = st.one_of(
+        st.sampled_from(known), st.sampled_from(options), texts, bytes_as_arguments, st.just("--json")
+    )
+    return draw(st.lists(word, max_size=6))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that should not have been given."""
+    folder = tmp_path_factory.mktemp("files")
+    header = "reference,job,payee,payer,amount,currency\n"
+    (folder / "folder").mkdir()
+    (folder / "export").mkdir()
+    os.mkfifo(folder / "fifo")
+    (folder / "empty.csv").write_bytes(b"")
+    (folder / "latin.csv").write_bytes(header.encode() + b"r,caf\xe9,a,b,1,PHP\n")
+    (folder / "bom.csv").write_bytes(b"\xff\xfe" + header.encode("utf-16-le"))
+    (folder / "quotes.csv").write_text(header + 'r,"j"x,a,b,1,PHP\n"r2,j,a,b,1,PHP\n')
+    (folder / "nul.csv").write_text(header + "r,j\x00,a,b,1,PHP\n")
+    (folder / "long.csv").write_text(header + "r," + "j" * 10_000_000 + ",a,b,1,PHP\n")
+    (folder / "good.csv").write_text(header + f"good-1,job-8,{PAYEE},{PAYER},12.50,PHP\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def books_url(server: EmbeddedServer) -> Iterator[str]:
+    """Books with holds in every state, a backjob and money, that all cases of this file share."""
+    with fresh_books(server) as url:
+        engine = make_engine(url)
+        with engine.begin() as connection:
+            deposit(connection, owner=PAYER, amount="5000", currency="PHP", reference="d-1", now=NOON)
+            for number, state in enumerate(HoldState):
+                place_hold(connection, state=state, job=f"job-{number}")
+            place_hold(connection, job="job-8")
+            request_backjob(connection, job="job-8", by=PAYER, reason="drips", now=NOON)
+            place_hold(connection, job="job-9", currency="JPY", amount="700")
+        engine.dispose()
+        yield url
+
+
+@pytest.fixture
+def shared(books_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An engine on the shared books, which are those of the settings, in the folder with the files."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("BUFFER_DATABASE_URL", books_url)
+    # `dev` looks at this first: with it wrong, it starts nothing.
+    monkeypatch.setenv("BUFFER_ALERT_URLS", "nonsense")
+    engine = make_engine(books_url)
+    yield engine
+    engine.dispose()
+
+
+def require_well_behaved(arguments: list[str], outcome: Outcome) -> None:
+    """Fail unless it ended as every command has to."""
+    assert outcome.code in CODES, arguments
+    assert "Traceback" not in outcome.err
+    assert "Traceback" not in outcome.out
+    if outcome.code == 2:
+        assert len(outcome.err.splitlines()) == 1, outcome.err
+    is_help = "--help" in arguments and outcome.code == 0
+    if "--json" in arguments and not is_help:
+        json.loads(outcome.out)
+        assert outcome.out.count("\n") == 1
+
+
+@cases(900)
+@given(arguments=command_lines())
+def test_every_command_line_ends_in_order(shared: Engine, arguments: list[str]) -> None:
+    """It exits with 0, 1 or 2, never with a traceback; what was not done has written nothing."""
+    before = digest(shared)
+
+    outcome = run_command(*arguments)
+
+    event(f"exit {outcome.code}")
+    require_well_behaved(arguments, outcome)
+    goes_in_parts = arguments[:2] == ["hold", "import"] and "--all-or-nothing" not in arguments
+    if outcome.code != 0 and not goes_in_parts:
+        assert digest(shared) == before
+
+
+def test_books_are_sound_after_all_that(shared: Engine) -> None:
+    """Whatever was accepted above keeps every invariant."""
+    with shared.begin() as connection:
+        assert reconcile(connection) == []
+
+
+@cases(1_500)
+@given(arguments=nonsense())
+def test_nonsense_is_wrong_usage(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    """Words in no order end with an exit code and a line, without books behind them."""
+    monkeypatch.setenv("BUFFER_DATABASE_URL", "postgresql:///?host=/nowhere")
+    monkeypatch.setenv("BUFFER_ALERT_URLS", "nonsense")
+    outcome = run_command(*arguments)
+
+    require_well_behaved(arguments, outcome)
+
+
+# ---- as real processes
+
+
+def run_process(*arguments: str | bytes, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command line as a process of its own."""
+    return subprocess.run(
+        [COMMAND, *arguments],
+        env=environment_of(**variables),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (b"hold", b"list", b"--payee", b"caf\xe9"),
+        (b"hold", b"import", b"fifo"),
+        (b"hold", b"import", b"/dev/zero"),
+        (b"hold", b"import", b"folder"),
+        (b"hold", b"import", b"long.csv", b"--all-or-nothing"),
+        (b"import-legacy", b"fifo"),
+        (b"wallet",),
+        (b"wallet", b"deposit", b"--", b"--amount"),
+        (b"notifications", b"test-webhook", b"http://127.0.0.1:1/?t=1", b"--allow-private"),
+        (b"\xff\xfe", b"\xc3\x28"),
+    ],
+)
+def test_process_ends_in_order(shared: Engine, books_url: str, arguments: tuple[bytes, ...]) -> None:
+    """As in this process: bytes that are not UTF-8, a pipe that nobody writes into, an endless device."""
+    before = digest(shared)
+
+    ended = run_process(*arguments, b"--json", BUFFER_DATABASE_URL=books_url)
+
+    assert ended.returncode in {1, 2}
+    assert b"Traceback" not in ended.stderr
+    json.loads(ended.stdout)
+    assert digest(shared) == before
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_an_encoding_without_the_letters_is_no_traceback(
+    shared: Engine, books_url: str, as_json: bool
+) -> None:
+    """Where stdout is ASCII, JSON escapes what it does not have, and so do lines for people."""
+    with shared.begin() as connection:
+        place_hold(connection, payee="Łódź-2")
+    arguments = ["hold", "list", "--payee", "Łódź-2", *["--json"] * as_json]
+
+    ended = run_process(*arguments, BUFFER_DATABASE_URL=books_url, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    if as_json:
+        assert json.loads(ended.stdout)[0]["payee"] == "Łódź-2"
+    else:
+        assert b"\\u0141" in ended.stdout
+
+
+def test_a_reader_that_leaves_is_no_traceback(shared: Engine, books_url: str) -> None:
+    """`buffer-pipeline hold list | head -1` ends quietly."""
+    with shared.begin() as connection:
+        for _ in range(300):
+            place_hold(connection, payee="worker-300", job="j" * 190)
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    ended = subprocess.run(
+        [COMMAND, "hold", "list", "--payee", "worker-300"],
+        env=environment_of(BUFFER_DATABASE_URL=books_url),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_a_full_disk_is_one_line(books_url: str) -> None:
+    """What cannot be written is said in a line."""
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [COMMAND, "hold", "list"],
+            env=environment_of(BUFFER_DATABASE_URL=books_url),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1
+    assert b"No space left" in ended.stderr
