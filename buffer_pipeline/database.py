@@ -27,7 +27,7 @@ AnyConnection = Connection | psycopg.Connection[Any]
 Row = Mapping[Any, Any]
 """One row of an answer, by column name."""
 
-REVISION: Final = "0006"
+REVISION: Final = "0007"
 """The migration that this code is written for; a test compares it with the newest file."""
 
 _NOT_THERE: Final = {"42P01", "3F000"}
@@ -123,7 +123,7 @@ def psycopg_url(url: str) -> URL:
 
 
 def make_engine(url: URL | str) -> Engine:
-    """Return an engine whose sessions speak UTC."""
+    """Return an engine whose sessions speak UTC and find nothing by a bare name but PostgreSQL's own."""
     return create_engine(
         psycopg_url(url) if isinstance(url, str) else url,
         pool_pre_ping=True,
@@ -131,7 +131,7 @@ def make_engine(url: URL | str) -> Engine:
         max_overflow=CONNECTIONS_MAX - _CONNECTIONS_KEPT,
         connect_args={
             "application_name": "buffer-pipeline",
-            "options": "-c timezone=UTC",
+            "options": "-c timezone=UTC -c search_path=pg_catalog,pg_temp",
             # A prepared statement's plan forgets how many holds a batch has.
             "prepare_threshold": None,
         },
