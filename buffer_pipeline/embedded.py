@@ -207,7 +207,7 @@ def _ensure_databases(server: EmbeddedServer) -> None:
 def _hand_over(server: EmbeddedServer, database: str, owner: str) -> None:
     with _superuser(server, database) as connection:
         tables = connection.execute(
-            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE tableowner = %s", [OWNER]
+            "SELECT format('%%I.%%I', schemaname, tablename) FROM pg_tables WHERE tableowner = %s", [OWNER]
         ).fetchall()
         for (table,) in tables:
             connection.execute(f"ALTER TABLE {table} OWNER TO {owner}")
