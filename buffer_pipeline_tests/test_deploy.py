@@ -148,7 +148,7 @@ def test_each_login_has_its_password(bare_server: EmbeddedServer) -> None:
     make_roles(bare_server)
 
     with psycopg.connect(superuser) as connection:
-        secrets = dict(
+        secrets: dict[str, str] = dict(
             connection.execute(
                 "SELECT rolname, rolpassword FROM pg_authid WHERE rolpassword <> ''"
             ).fetchall()

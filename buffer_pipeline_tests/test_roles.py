@@ -1,6 +1,7 @@
 """Four roles with the least that each needs: what they may do works, and everything else is refused."""
 
 import re
+import signal
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,14 +9,18 @@ import pytest
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
+from buffer_pipeline.cli import main
+from buffer_pipeline.contact import set_contact
 from buffer_pipeline.database import (
     make_engine,
     statement_text,
 )
 from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline.hold import HoldState
 from buffer_pipeline.reconcile import reconcile
 from buffer_pipeline.tables import metadata
-from buffer_pipeline_tests.conftest import ROLES, Books
+from buffer_pipeline_tests.builders import ADMIN, PAYEE, PAYER, place_hold
+from buffer_pipeline_tests.conftest import NOON, ROLES, Books
 from buffer_pipeline_tests.work_of_roles import do_all, earnings_come_in
 
 ROOT: Final = Path(__file__).parents[1]
@@ -252,3 +257,66 @@ def test_everybody_has_nothing(roles: Books, served: EmbeddedServer) -> None:
     with roles.owner.connect() as connection:
         assert connection.scalars(public).all() == []
     nobody.dispose()
+
+
+COMMANDS: Final = {
+    "reader": [
+        ("report",),
+        ("reconcile",),
+        ("hold", "list"),
+        ("hold", "show", "1"),
+        ("backjob", "list"),
+        ("wallet", "show", PAYEE),
+        ("wallet", "statement", PAYEE),
+        ("stuck",),
+    ],
+    "releaser": [
+        ("release",),
+        ("notifications", "drain"),
+        ("notifications", "list"),
+        ("contact", "show", PAYEE),
+        ("report",),
+        ("reconcile",),
+        ("hold", "list"),
+        ("stuck",),
+    ],
+    "platform": [
+        ("wallet", "deposit", PAYER, "--amount", "1.00", "--currency", "PHP", "--reference", "in-2"),
+        ("freeze", "1", "--kind", "risk", "--by", ADMIN, "--reason", "a look"),
+        ("contact", "show", PAYEE),
+        ("hold", "list"),
+        ("reconcile",),
+    ],
+}
+"""What docs/roles.md has each role's login do on the command line."""
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_commands_do_what_their_login_may(
+    roles: Books, role: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each command of a role's work ends well under its login, and one of another's with a refusal."""
+    with roles.owner.begin() as connection:
+        place_hold(connection)
+        set_contact(connection, owner=PAYEE, locale="en_PH", now=NOON)
+        place_hold(connection, state=HoldState.FROZEN)
+    monkeypatch.setenv("BUFFER_DATABASE_URL", roles.of(role).url.render_as_string(hide_password=False))
+    # A command handles signals for its process, which here is the tests' own.
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def code_of(*arguments: str) -> int:
+        with pytest.raises(SystemExit) as stopped:
+            main(list(arguments))
+        assert isinstance(stopped.value.code, int)
+        return stopped.value.code
+
+    codes = {arguments: code_of(*arguments) for arguments in COMMANDS[role]}
+    capsys.readouterr()
+    strange = ("wallet", "deposit", PAYER, "--amount", "1.00", "--currency", "PHP", "--reference", "in-3")
+    if role == "platform":
+        strange = ("notifications", "drain")
+    refused = code_of(*strange)
+
+    assert codes == dict.fromkeys(COMMANDS[role], 0)
+    assert refused == 1
+    assert "permission denied" in capsys.readouterr().err
