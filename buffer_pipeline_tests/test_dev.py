@@ -199,6 +199,25 @@ def test_dev_on_a_server_of_ones_own(server: EmbeddedServer, home: Path, port: i
     assert not (home / "postgres").exists()
 
 
+@pytest.mark.usefixtures("environment")
+def test_dev_by_a_releasers_login(server: EmbeddedServer, home: Path, port: int) -> None:
+    """On books that their owner has migrated, BUFFER_DATABASE_URL may name a releaser, who releases."""
+    storage = server.dagster_url.set(drivername="postgresql").render_as_string()
+
+    with serving(home, port, sample=False, BUFFER_DAGSTER_DATABASE_URL=storage) as process:
+        started = first_line(process)
+        logins = logins_of(home)
+        repository(port)
+        status = end_of(port, launch_release(port))
+        process.terminate()
+        code = process.wait(timeout=WAIT_SECONDS_MAX)
+
+    assert started.startswith("Dagster UI: ")
+    assert logins == {"dagster"}
+    assert status == "SUCCESS"
+    assert code == 0
+
+
 def test_a_database_that_may_not_be_created_is_named(
     server: EmbeddedServer, database_url: str, home: Path, port: int
 ) -> None:

@@ -72,6 +72,8 @@ def documented(engine: Engine) -> set[tuple[str, str, str, str]]:
     page = (ROOT / "docs" / "roles.md").read_text(encoding="utf-8")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
     lines = [line for line in lines if line[0].strip("`") in {row.relname for row in columns}]
+    assert [line[0].strip("`") for line in lines] == list(dict.fromkeys(line[0].strip("`") for line in lines))
+    assert {line[0].strip("`") for line in lines} == {row.relname for row in columns}
     allowed = set()
     for table, *cells in lines:
         of_table = [row for row in columns if row.relname == table.strip("`")]
