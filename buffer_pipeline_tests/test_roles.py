@@ -90,11 +90,16 @@ def documented(engine: Engine) -> set[tuple[str, str, str, str]]:
 
 
 def refusal(engine: Engine, statement: str) -> str:
-    """Return the SQLSTATE with which a statement is refused, "" when it is not; nothing stays of it."""
+    """Return the SQLSTATE with which a statement is refused, "" when it is not; nothing stays of it.
+
+    "trigger" where the privilege was there, and only a trigger behind it refused.
+    """
     with engine.connect() as connection:
         try:
             connection.execute(text(statement))
         except DBAPIError as error:
+            if "kept as they were written" in str(error.orig):
+                return "trigger"
             return str(getattr(error.orig, "sqlstate", error))
         return ""
 
