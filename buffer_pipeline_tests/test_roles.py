@@ -319,7 +319,17 @@ def test_commands_do_what_their_login_may(
 
     codes = {arguments: code_of(*arguments) for arguments in COMMANDS[role]}
     capsys.readouterr()
-    strange = ("wallet", "deposit", PAYER, "--amount", "1.00", "--currency", "PHP", "--reference", "in-3")
+    strange: tuple[str, ...] = (
+        "wallet",
+        "deposit",
+        PAYER,
+        "--amount",
+        "1.00",
+        "--currency",
+        "PHP",
+        "--reference",
+        "in-3",
+    )
     if role == "platform":
         strange = ("notifications", "drain")
     refused = code_of(*strange)
