@@ -27,7 +27,7 @@ AnyConnection = Connection | psycopg.Connection[Any]
 Row = Mapping[Any, Any]
 """One row of an answer, by column name."""
 
-REVISION: Final = "0006"
+REVISION: Final = "0007"
 """The migration that this code is written for; a test compares it with the newest file."""
 
 _NOT_THERE: Final = {"42P01", "3F000"}
@@ -123,12 +123,12 @@ def psycopg_url(url: str) -> URL:
 
 
 def make_engine(url: URL | str, *, synchronous_commit: bool = True) -> Engine:
-    """Return an engine whose sessions speak UTC.
+    """Return an engine whose sessions speak UTC and find nothing by a bare name but PostgreSQL's own.
 
     Without `synchronous_commit` a commit returns before it is on the disk: a crash of the server may
     lose the last ones, each whole.
     """
-    options = "-c timezone=UTC"
+    options = "-c timezone=UTC -c search_path=pg_catalog,pg_temp"
     if not synchronous_commit:
         options += " -c synchronous_commit=off"
     return create_engine(

@@ -25,8 +25,20 @@ from buffer_pipeline.errors import PaymentBufferError, SettingError
 START_SECONDS_MAX: Final = 120
 """After a crash the server replays its log before it answers."""
 
-ROLE: Final = "buffer"
-"""Owns the databases. Not a superuser, so that the books' privileges hold for it too."""
+OWNER: Final = "buffer"
+"""Owns the books, and migrates them. Not a superuser, so that their privileges hold for it too."""
+
+DAGSTER: Final = "dagster"
+"""What Dagster logs in as: a releaser in the books, and the owner of its own storage."""
+
+_ROLES: Final = {
+    OWNER: "LOGIN CREATEDB",
+    "buffer_platform": "NOLOGIN",
+    "buffer_releaser": "NOLOGIN",
+    "buffer_reader": "NOLOGIN",
+    DAGSTER: "LOGIN IN ROLE buffer_releaser",
+}
+"""In the order in which they are made. What the three in the middle may do, migration 0007 says."""
 
 # For a solid-state disk and a batch-heavy load; the rest is PostgreSQL's own.
 _SERVER_SETTINGS: Final = {
@@ -43,7 +55,7 @@ class EmbeddedServer:
     socket_dir: Path
     port: int
 
-    def url(self, database: str, *, user: str = ROLE) -> URL:
+    def url(self, database: str, *, user: str = OWNER) -> URL:
         """Return the URL of a database, over the server's Unix socket."""
         return URL.create(
             "postgresql+psycopg",
@@ -54,13 +66,18 @@ class EmbeddedServer:
 
     @property
     def books_url(self) -> URL:
-        """Where the books are."""
+        """Where the books are, for their owner."""
         return self.url("buffer")
+
+    @property
+    def releaser_url(self) -> URL:
+        """Where the books are, for Dagster."""
+        return self.url("buffer", user=DAGSTER)
 
     @property
     def dagster_url(self) -> URL:
         """Where Dagster keeps its runs: apart from the books."""
-        return self.url("dagster")
+        return self.url("dagster", user=DAGSTER)
 
 
 @contextmanager
@@ -169,13 +186,33 @@ def _stop(data_dir: Path) -> None:
 
 
 def _ensure_databases(server: EmbeddedServer) -> None:
-    admin_url = server.url("postgres", user="postgres").set(drivername="postgresql")
-    with psycopg.connect(admin_url.render_as_string(), autocommit=True) as connection:
+    with _superuser(server, "postgres") as connection:
         # Two processes may get here together.
         connection.execute("SELECT pg_advisory_lock(1)")
-        if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone() is None:
-            connection.execute(f"CREATE ROLE {ROLE} LOGIN CREATEDB")
-        for database in ("buffer", "dagster"):
-            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [database]).fetchone()
+        for role, rights in _ROLES.items():
+            if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
+                connection.execute(f"CREATE ROLE {role} {rights}")
+        for database, owner in (("buffer", OWNER), ("dagster", DAGSTER)):
+            found = connection.execute(
+                "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", [database]
+            ).fetchone()
             if found is None:
-                connection.execute(f"CREATE DATABASE {database} OWNER {ROLE}")
+                connection.execute(f"CREATE DATABASE {database} OWNER {owner}")
+            elif found[0] != owner:
+                # Before Dagster had a login of its own, its storage belonged to the books' owner.
+                _hand_over(server, database, owner)
+                connection.execute(f"ALTER DATABASE {database} OWNER TO {owner}")
+
+
+def _hand_over(server: EmbeddedServer, database: str, owner: str) -> None:
+    with _superuser(server, database) as connection:
+        tables = connection.execute(
+            "SELECT format('%%I.%%I', schemaname, tablename) FROM pg_tables WHERE tableowner = %s", [OWNER]
+        ).fetchall()
+        for (table,) in tables:
+            connection.execute(f"ALTER TABLE {table} OWNER TO {owner}")
+
+
+def _superuser(server: EmbeddedServer, database: str) -> psycopg.Connection:
+    url = server.url(database, user="postgres").set(drivername="postgresql")
+    return psycopg.connect(url.render_as_string(), autocommit=True)

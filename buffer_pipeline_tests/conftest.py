@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from hypothesis import settings
 from sqlalchemy import Connection, Engine, text
 
 from buffer_pipeline.database import make_engine, migrate
-from buffer_pipeline.embedded import EmbeddedServer, embedded_server
+from buffer_pipeline.embedded import DAGSTER, EmbeddedServer, embedded_server
 from buffer_pipeline.hours import HOUR, hour_of
 
 POSTGRESQL_15: Final = Path("/usr/lib/postgresql/15/bin")
@@ -92,7 +93,7 @@ def server_15() -> Iterator[EmbeddedServer]:
             running = EmbeddedServer(socket_dir=Path(folder), port=5432)
             admin = make_engine(running.url("postgres", user="postgres"))
             with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(text("CREATE ROLE buffer LOGIN CREATEDB"))
+                connection.execute(text("CREATE ROLE buffer LOGIN CREATEDB CREATEROLE"))
                 connection.execute(text("CREATE DATABASE buffer OWNER buffer"))
             admin.dispose()
             engine = make_engine(running.books_url)
@@ -116,6 +117,49 @@ def fresh_books(server: EmbeddedServer) -> Iterator[str]:
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()
+
+
+ROLES: Final = ("platform", "releaser", "reader")
+"""Those of docs/roles.md beside the owner, without the prefix that their names have."""
+
+
+@dataclass
+class Books:
+    """Fresh books, and an engine on them for each role and for their owner."""
+
+    owner: Engine
+    platform: Engine
+    releaser: Engine
+    reader: Engine
+
+    def of(self, role: str) -> Engine:
+        """Return the role's engine."""
+        engine: Engine = getattr(self, role)
+        return engine
+
+
+@pytest.fixture(scope="module", params=["18", "15"])
+def served(request: pytest.FixtureRequest) -> EmbeddedServer:
+    """The newest and the oldest server, each with a login for each role."""
+    server: EmbeddedServer = request.getfixturevalue("server" if request.param == "18" else "server_15")
+    admin = make_engine(server.url("postgres", user="postgres"))
+    with admin.begin() as connection:
+        for role in ROLES:
+            if not connection.scalar(text("SELECT to_regrole(:name)"), {"name": f"a_{role}"}):
+                connection.execute(text(f"CREATE ROLE a_{role} LOGIN IN ROLE buffer_{role}"))
+    admin.dispose()
+    return server
+
+
+@pytest.fixture
+def roles(served: EmbeddedServer) -> Iterator[Books]:
+    """Fresh books and their four roles."""
+    with fresh_books(served) as url:
+        owner = make_engine(url)
+        books = Books(owner, *(make_engine(owner.url.set(username=f"a_{role}")) for role in ROLES))
+        yield books
+        for role in ("owner", *ROLES):
+            books.of(role).dispose()
 
 
 @pytest.fixture
@@ -183,8 +227,8 @@ def lasting_instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def environment(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The books are those that BUFFER_DATABASE_URL names."""
-    monkeypatch.setenv("BUFFER_DATABASE_URL", database_url)
+    """The books are those that BUFFER_DATABASE_URL names, for Dagster: by a releaser's login."""
+    monkeypatch.setenv("BUFFER_DATABASE_URL", database_url.replace("//buffer@", f"//{DAGSTER}@"))
 
 
 @pytest.fixture

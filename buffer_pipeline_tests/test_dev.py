@@ -1,6 +1,7 @@
 """`dev` as people use it: real processes, a real UI, Ctrl-C."""
 
 import os
+import re
 import signal
 import socket
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, text
 from sqlalchemy.engine import make_url
 
 from buffer_pipeline.cli.dev import serve
@@ -43,10 +44,19 @@ def held(engine: Engine) -> int:
         return connection.execute(select(func.count()).select_from(hold)).scalar_one()
 
 
+def logins_of(home: Path) -> set[str]:
+    """Return whom the processes of `serve` log in as, by their environment."""
+    environments = [
+        (Path("/proc") / str(pid) / "environ").read_bytes().decode() for pid in processes_of(home)
+    ]
+    return set(re.findall(r"BUFFER_(?:DAGSTER_)?DATABASE_URL=[^/]+//(\w+)@", "".join(environments)))
+
+
 def test_dev_serves_until_ctrl_c_and_keeps_the_data(home: Path, port: int) -> None:
     """It shows a UI over a sample, runs the job, and stops everything; the next start finds the data."""
     with serving(home, port) as process:
         started = first_line(process)
+        logins = logins_of(home)
         loaded = repository(port)
         status = end_of(port, launch_release(port))
         # A terminal sends Ctrl-C to its whole foreground process group.
@@ -56,6 +66,8 @@ def test_dev_serves_until_ctrl_c_and_keeps_the_data(home: Path, port: int) -> No
         server_stopped = not (home / "postgres" / "postmaster.pid").exists()
 
     assert started == f"Dagster UI: http://127.0.0.1:{port}  (Ctrl-C stops everything)"
+    # All of Dagster's processes; `serve` itself, which migrates, has no URL in its environment.
+    assert logins == {"dagster"}
     assert {schedule["scheduleState"]["status"] for schedule in loaded["schedules"]} == {"RUNNING"}
     assert "hourly_release" in {schedule["name"] for schedule in loaded["schedules"]}
     assert {sensor["sensorState"]["status"] for sensor in loaded["sensors"]} == {"RUNNING"}
@@ -80,6 +92,52 @@ def test_dev_serves_until_ctrl_c_and_keeps_the_data(home: Path, port: int) -> No
     assert code == 0
     assert left_behind == []
     assert holds == SAMPLE_HOLDS
+
+
+def test_what_dagster_logs_in_as_is_a_releaser_and_no_more(home: Path) -> None:
+    """Its login owns its storage, is a releaser in the books, and neither an owner nor a superuser there."""
+    with embedded_server(home) as server:
+        engine = make_engine(server.releaser_url)
+        with engine.connect() as connection:
+            member_of = connection.scalars(
+                text("SELECT rolname FROM pg_roles WHERE pg_has_role(current_user, oid, 'MEMBER') ORDER BY 1")
+            ).all()
+            rights = connection.execute(
+                text(
+                    "SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles"
+                    " WHERE rolname = current_user"
+                )
+            ).one()
+            owns = connection.scalars(
+                text("SELECT datname FROM pg_database WHERE datdba = CAST(current_user AS regrole)")
+            ).all()
+        engine.dispose()
+
+    assert member_of == ["buffer_releaser", "dagster"]
+    assert tuple(rights) == (False, False, False, False)
+    assert owns == ["dagster"]
+
+
+def test_storage_of_before_becomes_dagsters_own(home: Path) -> None:
+    """A BUFFER_HOME from when the books' owner had Dagster's storage too: Dagster's login finds its runs."""
+    with embedded_server(home) as server:
+        admin = server.url("dagster", user="postgres").set(drivername="postgresql").render_as_string()
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute("ALTER DATABASE dagster OWNER TO buffer")
+            connection.execute("DROP ROLE dagster")
+            connection.execute("GRANT ALL ON SCHEMA public TO buffer")
+            connection.execute("SET ROLE buffer")
+            connection.execute("CREATE TABLE runs (id serial PRIMARY KEY)")
+            connection.execute("INSERT INTO runs DEFAULT VALUES")
+
+    with (
+        embedded_server(home) as server,
+        psycopg.connect(server.dagster_url.set(drivername="postgresql").render_as_string()) as connection,
+    ):
+        connection.execute("INSERT INTO runs DEFAULT VALUES")
+        connection.execute("ALTER TABLE runs ADD finished boolean")
+
+        assert connection.execute("SELECT id FROM runs ORDER BY id").fetchall() == [(1,), (2,)]
 
 
 def test_dev_stops_in_the_middle_of_its_start(home: Path, port: int) -> None:
@@ -140,6 +198,25 @@ def test_dev_on_a_server_of_ones_own(server: EmbeddedServer, home: Path, port: i
     assert f"{name}_dagster" in databases
     assert holds == SAMPLE_HOLDS
     assert not (home / "postgres").exists()
+
+
+@pytest.mark.usefixtures("environment")
+def test_dev_by_a_releasers_login(server: EmbeddedServer, home: Path, port: int) -> None:
+    """On books that their owner has migrated, BUFFER_DATABASE_URL may name a releaser, who releases."""
+    storage = server.dagster_url.set(drivername="postgresql").render_as_string()
+
+    with serving(home, port, sample=False, BUFFER_DAGSTER_DATABASE_URL=storage) as process:
+        started = first_line(process)
+        logins = logins_of(home)
+        repository(port)
+        status = end_of(port, launch_release(port))
+        process.terminate()
+        code = process.wait(timeout=WAIT_SECONDS_MAX)
+
+    assert started.startswith("Dagster UI: ")
+    assert logins == {"dagster"}
+    assert status == "SUCCESS"
+    assert code == 0
 
 
 def test_a_database_that_may_not_be_created_is_named(

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -16,16 +15,15 @@ from sqlalchemy import Connection, Engine, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.schema import CreateSchema
 
-from buffer_pipeline.backjob import reject_backjob, request_backjob
+from buffer_pipeline.backjob import request_backjob
 from buffer_pipeline.database import REVISION, books_revision, make_engine, migrate
 from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.reconcile import reconcile
 from buffer_pipeline.release import release_matured
 from buffer_pipeline.tables import SCHEMA, metadata, transaction, unsettled_hold, wallet
-from buffer_pipeline.wallet import deposit, withdraw
+from buffer_pipeline.wallet import deposit
 from buffer_pipeline_tests.builders import (
-    ADMIN,
     DAY_7,
     JOB,
     PAYEE,
@@ -452,44 +450,6 @@ def test_release_hour_cannot_be_written(connection: Connection) -> None:
 
     with pytest.raises(ProgrammingError), connection.begin_nested():
         connection.execute(text("UPDATE buffer.unsettled_hold SET release_hour = release_date"))
-
-
-def test_documented_privileges_are_enough_for_every_verb(engine: Engine, superuser_url: str) -> None:
-    """A platform's role with what docs/callers.md grants it can call the verbs, and rewrite nothing."""
-    page = (Path(__file__).parents[1] / "docs" / "callers.md").read_text(encoding="utf-8")
-    grants = page.split("```sql\n")[-1].split("```")[0]
-    role = f"platform_{os.urandom(4).hex()}"
-    superuser = make_engine(superuser_url)
-    with superuser.begin() as connection:
-        connection.execute(text(f"CREATE ROLE {role} LOGIN"))
-        connection.execute(text(grants.replace("platform;", f"{role};")))
-    platform = make_engine(engine.url.set(username=role))
-
-    with platform.begin() as connection:
-        for state in HoldState:
-            place_hold(connection, state=state, job=f"job-{state}")
-        release_matured(connection, now=DAY_7, batch_limit=10)
-        backjob = request_backjob_of_a_new_hold(connection)
-        reject_backjob(connection, backjob_id=backjob, by=ADMIN, reason="as agreed", now=NOON)
-        deposit(connection, owner=PAYER, amount="1.00", currency="PHP", reference="transfer-1", now=NOON)
-        withdraw(connection, owner=PAYER, amount="1.00", currency="PHP", reference="transfer-2", now=NOON)
-    with platform.begin() as connection:
-        refusals = [refusal_of(connection, statement) for statement in REWRITINGS]
-        violations = reconcile(connection)
-
-    assert {code for code, _ in refusals} == {"42501"}
-    assert violations == []
-    platform.dispose()
-    with superuser.begin() as connection:
-        connection.execute(text(f"DROP OWNED BY {role}"))
-        connection.execute(text(f"DROP ROLE {role}"))
-    superuser.dispose()
-
-
-def request_backjob_of_a_new_hold(connection: Connection) -> int:
-    """Open a backjob on a job of its own and return its id."""
-    place_hold(connection, job="job-99")
-    return request_backjob(connection, job="job-99", by=PAYER, reason="hm", now=NOON).backjob_id
 
 
 HOLDS_OF_0003: Final = """

@@ -13,7 +13,7 @@ from buffer_pipeline.backjob import (
     withdraw_backjob,
 )
 from buffer_pipeline.cli.output import Output, present
-from buffer_pipeline.cli.session import one_transaction
+from buffer_pipeline.cli.session import one_look, one_transaction
 from buffer_pipeline.hold import BackjobState
 from buffer_pipeline.reports import list_backjobs, list_holds
 
@@ -99,7 +99,7 @@ def list_(
     Example: `buffer-pipeline backjob list --state OPEN`
     """
     output: Output = context.obj
-    with one_transaction() as (connection, _, _now):
+    with one_look() as (connection, _, _now):
         rows = list_backjobs(connection, state=state)
     output.table(
         present(rows),

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from buffer_pipeline.cli.output import Output
-from buffer_pipeline.cli.session import one_transaction
+from buffer_pipeline.cli.session import one_look, one_transaction
 from buffer_pipeline.contact import change_contact, find_contacts
 from buffer_pipeline.errors import NotFound
 
@@ -44,7 +44,7 @@ def show(context: typer.Context, owner: Owner) -> None:
     Example: `buffer-pipeline contact show worker-17`
     """
     output: Output = context.obj
-    with one_transaction() as (connection, _, _now):
+    with one_look() as (connection, _, _now):
         found = find_contacts(connection, [owner]).get(owner)
     if found is None:
         raise NotFound(f"contact {owner!r}: does not exist; contact set makes one")

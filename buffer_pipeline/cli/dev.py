@@ -53,7 +53,10 @@ _POLL_SECONDS: Final = 0.1
 
 @dataclass(frozen=True)
 class _Databases:
+    """Where the books are, for who migrates them and for Dagster, and where Dagster's storage is."""
+
     books_url: URL
+    releaser_url: URL
     dagster_url: URL
 
 
@@ -80,7 +83,7 @@ def serve(settings: Settings, *, port: int, sample: bool) -> None:
             environment = {
                 **os.environ,
                 "BUFFER_HOME": str(home),
-                "BUFFER_DATABASE_URL": databases.books_url.render_as_string(hide_password=False),
+                "BUFFER_DATABASE_URL": databases.releaser_url.render_as_string(hide_password=False),
                 "BUFFER_DAGSTER_DATABASE_URL": databases.dagster_url.render_as_string(hide_password=False),
                 # Where links in alerts lead, unless somebody has put a proxy before it.
                 "BUFFER_DAGSTER_URL": os.environ.get("BUFFER_DAGSTER_URL") or f"http://{HOST}:{port}",
@@ -157,10 +160,15 @@ def _databases(settings: Settings) -> Iterator[_Databases]:
     given = settings.dagster_database_url
     if settings.database_url is not None:
         books_url = psycopg_url(settings.database_url)
-        yield _Databases(books_url, _dagster_url(given) if given else _beside_the_books(settings, books_url))
+        # Whoever it names is who Dagster is: an owner only where somebody has chosen that.
+        yield _Databases(
+            books_url,
+            books_url,
+            _dagster_url(given) if given else _beside_the_books(settings, books_url),
+        )
         return
     with embedded_server(settings.home) as server:
-        yield _Databases(server.books_url, _dagster_url(given or server.dagster_url))
+        yield _Databases(server.books_url, server.releaser_url, _dagster_url(given or server.dagster_url))
 
 
 def _dagster_url(url: str | URL) -> URL:

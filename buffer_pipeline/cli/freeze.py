@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from buffer_pipeline.cli.output import Output, present
-from buffer_pipeline.cli.session import one_transaction
+from buffer_pipeline.cli.session import one_look, one_transaction
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind
@@ -82,7 +82,7 @@ def stuck(
     """
     output: Output = context.obj
     age = None if older_than is None else _parse_duration(older_than)
-    with one_transaction() as (connection, settings, now):
+    with one_look() as (connection, settings, now):
         rows = stuck_holds(
             connection, now=now, older_than=settings.policy.stuck_after if age is None else age
         )

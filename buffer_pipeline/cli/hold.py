@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from buffer_pipeline.cli.output import Output, present
-from buffer_pipeline.cli.session import books, one_transaction
+from buffer_pipeline.cli.session import books, one_look, one_transaction
 from buffer_pipeline.errors import InvalidInput, Refused
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.hours import clock_of_a_writer
@@ -95,7 +95,7 @@ def show(
     if (hold_id is None) == (reference is None):
         raise typer.BadParameter("give a HOLD_ID or --reference, one of them")
     output: Output = context.obj
-    with one_transaction() as (connection, _, _now):
+    with one_look() as (connection, _, _now):
         document = present(show_hold(connection, hold_id=hold_id, reference=reference))
     if output.as_json:
         output.answer(document)
@@ -130,7 +130,7 @@ def list_(
     Example: `buffer-pipeline hold list --payee worker-17 --state BUFFERED`
     """
     output: Output = context.obj
-    with one_transaction() as (connection, _, now):
+    with one_look() as (connection, _, now):
         rows = list_holds(
             connection, state=state, payee=payee, job=job, due_by=now if due else None, limit=limit
         )

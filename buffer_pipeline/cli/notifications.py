@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from buffer_pipeline.cli.output import Output, iso, present
-from buffer_pipeline.cli.session import books, one_transaction
+from buffer_pipeline.cli.session import books, one_look, one_transaction
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.inputs import parse_time, require_id, require_text
 from buffer_pipeline.outbox import (
@@ -71,7 +71,7 @@ def list_(
     owner = None if owner is None else require_text("owner", owner)
     of_type = None if type_ is None else type_.value
     rows: list[Delivery | Undispatched] = []
-    with one_transaction() as (connection, _, _now):
+    with one_look() as (connection, _, _now):
         if before is None and endpoint is None and state in {None, DeliveryState.WAITING}:
             rows += list_undispatched(connection, owner=owner, type_=of_type, limit=limit)
         rows += list_deliveries(

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 
-from buffer_pipeline.database import open_database
+from buffer_pipeline.database import database_clock, one_moment, open_database
 from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.settings import Settings, load_settings
 
@@ -24,3 +24,13 @@ def one_transaction() -> Iterator[tuple[Connection, Settings, datetime]]:
     """Yield a connection in a transaction that commits at the end, the settings and the time."""
     with books() as (engine, settings), engine.begin() as connection:
         yield connection, settings, clock_of_a_writer(connection)
+
+
+@contextmanager
+def one_look() -> Iterator[tuple[Connection, Settings, datetime]]:
+    """Yield a connection that sees the books as they are at one moment, the settings and the time.
+
+    For what reads only: it marks no hour as being written, which a reader may not.
+    """
+    with books() as (engine, settings), one_moment(engine) as connection:
+        yield connection, settings, database_clock(connection)

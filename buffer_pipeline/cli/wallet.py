@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from buffer_pipeline.cli.output import Output, present
-from buffer_pipeline.cli.session import one_transaction
+from buffer_pipeline.cli.session import one_look, one_transaction
 from buffer_pipeline.inputs import parse_as_of
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.reports import list_wallets, wallet_statement
@@ -28,7 +28,7 @@ def show(context: typer.Context, owner: Owner) -> None:
     Example: `buffer-pipeline wallet show worker-17`
     """
     output: Output = context.obj
-    with one_transaction() as (connection, _, _now):
+    with one_look() as (connection, _, _now):
         rows = list_wallets(connection, owner=owner)
     output.table(present(rows), columns=("owner", "currency", "balance", "pending_earnings"), empty="")
 
@@ -44,7 +44,7 @@ def statement(
     Example: `buffer-pipeline wallet statement worker-17 --as-of 2026-11-01T00:00Z`
     """
     output: Output = context.obj
-    with one_transaction() as (connection, _, now):
+    with one_look() as (connection, _, now):
         until = None if as_of is None else parse_as_of(as_of, clock=now)
         rows = wallet_statement(connection, owner=owner, as_of=until)
     output.table(

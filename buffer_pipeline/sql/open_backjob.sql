@@ -38,7 +38,7 @@ covered AS (
     :requested_by,
     :reason,
     CAST(:requested_at AS timestamptz)
-  FROM unnest(CAST(:hold_ids AS bigint[])) AS covered_hold (hold_id)
+  FROM pg_catalog.unnest(CAST(:hold_ids AS bigint[])) AS covered_hold (hold_id)
   CROSS JOIN opened
   ORDER BY covered_hold.hold_id
   RETURNING hold_id

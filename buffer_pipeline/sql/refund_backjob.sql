@@ -139,9 +139,9 @@ refunded AS (
     unfrozen.payer_wallet_id,
     unfrozen.currency,
     unfrozen.refund_minor,
-    payer.balance_before_minor + sum(unfrozen.refund_minor) OVER (
+    payer.balance_before_minor + CAST(sum(unfrozen.refund_minor) OVER (
       PARTITION BY unfrozen.payer_wallet_id ORDER BY unfrozen.hold_id ROWS UNBOUNDED PRECEDING
-    ),
+    ) AS bigint),
     unfrozen.hold_id,
     CAST(:backjob_id AS bigint),
     CAST(:now AS timestamptz),

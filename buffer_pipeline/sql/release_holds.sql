@@ -67,9 +67,9 @@ wallet_total AS MATERIALIZED (
     currency,
     count(*) AS holds,
     CAST(sum(amount_minor) AS bigint) AS amount_minor,
-    array_agg(hold_id) AS hold_ids,
-    array_agg(amount_minor) AS amounts_minor,
-    array_agg(release_date) AS release_dates
+    pg_catalog.array_agg(hold_id) AS hold_ids,
+    pg_catalog.array_agg(amount_minor) AS amounts_minor,
+    pg_catalog.array_agg(release_date) AS release_dates
   FROM (
     SELECT *
     FROM released
@@ -121,9 +121,9 @@ earned AS (
     credited_wallet.wallet_id,
     credited_wallet.currency,
     credit.amount_minor,
-    credited_wallet.balance_before_minor + sum(credit.amount_minor) OVER (
+    credited_wallet.balance_before_minor + CAST(sum(credit.amount_minor) OVER (
       PARTITION BY credited_wallet.wallet_id ORDER BY credit.hold_id ROWS UNBOUNDED PRECEDING
-    ),
+    ) AS bigint),
     credit.hold_id,
     (SELECT batch_id FROM opened_batch),
     CAST(:now AS timestamptz),

@@ -1,8 +1,8 @@
 -- The earliest hour that another transaction is writing into; NULL when there is none.
 -- Reads the lock table, which is newer than the statement's snapshot: count in a later statement.
 SELECT to_timestamp(min(CAST(pg_locks.objid AS bigint)) * 3600) AS hour
-FROM pg_locks
-INNER JOIN pg_database ON pg_locks.database = pg_database.oid
+FROM pg_catalog.pg_locks
+INNER JOIN pg_catalog.pg_database ON pg_locks.database = pg_database.oid
 WHERE
   pg_database.datname = current_database()
   AND pg_locks.locktype = 'advisory'

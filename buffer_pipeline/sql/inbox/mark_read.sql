@@ -16,7 +16,7 @@ marked AS (
   WHERE
     found.was_unread
     AND inbox_message.notification_id = found.notification_id
-    AND (SELECT count(*) FROM found) = cardinality(CAST(:notification_ids AS bigint[]))
+    AND (SELECT count(*) FROM found) = pg_catalog.cardinality(CAST(:notification_ids AS bigint[]))
 )
 SELECT
   notification_id,
