@@ -20,7 +20,8 @@ known AS MATERIALIZED (
   SELECT
     incoming.*,
     payee.wallet_id AS payee_wallet_id,
-    payer.wallet_id AS payer_wallet_id
+    payer.wallet_id AS payer_wallet_id,
+    count(*) OVER () AS known_count
   FROM incoming
   INNER JOIN buffer.wallet AS payee
     ON incoming.payee = payee.owner AND incoming.currency = payee.currency
@@ -44,7 +45,7 @@ added AS (
     held_at,
     release_date
   FROM known
-  WHERE (SELECT count(*) FROM incoming) = (SELECT count(everyone.reference) FROM known AS everyone)
+  WHERE known_count = (SELECT count(*) FROM incoming)
   ORDER BY release_date, reference
   ON CONFLICT (reference) DO NOTHING
   RETURNING
@@ -129,6 +130,6 @@ told AS (
 )
 
 SELECT
-  array_agg(hold_id) AS hold_ids,
-  array_agg(reference) AS "references"
+  pg_catalog.array_agg(hold_id) AS hold_ids,
+  pg_catalog.array_agg(reference) AS "references"
 FROM added
