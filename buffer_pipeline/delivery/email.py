@@ -45,6 +45,7 @@ MESSAGES_PER_CONNECTION_MAX: Final = 100
 _FINAL_FROM: Final = 500
 _SERVICE_CLOSING: Final = 421
 _SENDER_NAME_LENGTH_MAX: Final = 100
+_REASON_LENGTH_MAX: Final = 320
 
 
 class Tls(StrEnum):
@@ -196,9 +197,11 @@ class EmailSender:
                 raise Unavailable(f"no answer within {self._options.timeout_seconds:g} s") from None
             except aiosmtplib.SMTPException as error:
                 failure = _failure(error)
-                raise type(failure)(self._hidden(failure.reason)) from None
+                # Hidden before it is cut, so that no half of a password is left.
+                reason = shorten(self._hidden(failure.reason), _REASON_LENGTH_MAX)
+                raise type(failure)(reason) from None
             except OSError as error:
-                raise Unavailable(f"connection: {_said(error)}") from None
+                raise Unavailable(shorten(f"connection: {_said(error)}", _REASON_LENGTH_MAX)) from None
 
     def _hidden(self, reason: str) -> str:
         """Return a reason without the login, which a server may repeat as it was sent."""
@@ -345,4 +348,4 @@ def _answered(about: str, code: int, text: str) -> TryAgain | GiveUp:
 
 
 def _said(what: object) -> str:
-    return shorten(one_line(str(what)), 300) or type(what).__name__
+    return one_line(str(what)) or type(what).__name__
