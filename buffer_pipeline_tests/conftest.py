@@ -101,14 +101,14 @@ def server_15() -> Iterator[EmbeddedServer]:
 
 
 @contextmanager
-def fresh_books(server: EmbeddedServer) -> Iterator[str]:
-    """Yield the URL of a copy of the server's migrated books; dropped at the end."""
+def fresh_books(server: EmbeddedServer, template: str = "buffer") -> Iterator[str]:
+    """Yield the URL of a copy of the server's migrated books, or of others; dropped at the end."""
     name = f"books_{os.urandom(6).hex()}"
     admin = make_engine(server.url("postgres", user="postgres")).execution_options(
         isolation_level="AUTOCOMMIT"
     )
     with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE buffer OWNER buffer"))
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} OWNER buffer"))
     yield server.url(name).render_as_string(hide_password=False)
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

@@ -1,0 +1,527 @@
+"""Every pair of verbs on the same hold at the same time, and every kind of release at once.
+
+What two transactions leave behind must be what one behind the other would have left, in one order or the
+other: their answers, their refusals and every row. Each pair is raced 200 times; a thousand times by
+
+    RACE_ROUNDS=1000 uv run pytest buffer_pipeline_tests/test_races.py
+"""
+
+import json
+import os
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from functools import partial
+from itertools import combinations_with_replacement
+from threading import Barrier, BrokenBarrierError
+from typing import Any, Final, TypeAlias
+
+import dagster as dg
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from buffer_pipeline.backjob import (
+    Backjob,
+    approve_backjob,
+    reject_backjob,
+    request_backjob,
+    withdraw_backjob,
+)
+from buffer_pipeline.database import make_engine
+from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline.errors import PaymentBufferError, Refused
+from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
+from buffer_pipeline.hold import FreezeKind
+from buffer_pipeline.intake import AddedHold, Earning, add_many_pending_earnings, add_pending_earnings
+from buffer_pipeline.reconcile import reconcile
+from buffer_pipeline.release import (
+    ReleaseBatch,
+    ReleasePosition,
+    Shard,
+    Stretch,
+    release_early,
+    release_matured,
+    release_stretch,
+)
+from buffer_pipeline.wallet import Movement, deposit, withdraw
+from buffer_pipeline_tests.builders import ADMIN, DAY_7, WAIT_SECONDS_MAX
+from buffer_pipeline_tests.conftest import NOON, fresh_books
+from buffer_pipeline_tests.runs import release, reported
+from buffer_pipeline_tests.test_processes import figures, finish, hold_many, start, wait_until, waiting
+
+ROUNDS: Final = int(os.environ.get("RACE_ROUNDS", "200"))
+LAST_MINUTE: Final = DAY_7 - timedelta(minutes=1)
+"""The window is still open for whoever reads this clock, and the hold is due for a release at DAY_7."""
+
+LEAD_MAX: Final = 4
+LOCK_NOT_AVAILABLE: Final = "55P03"
+
+Answer: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A job with one hold, a payee and a payer, all its own, with a number in their names."""
+
+    number: int
+    hold_id: int
+    shard: Shard
+    """The payee's wallet, in which there are 100.00."""
+    backjob_id: int | None
+    """One that is open, where the pair needs it."""
+    freeze_id: int | None
+    """A risk freeze that stands, where the pair needs it."""
+
+
+Action: TypeAlias = Callable[[Connection, Case, str], Answer]
+
+
+def _batch(batch: ReleaseBatch) -> Answer:
+    return batch.holds_released, batch.amounts_minor
+
+
+def _backjob(backjob: Backjob) -> Answer:
+    return backjob.state, len(backjob.hold_ids)
+
+
+def _movement(movement: Movement) -> Answer:
+    return movement.balance_minor, movement.replayed
+
+
+def _release_matured(connection: Connection, case: Case, _side: str) -> Answer:
+    return _batch(
+        release_matured(connection, now=DAY_7, batch_limit=100, source="a race", shard=case.shard)
+    )
+
+
+def _release_stretch(connection: Connection, case: Case, _side: str) -> Answer:
+    stretch = Stretch(after=ReleasePosition(), through=ReleasePosition.end(DAY_7), shard=case.shard)
+    return _batch(release_stretch(connection, stretch=stretch, now=DAY_7, due_by=DAY_7, source="a race"))
+
+
+def _release_early(connection: Connection, case: Case, _side: str) -> Answer:
+    payer = f"client-{case.number}"
+    return _batch(
+        release_early(connection, hold_id=case.hold_id, by=payer, reason="well done", now=LAST_MINUTE)
+    )
+
+
+def _request_backjob(connection: Connection, case: Case, _side: str) -> Answer:
+    job, payer = f"job-{case.number}", f"client-{case.number}"
+    return _backjob(request_backjob(connection, job=job, by=payer, reason="it leaks", now=LAST_MINUTE))
+
+
+def _decide(verb: Callable[..., Backjob], connection: Connection, case: Case, _side: str) -> Answer:
+    return _backjob(
+        verb(connection, backjob_id=case.backjob_id, by=ADMIN, reason="looked at", now=LAST_MINUTE)
+    )
+
+
+def _freeze(connection: Connection, case: Case, side: str) -> Answer:
+    freeze = freeze_hold(
+        connection,
+        hold_id=case.hold_id,
+        kind=FreezeKind.ADMIN,
+        by=ADMIN,
+        reason=f"a look by {side}",
+        now=LAST_MINUTE,
+    )
+    return (freeze.state,)
+
+
+def _unfreeze(connection: Connection, case: Case, _side: str) -> Answer:
+    assert case.freeze_id is not None
+    freeze = unfreeze_hold(
+        connection, freeze_id=case.freeze_id, by=ADMIN, reason="looked at", now=LAST_MINUTE
+    )
+    return (freeze.state,)
+
+
+def _deposit(connection: Connection, case: Case, side: str) -> Answer:
+    reference, owner = f"in-{case.number}-{side}", f"worker-{case.number}"
+    return _movement(
+        deposit(
+            connection, owner=owner, amount="20.00", currency="PHP", reference=reference, now=LAST_MINUTE
+        )
+    )
+
+
+def _deposit_once(connection: Connection, case: Case, _side: str) -> Answer:
+    return _deposit(connection, case, "both")
+
+
+def _withdraw(connection: Connection, case: Case, side: str) -> Answer:
+    reference, owner = f"out-{case.number}-{side}", f"worker-{case.number}"
+    return _movement(
+        withdraw(
+            connection, owner=owner, amount="60.00", currency="PHP", reference=reference, now=LAST_MINUTE
+        )
+    )
+
+
+def _add(name: str, connection: Connection, case: Case, _side: str) -> Answer:
+    added = add_pending_earnings(connection, **asdict(earning(case.number, name)), now=LAST_MINUTE)
+    return added.state, added.release_date, added.replayed
+
+
+VERBS: Final[dict[str, Action]] = {
+    "release matured": _release_matured,
+    "release a stretch": _release_stretch,
+    "release early": _release_early,
+    "request a backjob": _request_backjob,
+    "reject": partial(_decide, reject_backjob),
+    "approve": partial(_decide, approve_backjob),
+    "approve a part": partial(_decide, partial(approve_backjob, amount="300.00")),
+    "withdraw the backjob": partial(_decide, withdraw_backjob),
+    "freeze": _freeze,
+    "unfreeze": _unfreeze,
+    "deposit": _deposit,
+    "withdraw": _withdraw,
+    "add the same": partial(_add, "earning"),
+    "add another": partial(_add, "another"),
+}
+ACTIONS: Final = {**VERBS, "deposit once": _deposit_once}
+PAIRS: Final = (*combinations_with_replacement(VERBS, 2), ("deposit once", "deposit once"))
+NEED_A_BACKJOB: Final = {"reject", "approve", "approve a part", "withdraw the backjob"}
+
+
+def earning(number: int, name: str, **changes: Any) -> Earning:
+    """Return an earning of the case's job; the name is its reference's."""
+    stated = {
+        "reference": f"{name}-{number}",
+        "job": f"job-{number}",
+        "payee": f"worker-{number}",
+        "payer": f"client-{number}",
+        "amount": "1000.00",
+        "currency": "PHP",
+        "held_at": NOON,
+    }
+    return Earning(**{**stated, **changes})
+
+
+def lay_out(connection: Connection, *, cases: int, backjob: bool, freeze: bool) -> None:
+    """Write so many cases, all alike."""
+    before = NOON - timedelta(days=1)
+    paid = {"job": "job-before", "amount": "100.00", "held_at": before, "release_date": before}
+    numbers = range(cases)
+    outcomes = add_many_pending_earnings(
+        connection, [earning(number, "paid", **paid) for number in numbers], now=before
+    )
+    release_matured(connection, now=before, batch_limit=cases)
+    outcomes += add_many_pending_earnings(
+        connection, [earning(number, "earning") for number in numbers], now=NOON
+    )
+    assert not any(isinstance(outcome, Refused) for outcome in outcomes)
+    for number in numbers:
+        if backjob:
+            request_backjob(
+                connection, job=f"job-{number}", by=f"client-{number}", reason="it leaks", now=NOON
+            )
+    if freeze:
+        for hold_id in connection.scalars(
+            text("SELECT hold_id FROM buffer.hold WHERE reference LIKE 'earning-%'")
+        ).all():
+            freeze_hold(
+                connection, hold_id=hold_id, kind=FreezeKind.RISK, by=ADMIN, reason="hm", now=NOON
+            )
+
+
+def cases_of(connection: Connection) -> list[Case]:
+    """Return the cases that were laid out."""
+    rows = connection.execute(
+        text(
+            "SELECT hold.job, hold.hold_id, hold.payee_wallet_id, backjob.backjob_id, hold_freeze.freeze_id"
+            " FROM buffer.hold LEFT JOIN buffer.backjob USING (job)"
+            " LEFT JOIN buffer.hold_freeze"
+            " ON hold_freeze.hold_id = hold.hold_id AND hold_freeze.kind = 'RISK'"
+            " WHERE hold.reference LIKE 'earning-%' ORDER BY hold.hold_id"
+        )
+    )
+    return [
+        Case(_number(job), hold_id, Shard(after=wallet_id - 1, through=wallet_id), *ids)
+        for job, hold_id, wallet_id, *ids in rows
+    ]
+
+
+LINES: Final = {
+    "holds": "SELECT hold_status.job, hold_status.reference, state, amount_minor, refunded_minor,"
+    " release_date, settled_at FROM buffer.hold_status",
+    "freezes": "SELECT hold.job, hold.reference, kind, opened_by, hold_freeze.reason, opened_at, closed_by,"
+    " closed_at FROM buffer.hold_freeze JOIN buffer.hold USING (hold_id)",
+    "backjobs": "SELECT job, state, requested_at, decided_at, refunded_minor FROM buffer.backjob",
+    "wallets": "SELECT owner, balance_minor, pending_earnings_minor FROM buffer.wallet",
+    "transactions": "SELECT coalesce(payee.owner, payer.owner), payee.owner, payer.owner, type,"
+    " transaction.amount_minor, balance_after_minor, hold.reference, transaction.reference, batch.kind,"
+    " release_date, transaction.recorded_at"
+    " FROM buffer.transaction"
+    " LEFT JOIN buffer.wallet AS payee ON payee.wallet_id = from_wallet_id"
+    " LEFT JOIN buffer.wallet AS payer ON payer.wallet_id = to_wallet_id"
+    " LEFT JOIN buffer.hold USING (hold_id) LEFT JOIN buffer.batch USING (batch_id)",
+    "notifications": "SELECT owner, type, hold.reference, notification.amount_minor, release_date,"
+    " created_at FROM buffer.notification LEFT JOIN buffer.hold USING (hold_id)",
+}
+"""All that a verb can write, but for ids: a rollback uses some up. The first column has the case's number."""
+
+
+def ends_of(connection: Connection) -> dict[int, list[str]]:
+    """Return how each case has ended: every line of it, without its number."""
+    ends: dict[int, list[str]] = {}
+    for kind, statement in LINES.items():
+        for row in connection.execute(text(statement)):
+            if row[0] != "job-before":
+                ends.setdefault(_number(row[0]), []).append(f"{kind} {_unnumbered(repr(tuple(row)))}")
+    return {number: sorted(lines) for number, lines in ends.items()}
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("-")[2])
+
+
+def _unnumbered(words: str) -> str:
+    return re.sub(r"\b(earning|another|paid|job|worker|client|in|out)-\d+", r"\1", words)
+
+
+def attempt(connection: Connection, verb: Action, case: Case, side: str) -> Answer:
+    """Return the verb's answer, or its refusal, without the ids that it names."""
+    try:
+        try:
+            with connection.begin():
+                return verb(connection, case, side)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+                raise
+            # A stretch that gave way. A run then goes round.
+            with connection.begin():
+                return _release_matured(connection, case, side)
+    except PaymentBufferError as refusal:
+        words = re.sub(r"\b(hold|backjob|freeze|transaction) \d+", r"\1", str(refusal))
+        return type(refusal).__name__, _unnumbered(words)
+
+
+def race(engine: Engine, first: Action, second: Action, cases: list[Case]) -> list[tuple[Answer, Answer]]:
+    """Run both verbs on each case, begun together; return their answers by case.
+
+    In turn with no head start and with one of up to LEAD_MAX round trips for each, so that either comes
+    to its locks before the other does and at every step of it.
+    """
+    barrier = Barrier(2)
+
+    def run(verb: Action, side: str) -> list[Answer]:
+        answers = []
+        try:
+            with engine.connect() as connection:
+                for case in cases:
+                    lead = case.number % (2 * LEAD_MAX + 1) - LEAD_MAX
+                    barrier.wait(timeout=WAIT_SECONDS_MAX)
+                    for _ in range(lead if side == "a" else -lead):
+                        connection.scalar(text("SELECT 1"))
+                    connection.rollback()
+                    answers.append(attempt(connection, verb, case, side))
+        except BaseException:
+            barrier.abort()
+            raise
+        return answers
+
+    with ThreadPoolExecutor(2) as threads:
+        running = [threads.submit(run, first, "a"), threads.submit(run, second, "b")]
+    for error in (future.exception() for future in running):
+        # What broke the barrier, not that it broke.
+        if error is not None and not isinstance(error, BrokenBarrierError):
+            raise error
+    return list(zip(*(future.result() for future in running), strict=True))
+
+
+@pytest.fixture(scope="module")
+def laid_out(server: EmbeddedServer) -> Iterator[Callable[[bool, bool], str]]:
+    """Books with cases, by what they need; the name of the database to copy them from."""
+    with ExitStack() as stack:
+        names: dict[tuple[bool, bool], str] = {}
+
+        def find(backjob: bool, freeze: bool) -> str:
+            if (backjob, freeze) not in names:
+                url = stack.enter_context(fresh_books(server))
+                engine = make_engine(url)
+                with engine.begin() as connection:
+                    lay_out(connection, cases=ROUNDS + 2, backjob=backjob, freeze=freeze)
+                names[backjob, freeze] = engine.url.database or ""
+                engine.dispose()
+            return names[backjob, freeze]
+
+        yield find
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_pair_at_once_ends_as_one_behind_the_other(
+    server: EmbeddedServer, laid_out: Callable[[bool, bool], str], first: str, second: str
+) -> None:
+    """Answers, refusals and books of both are those of one order or the other; neither ends in a
+    deadlock, and the books balance.
+    """
+    backjob = not NEED_A_BACKJOB.isdisjoint((first, second))
+    with fresh_books(server, laid_out(backjob, "unfreeze" in (first, second))) as url:
+        engine = make_engine(url)
+        with engine.connect() as connection:
+            forwards, backwards, *raced = cases_of(connection)
+            connection.rollback()
+            one, two = ACTIONS[first], ACTIONS[second]
+            in_order = attempt(connection, one, forwards, "a"), attempt(connection, two, forwards, "b")
+            turned = attempt(connection, two, backwards, "b"), attempt(connection, one, backwards, "a")
+
+            answers = race(engine, one, two, raced)
+
+            ends = ends_of(connection)
+            violations = reconcile(connection)
+        engine.dispose()
+
+    allowed = [(*in_order, ends[forwards.number]), (*reversed(turned), ends[backwards.number])]
+    found = Counter(
+        allowed.index(outcome) if outcome in allowed else str(outcome)
+        for outcome in (
+            (*answer, ends[case.number]) for case, answer in zip(raced, answers, strict=True)
+        )
+    )
+    assert not set(found) - {0, 1}
+    assert violations == []
+
+
+# ---- more than two, on more than one hold
+
+
+THREADS: Final = 4
+
+
+def lay_out_crossed(connection: Connection, *, cases: int) -> list[Case]:
+    """Write so many jobs of two holds, in which each is paid by the other's payee; return them.
+
+    Every other one has an open backjob and a freeze.
+    """
+    found = []
+    for number in range(cases):
+        # A call for each, so that the ids of its two wallets are neighbours.
+        outcomes = add_many_pending_earnings(
+            connection,
+            [
+                earning(number, "earning"),
+                earning(number, "another", payee=f"client-{number}", payer=f"worker-{number}"),
+            ],
+            now=NOON,
+        )
+        first, second = (outcome.hold_id for outcome in outcomes if isinstance(outcome, AddedHold))
+        backjob_id = freeze_id = None
+        if number % 2:
+            backjob_id = request_backjob(
+                connection, job=f"job-{number}", by=ADMIN, reason="it leaks", now=NOON
+            ).backjob_id
+            freeze_id = freeze_hold(
+                connection, hold_id=second, kind=FreezeKind.RISK, by=ADMIN, reason="hm", now=NOON
+            ).freeze_id
+        wallet_ids = connection.scalars(
+            text("SELECT wallet_id FROM buffer.wallet WHERE owner IN (:worker, :client)"),
+            {"worker": f"worker-{number}", "client": f"client-{number}"},
+        ).all()
+        shard = Shard(after=min(wallet_ids) - 1, through=max(wallet_ids))
+        assert shard.through == shard.after + 2
+        found.append(Case(number, first, shard, backjob_id, freeze_id))
+    return found
+
+
+def release_job_early(connection: Connection, case: Case, _side: str) -> Answer:
+    """Release both holds of the job early."""
+    return _batch(
+        release_early(
+            connection,
+            job=f"job-{case.number}",
+            by=ADMIN,
+            as_admin=True,
+            reason="well done",
+            now=LAST_MINUTE,
+        )
+    )
+
+
+def test_verbs_by_the_handful_on_one_team_do_not_deadlock(engine: Engine) -> None:
+    """Four verbs at once on a job whose payees pay each other: each has its answer, none is ended by the
+    database, and the books balance.
+    """
+    with engine.begin() as connection:
+        cases = lay_out_crossed(connection, cases=ROUNDS)
+    barrier = Barrier(THREADS)
+
+    def run(side: str) -> Counter[str]:
+        chance = random.Random(side)
+        answers: Counter[str] = Counter()
+        try:
+            with engine.connect() as connection:
+                for case in cases:
+                    able = [
+                        verb
+                        for name, verb in VERBS.items()
+                        if case.backjob_id is not None or name not in {*NEED_A_BACKJOB, "unfreeze"}
+                    ]
+                    verb = chance.choice([*able, release_job_early])
+                    barrier.wait(timeout=WAIT_SECONDS_MAX)
+                    answer = attempt(connection, verb, case, side)
+                    answers["refused" if isinstance(answer[0], str) and len(answer) == 2 else "done"] += 1
+        except BaseException:
+            barrier.abort()
+            raise
+        return answers
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        running = [threads.submit(run, side) for side in "abcd"[:THREADS]]
+    total: Counter[str] = Counter()
+    for future in running:
+        error = future.exception()
+        if error is not None and not isinstance(error, BrokenBarrierError):
+            raise error
+    for future in running:
+        total += future.result()
+
+    assert total.total() == THREADS * ROUNDS
+    assert total["done"] >= ROUNDS
+    with engine.connect() as connection:
+        assert reconcile(connection) == []
+
+
+# ---- releases of every kind
+
+
+def test_releases_of_every_kind_at_once_pay_each_hold_once(
+    engine: Engine,
+    database_url: str,
+    environment: None,  # noqa: ARG001 - for the Dagster run
+    instance: dg.DagsterInstance,
+) -> None:
+    """Two releases by the command line, one more with workers, and a Dagster run set off together:
+    each hold is paid once, and the books balance.
+    """
+    hold_many(engine, holds=20_000, wallets=500)
+    commands = [["release"], ["release"], ["release", "--workers", "2"]]
+
+    with engine.connect() as gate, ThreadPoolExecutor(1) as threads:
+        # All wait here with their first look at what is due.
+        gate.execute(text("LOCK TABLE buffer.unsettled_hold IN ACCESS EXCLUSIVE MODE"))
+        processes = [start(*command, "--json", BUFFER_DATABASE_URL=database_url) for command in commands]
+
+        def open_gate() -> None:
+            wait_until(lambda: waiting(engine) == len(commands) + 1)
+            gate.rollback()
+
+        opened = threads.submit(open_gate)
+        run = release(instance)
+        opened.result()
+    answers = [json.loads(finish(process)) for process in processes]
+
+    by_command = [answer["holds_released"] for answer in answers]
+    by_dagster = reported(run, "released_transactions")["holds_released"]
+    assert run.success
+    assert sum(by_command) + by_dagster == 20_000
+    assert all(by_command)
+    assert by_dagster
+    assert figures(engine) == (20_000, 20_000, 20_000 * 1000, [])
