@@ -11,7 +11,7 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -53,7 +53,7 @@ from buffer_pipeline.wallet import Movement, deposit, withdraw
 from buffer_pipeline_tests.builders import ADMIN, DAY_7, WAIT_SECONDS_MAX
 from buffer_pipeline_tests.conftest import NOON, fresh_books
 from buffer_pipeline_tests.runs import release, reported
-from buffer_pipeline_tests.test_processes import figures, finish, hold_many, start, wait_until, waiting
+from buffer_pipeline_tests.test_processes import figures, finish, hold_many, start, wait_until
 
 ROUNDS: Final = int(os.environ.get("RACE_ROUNDS", "200"))
 LAST_MINUTE: Final = DAY_7 - timedelta(minutes=1)
@@ -70,6 +70,9 @@ class Case:
     """A job with one hold, a payee and a payer, all its own, with a number in their names."""
 
     number: int
+    """The job's."""
+    owners: int
+    """The payee's and the payer's."""
     hold_id: int
     shard: Shard
     """The payee's wallet, in which there are 100.00."""
@@ -95,9 +98,7 @@ def _movement(movement: Movement) -> Answer:
 
 
 def _release_matured(connection: Connection, case: Case, _side: str) -> Answer:
-    return _batch(
-        release_matured(connection, now=DAY_7, batch_limit=100, source="a race", shard=case.shard)
-    )
+    return _batch(release_matured(connection, now=DAY_7, batch_limit=100, source="a race", shard=case.shard))
 
 
 def _release_stretch(connection: Connection, case: Case, _side: str) -> Answer:
@@ -106,14 +107,14 @@ def _release_stretch(connection: Connection, case: Case, _side: str) -> Answer:
 
 
 def _release_early(connection: Connection, case: Case, _side: str) -> Answer:
-    payer = f"client-{case.number}"
+    payer = f"client-{case.owners}"
     return _batch(
         release_early(connection, hold_id=case.hold_id, by=payer, reason="well done", now=LAST_MINUTE)
     )
 
 
 def _request_backjob(connection: Connection, case: Case, _side: str) -> Answer:
-    job, payer = f"job-{case.number}", f"client-{case.number}"
+    job, payer = f"job-{case.number}", f"client-{case.owners}"
     return _backjob(request_backjob(connection, job=job, by=payer, reason="it leaks", now=LAST_MINUTE))
 
 
@@ -144,11 +145,9 @@ def _unfreeze(connection: Connection, case: Case, _side: str) -> Answer:
 
 
 def _deposit(connection: Connection, case: Case, side: str) -> Answer:
-    reference, owner = f"in-{case.number}-{side}", f"worker-{case.number}"
+    reference, owner = f"in-{case.number}-{side}", f"worker-{case.owners}"
     return _movement(
-        deposit(
-            connection, owner=owner, amount="20.00", currency="PHP", reference=reference, now=LAST_MINUTE
-        )
+        deposit(connection, owner=owner, amount="20.00", currency="PHP", reference=reference, now=LAST_MINUTE)
     )
 
 
@@ -157,7 +156,7 @@ def _deposit_once(connection: Connection, case: Case, _side: str) -> Answer:
 
 
 def _withdraw(connection: Connection, case: Case, side: str) -> Answer:
-    reference, owner = f"out-{case.number}-{side}", f"worker-{case.number}"
+    reference, owner = f"out-{case.number}-{side}", f"worker-{case.owners}"
     return _movement(
         withdraw(
             connection, owner=owner, amount="60.00", currency="PHP", reference=reference, now=LAST_MINUTE
@@ -166,7 +165,8 @@ def _withdraw(connection: Connection, case: Case, side: str) -> Answer:
 
 
 def _add(name: str, connection: Connection, case: Case, _side: str) -> Answer:
-    added = add_pending_earnings(connection, **asdict(earning(case.number, name)), now=LAST_MINUTE)
+    stated = earning(case.number, name, payee=f"worker-{case.owners}", payer=f"client-{case.owners}")
+    added = add_pending_earnings(connection, **asdict(stated), now=LAST_MINUTE)
     return added.state, added.release_date, added.replayed
 
 
@@ -227,9 +227,7 @@ def lay_out(connection: Connection, *, cases: int, backjob: bool, freeze: bool) 
         for hold_id in connection.scalars(
             text("SELECT hold_id FROM buffer.hold WHERE reference LIKE 'earning-%'")
         ).all():
-            freeze_hold(
-                connection, hold_id=hold_id, kind=FreezeKind.RISK, by=ADMIN, reason="hm", now=NOON
-            )
+            freeze_hold(connection, hold_id=hold_id, kind=FreezeKind.RISK, by=ADMIN, reason="hm", now=NOON)
 
 
 def cases_of(connection: Connection) -> list[Case]:
@@ -244,7 +242,7 @@ def cases_of(connection: Connection) -> list[Case]:
         )
     )
     return [
-        Case(_number(job), hold_id, Shard(after=wallet_id - 1, through=wallet_id), *ids)
+        Case(_number(job), _number(job), hold_id, Shard(after=wallet_id - 1, through=wallet_id), *ids)
         for job, hold_id, wallet_id, *ids in rows
     ]
 
@@ -304,37 +302,54 @@ def attempt(connection: Connection, verb: Action, case: Case, side: str) -> Answ
         return type(refusal).__name__, _unnumbered(words)
 
 
+Step: TypeAlias = Callable[[Connection], Answer]
+
+
+def in_step(engine: Engine, *sides: Iterable[Step]) -> list[list[Answer]]:
+    """Run each side's steps on a connection of its own; all sides begin each step together."""
+    barrier = Barrier(len(sides))
+
+    def run(steps: Iterable[Step]) -> list[Answer]:
+        answers = []
+        try:
+            with engine.connect() as connection:
+                for step in steps:
+                    barrier.wait(timeout=WAIT_SECONDS_MAX)
+                    answers.append(step(connection))
+        except BaseException:
+            barrier.abort()
+            raise
+        return answers
+
+    with ThreadPoolExecutor(len(sides)) as threads:
+        running = [threads.submit(run, steps) for steps in sides]
+    for error in (future.exception() for future in running):
+        # What broke the barrier, not that it broke.
+        if error is not None and not isinstance(error, BrokenBarrierError):
+            raise error
+    return [future.result() for future in running]
+
+
 def race(engine: Engine, first: Action, second: Action, cases: list[Case]) -> list[tuple[Answer, Answer]]:
     """Run both verbs on each case, begun together; return their answers by case.
 
     In turn with no head start and with one of up to LEAD_MAX round trips for each, so that either comes
     to its locks before the other does and at every step of it.
     """
-    barrier = Barrier(2)
 
-    def run(verb: Action, side: str) -> list[Answer]:
-        answers = []
-        try:
-            with engine.connect() as connection:
-                for case in cases:
-                    lead = case.number % (2 * LEAD_MAX + 1) - LEAD_MAX
-                    barrier.wait(timeout=WAIT_SECONDS_MAX)
-                    for _ in range(lead if side == "a" else -lead):
-                        connection.scalar(text("SELECT 1"))
-                    connection.rollback()
-                    answers.append(attempt(connection, verb, case, side))
-        except BaseException:
-            barrier.abort()
-            raise
-        return answers
+    def steps(verb: Action, side: str) -> Iterator[Step]:
+        for case in cases:
+            lead = case.number % (2 * LEAD_MAX + 1) - LEAD_MAX
 
-    with ThreadPoolExecutor(2) as threads:
-        running = [threads.submit(run, first, "a"), threads.submit(run, second, "b")]
-    for error in (future.exception() for future in running):
-        # What broke the barrier, not that it broke.
-        if error is not None and not isinstance(error, BrokenBarrierError):
-            raise error
-    return list(zip(*(future.result() for future in running), strict=True))
+            def step(connection: Connection, case: Case = case, lead: int = lead) -> Answer:
+                for _ in range(lead if side == "a" else -lead):
+                    connection.scalar(text("SELECT 1"))
+                connection.rollback()
+                return attempt(connection, verb, case, side)
+
+            yield step
+
+    return list(zip(*in_step(engine, steps(first, "a"), steps(second, "b")), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -382,9 +397,7 @@ def test_pair_at_once_ends_as_one_behind_the_other(
     allowed = [(*in_order, ends[forwards.number]), (*reversed(turned), ends[backwards.number])]
     found = Counter(
         allowed.index(outcome) if outcome in allowed else str(outcome)
-        for outcome in (
-            (*answer, ends[case.number]) for case, answer in zip(raced, answers, strict=True)
-        )
+        for outcome in ((*answer, ends[case.number]) for case, answer in zip(raced, answers, strict=True))
     )
     assert not set(found) - {0, 1}
     assert violations == []
@@ -393,22 +406,23 @@ def test_pair_at_once_ends_as_one_behind_the_other(
 # ---- more than two, on more than one hold
 
 
-THREADS: Final = 4
+REFUSALS: Final = {refusal.__name__ for refusal in Refused.__subclasses__()}
 
 
 def lay_out_crossed(connection: Connection, *, cases: int) -> list[Case]:
-    """Write so many jobs of two holds, in which each is paid by the other's payee; return them.
+    """Write so many jobs of two holds, each of which is paid by the other's payee; return them.
 
-    Every other one has an open backjob and a freeze.
+    Two jobs after each other are of the same two owners, and one of them has an open backjob and a freeze.
     """
     found = []
     for number in range(cases):
-        # A call for each, so that the ids of its two wallets are neighbours.
+        worker, client = f"worker-{number // 2}", f"client-{number // 2}"
+        # A call for each, so that the ids of the two wallets are neighbours.
         outcomes = add_many_pending_earnings(
             connection,
             [
-                earning(number, "earning"),
-                earning(number, "another", payee=f"client-{number}", payer=f"worker-{number}"),
+                earning(number, "earning", payee=worker, payer=client),
+                earning(number, "crossed", payee=client, payer=worker),
             ],
             now=NOON,
         )
@@ -423,11 +437,11 @@ def lay_out_crossed(connection: Connection, *, cases: int) -> list[Case]:
             ).freeze_id
         wallet_ids = connection.scalars(
             text("SELECT wallet_id FROM buffer.wallet WHERE owner IN (:worker, :client)"),
-            {"worker": f"worker-{number}", "client": f"client-{number}"},
+            {"worker": worker, "client": client},
         ).all()
         shard = Shard(after=min(wallet_ids) - 1, through=max(wallet_ids))
         assert shard.through == shard.after + 2
-        found.append(Case(number, first, shard, backjob_id, freeze_id))
+        found.append(Case(number, number // 2, first, shard, backjob_id, freeze_id))
     return found
 
 
@@ -445,51 +459,45 @@ def release_job_early(connection: Connection, case: Case, _side: str) -> Answer:
     )
 
 
-def test_verbs_by_the_handful_on_one_team_do_not_deadlock(engine: Engine) -> None:
-    """Four verbs at once on a job whose payees pay each other: each has its answer, none is ended by the
-    database, and the books balance.
+def test_verbs_by_the_handful_on_crossed_wallets_do_not_deadlock(engine: Engine) -> None:
+    """Four verbs at once on two jobs whose payees pay each other: each has its answer, none is ended by
+    the database, and the books balance.
     """
     with engine.begin() as connection:
-        cases = lay_out_crossed(connection, cases=ROUNDS)
-    barrier = Barrier(THREADS)
+        cases = lay_out_crossed(connection, cases=2 * ROUNDS)
 
-    def run(side: str) -> Counter[str]:
+    def steps(side: str, of_the_side: Sequence[Case]) -> Iterator[Step]:
         chance = random.Random(side)
-        answers: Counter[str] = Counter()
-        try:
-            with engine.connect() as connection:
-                for case in cases:
-                    able = [
-                        verb
-                        for name, verb in VERBS.items()
-                        if case.backjob_id is not None or name not in {*NEED_A_BACKJOB, "unfreeze"}
-                    ]
-                    verb = chance.choice([*able, release_job_early])
-                    barrier.wait(timeout=WAIT_SECONDS_MAX)
-                    answer = attempt(connection, verb, case, side)
-                    answers["refused" if isinstance(answer[0], str) and len(answer) == 2 else "done"] += 1
-        except BaseException:
-            barrier.abort()
-            raise
-        return answers
+        for case in of_the_side:
+            unable = {*NEED_A_BACKJOB, "unfreeze"} if case.backjob_id is None else set()
+            able = [verb for name, verb in VERBS.items() if name not in unable]
+            verb = chance.choice([*able, release_job_early])
+            yield partial(attempt, verb=verb, case=case, side=side)
 
-    with ThreadPoolExecutor(THREADS) as threads:
-        running = [threads.submit(run, side) for side in "abcd"[:THREADS]]
-    total: Counter[str] = Counter()
-    for future in running:
-        error = future.exception()
-        if error is not None and not isinstance(error, BrokenBarrierError):
-            raise error
-    for future in running:
-        total += future.result()
+    sides = [(side, cases[number % 2 :: 2]) for number, side in enumerate("abcd")]
+    answers = in_step(engine, *(steps(side, of_the_side) for side, of_the_side in sides))
 
-    assert total.total() == THREADS * ROUNDS
-    assert total["done"] >= ROUNDS
+    refused = sum(answer[0] in REFUSALS for of_a_side in answers for answer in of_a_side)
+    assert sum(map(len, answers)) == len(sides) * ROUNDS
+    assert refused < len(sides) * ROUNDS / 2
     with engine.connect() as connection:
         assert reconcile(connection) == []
 
 
 # ---- releases of every kind
+
+
+def batches_in_hand(engine: Engine) -> int:
+    """Return how many sessions wait to write a batch's row, for longer than a stretch waits for a lock."""
+    with engine.connect() as connection:
+        found: int = connection.execute(
+            text(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                " AND relation = CAST('buffer.batch' AS regclass)"
+                " AND waitstart < clock_timestamp() - interval '1 second'"
+            )
+        ).scalar_one()
+        return found
 
 
 def test_releases_of_every_kind_at_once_pay_each_hold_once(
@@ -498,19 +506,18 @@ def test_releases_of_every_kind_at_once_pay_each_hold_once(
     environment: None,  # noqa: ARG001 - for the Dagster run
     instance: dg.DagsterInstance,
 ) -> None:
-    """Two releases by the command line, one more with workers, and a Dagster run set off together:
-    each hold is paid once, and the books balance.
+    """Two releases by the command line, one more with two workers, and a Dagster run, which all have a
+    batch in hand at the same moment: each hold is paid once, and the books balance.
     """
     hold_many(engine, holds=20_000, wallets=500)
     commands = [["release"], ["release"], ["release", "--workers", "2"]]
 
     with engine.connect() as gate, ThreadPoolExecutor(1) as threads:
-        # All wait here with their first look at what is due.
-        gate.execute(text("LOCK TABLE buffer.unsettled_hold IN ACCESS EXCLUSIVE MODE"))
+        gate.execute(text("LOCK TABLE buffer.batch IN SHARE MODE"))
         processes = [start(*command, "--json", BUFFER_DATABASE_URL=database_url) for command in commands]
 
         def open_gate() -> None:
-            wait_until(lambda: waiting(engine) == len(commands) + 1)
+            wait_until(lambda: batches_in_hand(engine) == len(commands) + 2)
             gate.rollback()
 
         opened = threads.submit(open_gate)
