@@ -1,8 +1,6 @@
 """A real PostgreSQL for every test: one server a session, one migrated database a test."""
 
 import os
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from sqlalchemy import Connection, Engine, text
 from buffer_pipeline.database import make_engine, migrate
 from buffer_pipeline.embedded import EmbeddedServer, embedded_server
 from buffer_pipeline.hours import HOUR, hour_of
+from buffer_pipeline_tests.cluster import new_cluster
 
 POSTGRESQL_15: Final = Path("/usr/lib/postgresql/15/bin")
 """Where Debian's package puts it."""
@@ -58,46 +57,10 @@ def server_15() -> Iterator[EmbeddedServer]:
         if os.environ.get("REQUIRE_POSTGRESQL_15"):
             pytest.fail(reason)
         pytest.skip(reason)
-    # PostgreSQL refuses root; Debian's package has made a user for it.
+    # Debian's package has made a user for it.
     user = "postgres" if os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory() as folder:
-        if user is not None:
-            shutil.chown(folder, user, user)
-
-        def run(command: str, *arguments: str) -> None:
-            subprocess.run(
-                [POSTGRESQL_15 / command, "--pgdata", f"{folder}/data", *arguments],
-                user=user,
-                group=user,
-                extra_groups=None if user is None else [],
-                cwd=folder,
-                stdout=subprocess.DEVNULL,
-                check=True,
-            )
-
-        run(
-            "initdb",
-            "--username=postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--locale=C.UTF-8",
-            "--no-sync",
-        )
-        options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off"
-        run("pg_ctl", "start", "--wait", "--log", f"{folder}/log", "--options", options)
-        try:
-            running = EmbeddedServer(socket_dir=Path(folder), port=5432)
-            admin = make_engine(running.url("postgres", user="postgres"))
-            with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(text("CREATE ROLE buffer LOGIN CREATEDB"))
-                connection.execute(text("CREATE DATABASE buffer OWNER buffer"))
-            admin.dispose()
-            engine = make_engine(running.books_url)
-            migrate(engine)
-            engine.dispose()
-            yield running
-        finally:
-            run("pg_ctl", "stop", "--wait", "--mode=immediate")
+    with new_cluster(POSTGRESQL_15, user=user) as cluster:
+        yield cluster.server
 
 
 @contextmanager
