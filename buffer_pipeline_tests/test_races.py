@@ -53,7 +53,7 @@ from buffer_pipeline.wallet import Movement, deposit, withdraw
 from buffer_pipeline_tests.builders import ADMIN, DAY_7, WAIT_SECONDS_MAX
 from buffer_pipeline_tests.conftest import NOON, fresh_books
 from buffer_pipeline_tests.runs import release, reported
-from buffer_pipeline_tests.test_processes import figures, finish, hold_many, start, wait_until
+from buffer_pipeline_tests.test_processes import figures, finish, hold_many, start, wait_until, waiting
 
 ROUNDS: Final = int(os.environ.get("RACE_ROUNDS", "200"))
 LAST_MINUTE: Final = DAY_7 - timedelta(minutes=1)
@@ -483,6 +483,51 @@ def test_verbs_by_the_handful_on_two_jobs_of_a_team_do_not_deadlock(engine: Engi
     assert refused < len(sides) * ROUNDS / 2
     with engine.connect() as connection:
         assert reconcile(connection) == []
+
+
+IN_ANY_ORDER: Final = {"release matured", "release a stretch"}
+"""The one passes over locked holds, the other gives up before it can be in anybody's way."""
+
+HOLD_IDS: Final = (
+    "SELECT hold_id FROM buffer.unsettled_hold JOIN buffer.hold USING (hold_id) WHERE job = :job"
+)
+WALLET_IDS: Final = "SELECT wallet_id FROM buffer.wallet"
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        *((name, HOLD_IDS) for name in ON_ALL_HOLDS if name not in IN_ANY_ORDER),
+        *((name, WALLET_IDS) for name in ("release matured", "release the job early", "approve")),
+        ("approve a part", WALLET_IDS),
+    ],
+)
+def test_locks_are_taken_by_id(engine: Engine, name: str, ids: str) -> None:
+    """A verb that waits for the fourth of eight has locked those with lower ids, and none with higher."""
+    with engine.begin() as connection:
+        plain, with_a_backjob = lay_out_teams(connection, teams=1)
+    case = with_a_backjob if name in NEED_A_BACKJOB else plain
+    verb = ON_ALL_HOLDS[name]
+
+    with ThreadPoolExecutor(1) as threads, engine.connect() as blocker, engine.connect() as looker:
+        in_order = sorted(blocker.scalars(text(ids), {"job": f"job-{case.number}"}))
+        table, column = ("unsettled_hold", "hold_id") if ids == HOLD_IDS else ("wallet", "wallet_id")
+        lock = f"SELECT {column} FROM buffer.{table} WHERE {column} = any(:ids) FOR UPDATE"
+        blocker.execute(text(lock), {"ids": in_order[3:4]})
+
+        def run() -> Answer:
+            with engine.connect() as connection:
+                return attempt(connection, verb, case, "a")
+
+        running = threads.submit(run)
+        wait_until(lambda: waiting(engine) == 1)
+        free = looker.scalars(text(f"{lock} SKIP LOCKED"), {"ids": in_order}).all()
+        looker.rollback()
+        blocker.rollback()
+        answer = running.result(timeout=WAIT_SECONDS_MAX)
+
+    assert sorted(free) == in_order[4:]
+    assert answer[0] not in REFUSALS
 
 
 # ---- releases of every kind
