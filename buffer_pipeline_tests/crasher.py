@@ -71,7 +71,8 @@ def drain_and_die(url: str, *, limit: int | None, at: int) -> None:
 
 
 def main() -> None:
-    """Fork a process for each line of stdin: none of them loads anything."""
+    """Fork a process for each line of stdin."""
+    make_engine("postgresql://nowhere/nothing")  # Loads the driver, once for all.
     for line in sys.stdin:
         url, limit, at = line.split()
         pid = os.fork()
