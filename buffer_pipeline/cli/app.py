@@ -1,8 +1,11 @@
 """The command line `buffer-pipeline`."""
 
+import errno
 import json
+import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import Annotated, Final, NoReturn
 
@@ -65,7 +68,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     try:
         _require_utf8(given)
         # Not standalone, so that wrong usage is answered in JSON too where that is asked for.
-        sys.exit(app(ordered, standalone_mode=False) or 0)
+        code = app(ordered, standalone_mode=False) or 0
+        sys.stdout.flush()  # Here, where it can still be said that it failed.
+        sys.exit(code)
     except TyperException as error:
         message = f"{error.format_message().rstrip('.')}; see --help"
         _fail(error, as_json=as_json, code=EXIT_USAGE, message=message)
@@ -75,6 +80,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _fail(error, as_json=as_json, code=EXIT_REFUSED)
     except DBAPIError as error:
         _fail(error, as_json=as_json, code=EXIT_REFUSED, message=f"database: {first_line(error)}")
+    except OSError as error:
+        _fail_without_an_answer(error)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(EXIT_INTERRUPTED)
 
@@ -88,6 +95,16 @@ def _fail(error: Exception, *, as_json: bool, code: int, message: str = "") -> N
     sys.stderr.write(f"{message}\n")
     _fail_in_json(error, as_json=as_json, message=message)
     sys.exit(code)
+
+
+def _fail_without_an_answer(error: OSError) -> NoReturn:
+    """Exit where a file or the answer itself cannot be written, as on a full disk."""
+    # What is left of the answer would fail again, and louder, when the interpreter ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno != errno.EPIPE:  # Who has read enough of it, as `head` has, needs no word.
+        with suppress(OSError):
+            sys.stderr.write(f"{error.filename or 'output'}: {error.strerror}; what was committed stands\n")
+    sys.exit(EXIT_REFUSED)
 
 
 def _fail_in_json(error: Exception, *, as_json: bool, message: str) -> None:
