@@ -696,9 +696,11 @@ def test_server_out_of_connections_is_said(cluster: Cluster) -> None:
     assert "connection slots" in line or "too many clients" in line
 
 
-def test_embedded_server_out_of_connections_is_said(home: Path) -> None:
+def test_embedded_server_out_of_connections_is_said() -> None:
     """Where the embedded server has no connection left, not even for its superuser, a command says so."""
     with ExitStack() as stack:
+        # Not in pytest's own folder, out of which another run of pytest locks the server's user.
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "home"
         running = stack.enter_context(embedded_server(home))
         dsn = running.url("postgres", user="postgres").set(drivername="postgresql").render_as_string()
         with suppress(psycopg.OperationalError):
