@@ -488,21 +488,22 @@ def test_verbs_by_the_handful_on_two_jobs_of_a_team_do_not_deadlock(engine: Engi
 IN_ANY_ORDER: Final = {"release matured", "release a stretch"}
 """The one passes over locked holds, the other gives up before it can be in anybody's way."""
 
-HOLD_IDS: Final = (
-    "SELECT hold_id FROM buffer.unsettled_hold JOIN buffer.hold USING (hold_id) WHERE job = :job"
-)
-WALLET_IDS: Final = "SELECT wallet_id FROM buffer.wallet"
+IDS: Final = {
+    "unsettled_hold": "SELECT hold_id FROM buffer.unsettled_hold JOIN buffer.hold USING (hold_id)"
+    " WHERE job = :job",
+    "wallet": "SELECT wallet_id FROM buffer.wallet",
+}
 
 
 @pytest.mark.parametrize(
-    ("name", "ids"),
+    ("name", "table"),
     [
-        *((name, HOLD_IDS) for name in ON_ALL_HOLDS if name not in IN_ANY_ORDER),
-        *((name, WALLET_IDS) for name in ("release matured", "release the job early", "approve")),
-        ("approve a part", WALLET_IDS),
+        *((name, "unsettled_hold") for name in ON_ALL_HOLDS if name not in IN_ANY_ORDER),
+        *((name, "wallet") for name in ("release matured", "release the job early", "approve")),
+        ("approve a part", "wallet"),
     ],
 )
-def test_locks_are_taken_by_id(engine: Engine, name: str, ids: str) -> None:
+def test_locks_are_taken_by_id(engine: Engine, name: str, table: str) -> None:
     """A verb that waits for the fourth of eight has locked those with lower ids, and none with higher."""
     with engine.begin() as connection:
         plain, with_a_backjob = lay_out_teams(connection, teams=1)
@@ -510,8 +511,8 @@ def test_locks_are_taken_by_id(engine: Engine, name: str, ids: str) -> None:
     verb = ON_ALL_HOLDS[name]
 
     with ThreadPoolExecutor(1) as threads, engine.connect() as blocker, engine.connect() as looker:
-        in_order = sorted(blocker.scalars(text(ids), {"job": f"job-{case.number}"}))
-        table, column = ("unsettled_hold", "hold_id") if ids == HOLD_IDS else ("wallet", "wallet_id")
+        in_order = sorted(blocker.scalars(text(IDS[table]), {"job": f"job-{case.number}"}))
+        column = "wallet_id" if table == "wallet" else "hold_id"
         lock = f"SELECT {column} FROM buffer.{table} WHERE {column} = any(:ids) FOR UPDATE"
         blocker.execute(text(lock), {"ids": in_order[3:4]})
 
