@@ -112,7 +112,10 @@ def embedded_server(home: Path) -> Iterator[EmbeddedServer]:
         try:
             info = _start(data_dir).get_postmaster_info()
             running = EmbeddedServer(socket_dir=Path(info.socket_dir), port=info.port)
-            _ensure_databases(running)
+            try:
+                _ensure_databases(running)
+            except psycopg.Error as error:
+                raise PaymentBufferError(f"embedded PostgreSQL: {str(error).splitlines()[0]}") from error
             yield running
         finally:
             # Where somebody else still uses it, they will stop it.

@@ -168,6 +168,47 @@ def books(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
     }
 
 
+def end_state(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
+    """Return every wallet, hold, transaction and notification, without ids and times."""
+    by_hold = (
+        select(hold_status.c.reference)
+        .where(hold_status.c.hold_id == transaction.c.hold_id)
+        .scalar_subquery()
+    )
+    told_of = (
+        select(hold_status.c.reference)
+        .where(hold_status.c.hold_id == notification.c.hold_id)
+        .scalar_subquery()
+    )
+    statements = {
+        "wallets": select(
+            wallet.c.owner, wallet.c.currency, wallet.c.balance_minor, wallet.c.pending_earnings_minor
+        ),
+        "holds": select(
+            hold_status.c.reference,
+            hold_status.c.job,
+            hold_status.c.state,
+            hold_status.c.amount_minor,
+            hold_status.c.refunded_minor,
+        ),
+        "transactions": select(
+            by_hold,
+            transaction.c.type,
+            transaction.c.from_account,
+            transaction.c.to_account,
+            transaction.c.amount_minor,
+            transaction.c.balance_after_minor,
+        ),
+        "notifications": select(
+            told_of, notification.c.type, notification.c.owner, notification.c.amount_minor
+        ),
+    }
+    return {
+        name: sorted(tuple(row) for row in connection.execute(statement))
+        for name, statement in statements.items()
+    }
+
+
 def all_at_once(engine: Engine, *verbs: Callable[[Connection], First]) -> list[First | PaymentBufferError]:
     """Run each verb in a transaction and a thread of its own, begun together at a barrier.
 

@@ -1,8 +1,6 @@
 """A real PostgreSQL for every test: one server a session, one migrated database a test."""
 
 import os
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ from sqlalchemy import Connection, Engine, text
 from buffer_pipeline.database import make_engine, migrate
 from buffer_pipeline.embedded import DAGSTER, EmbeddedServer, embedded_server
 from buffer_pipeline.hours import HOUR, hour_of
+from buffer_pipeline_tests.cluster import new_cluster
 
 POSTGRESQL_15: Final = Path("/usr/lib/postgresql/15/bin")
 """Where Debian's package puts it."""
@@ -62,57 +61,21 @@ def server_15() -> Iterator[EmbeddedServer]:
         if os.environ.get("REQUIRE_POSTGRESQL_15"):
             pytest.fail(reason)
         pytest.skip(reason)
-    # PostgreSQL refuses root; Debian's package has made a user for it.
+    # Debian's package has made a user for it.
     user = "postgres" if os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory() as folder:
-        if user is not None:
-            shutil.chown(folder, user, user)
-
-        def run(command: str, *arguments: str) -> None:
-            subprocess.run(
-                [POSTGRESQL_15 / command, "--pgdata", f"{folder}/data", *arguments],
-                user=user,
-                group=user,
-                extra_groups=None if user is None else [],
-                cwd=folder,
-                stdout=subprocess.DEVNULL,
-                check=True,
-            )
-
-        run(
-            "initdb",
-            "--username=postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--locale=C.UTF-8",
-            "--no-sync",
-        )
-        options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off"
-        run("pg_ctl", "start", "--wait", "--log", f"{folder}/log", "--options", options)
-        try:
-            running = EmbeddedServer(socket_dir=Path(folder), port=5432)
-            admin = make_engine(running.url("postgres", user="postgres"))
-            with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(text("CREATE ROLE buffer LOGIN CREATEDB CREATEROLE"))
-                connection.execute(text("CREATE DATABASE buffer OWNER buffer"))
-            admin.dispose()
-            engine = make_engine(running.books_url)
-            migrate(engine)
-            engine.dispose()
-            yield running
-        finally:
-            run("pg_ctl", "stop", "--wait", "--mode=immediate")
+    with new_cluster(POSTGRESQL_15, user=user) as cluster:
+        yield cluster.server
 
 
 @contextmanager
-def fresh_books(server: EmbeddedServer) -> Iterator[str]:
-    """Yield the URL of a copy of the server's migrated books; dropped at the end."""
+def fresh_books(server: EmbeddedServer, template: str = "buffer") -> Iterator[str]:
+    """Yield the URL of a copy of the server's migrated books, or of others; dropped at the end."""
     name = f"books_{os.urandom(6).hex()}"
     admin = make_engine(server.url("postgres", user="postgres")).execution_options(
         isolation_level="AUTOCOMMIT"
     )
     with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE buffer OWNER buffer"))
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} OWNER buffer"))
     yield server.url(name).render_as_string(hide_password=False)
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

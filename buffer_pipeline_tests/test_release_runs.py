@@ -5,18 +5,17 @@ import signal
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Engine, text
 
 from buffer_pipeline.database import database_clock, make_engine
 from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.intake import Earning, add_many_pending_earnings
 from buffer_pipeline.reconcile import reconcile
-from buffer_pipeline.tables import hold_status, notification, transaction, wallet
-from buffer_pipeline_tests.builders import waiting_for_a_lock
+from buffer_pipeline_tests.builders import end_state, waiting_for_a_lock
 from buffer_pipeline_tests.stack import (
     ask,
     end_of,
@@ -71,47 +70,6 @@ def hold_many(engine: Engine, *, now: datetime) -> None:
             ],
             now=now,
         )
-
-
-def end_state(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
-    """Return every wallet, hold, transaction and notification, without ids and times."""
-    by_hold = (
-        select(hold_status.c.reference)
-        .where(hold_status.c.hold_id == transaction.c.hold_id)
-        .scalar_subquery()
-    )
-    told_of = (
-        select(hold_status.c.reference)
-        .where(hold_status.c.hold_id == notification.c.hold_id)
-        .scalar_subquery()
-    )
-    statements = {
-        "wallets": select(
-            wallet.c.owner, wallet.c.currency, wallet.c.balance_minor, wallet.c.pending_earnings_minor
-        ),
-        "holds": select(
-            hold_status.c.reference,
-            hold_status.c.job,
-            hold_status.c.state,
-            hold_status.c.amount_minor,
-            hold_status.c.refunded_minor,
-        ),
-        "transactions": select(
-            by_hold,
-            transaction.c.type,
-            transaction.c.from_account,
-            transaction.c.to_account,
-            transaction.c.amount_minor,
-            transaction.c.balance_after_minor,
-        ),
-        "notifications": select(
-            told_of, notification.c.type, notification.c.owner, notification.c.amount_minor
-        ),
-    }
-    return {
-        name: sorted(tuple(row) for row in connection.execute(statement))
-        for name, statement in statements.items()
-    }
 
 
 def process_of(port: int, run_id: str) -> int | None:
