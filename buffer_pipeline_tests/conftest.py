@@ -23,6 +23,7 @@ from buffer_pipeline_tests.cluster import new_cluster
 POSTGRESQL_15: Final = Path("/usr/lib/postgresql/15/bin")
 """Where Debian's package puts it."""
 
+# `--hypothesis-profile=long`: a hundred times as many examples of each property.
 settings.register_profile("long", max_examples=10_000)
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

@@ -221,7 +221,6 @@ class Model:
         now: datetime,
         limit: int | None,
         released: Collection[int],
-        oldest_hour_first: bool = True,
     ) -> None:
         """Release what is due; of which hours is a rule, which of an hour is the books' to choose.
 
@@ -232,7 +231,7 @@ class Model:
         assert len(chosen) == len(released), "released what was not due"
         assert len(chosen) == (len(due) if limit is None else min(limit, len(due))), "released too few"
         left = [hold for hold in due if hold.hold_id not in released]
-        if chosen and left and oldest_hour_first:
+        if chosen and left:
             latest = max(_hour(hold.release_date) for hold in chosen)
             assert latest <= min(_hour(hold.release_date) for hold in left), "an older hour waits"
         for hold in chosen:
