@@ -204,7 +204,13 @@ def test_a_file_is_read_line_by_line_or_refused(folder: Path, content: bytes) ->
     assert all(isinstance(item, CheckedEarning | Refused) for _, item in found)
 
 
-@pytest.mark.usefixtures("environment")
+@pytest.fixture
+def as_owner(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands find the books, with all that may be done to them."""
+    monkeypatch.setenv("BUFFER_DATABASE_URL", database_url)
+
+
+@pytest.mark.usefixtures("as_owner")
 @cases(200)
 @given(content=files(), all_or_nothing=st.booleans())
 def test_an_import_holds_every_good_line_and_nothing_else(
@@ -246,7 +252,7 @@ def references(engine: Engine) -> set[str]:
         return set(connection.scalars(select(hold.c.reference)))
 
 
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("as_owner")
 def test_good_lines_among_bad_ones_are_all_held(engine: Engine, folder: Path) -> None:
     """Formulas, odd amounts and broken quotes refuse their own lines only."""
     good = [["=1+1", "job-8", "worker-17", "client-3", "12.50", "PHP", "=cmd|'/C calc'!A0", "", ""]]

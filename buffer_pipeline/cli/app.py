@@ -115,8 +115,8 @@ def _fail(error: Exception, *, as_json: bool, code: int, message: str = "") -> N
 
 def _end_without_stdout(error: OSError, *, as_json: bool) -> NoReturn:
     """End for want of a disk, or of a reader: that one has left and needs no word."""
-    message = error.strerror or type(error).__name__
-    message = f"{error.filename}: {message}" if error.filename else message
+    said = error.strerror or type(error).__name__
+    message = f"{error.filename or 'output'}: {said}; what was committed stands"
     with suppress(OSError):
         if not isinstance(error, BrokenPipeError):
             sys.stderr.write(f"{message}\n")
