@@ -425,8 +425,8 @@ def age(server: EmbeddedServer, storage: str) -> Callable[..., None]:
         with engine.begin() as connection:
             connection.execute(
                 text(
-                    "UPDATE public.runs SET update_timestamp = update_timestamp - make_interval(days => :days)"
-                    " WHERE run_id = :run_id"
+                    "UPDATE public.runs SET update_timestamp ="
+                    " update_timestamp - make_interval(days => :days) WHERE run_id = :run_id"
                 ),
                 {"days": days, "run_id": run_id},
             )
