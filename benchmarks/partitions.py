@@ -45,8 +45,9 @@ BEGIN
   );
   DROP TABLE buffer.transaction_whole;
   ALTER TABLE buffer.transaction ADD PRIMARY KEY (transaction_id, recorded_at);
+  CREATE UNIQUE INDEX ON buffer.transaction (hold_id, recorded_at) WHERE type = 'EARNING';
   CREATE UNIQUE INDEX ON buffer.transaction (hold_id, type, backjob_id, recorded_at) NULLS NOT DISTINCT
-    WHERE hold_id IS NOT NULL;
+    WHERE hold_id IS NOT NULL AND type <> 'EARNING';
   CREATE INDEX ON buffer.transaction (to_wallet_id, transaction_id);
   CREATE INDEX ON buffer.transaction (from_wallet_id, transaction_id)
     WHERE from_wallet_id IS DISTINCT FROM to_wallet_id;
