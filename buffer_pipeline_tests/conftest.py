@@ -26,8 +26,16 @@ POSTGRESQL_15: Final = Path("/usr/lib/postgresql/15/bin")
 # `--hypothesis-profile=long`: a hundred times as many examples of each property.
 settings.register_profile("long", max_examples=10_000)
 
+LONGEST: Final = ("test_machine.py", "test_races.py", "test_crashes.py", "test_browser.py", "test_dev.py")
+"""Files that take a minute and more: begun first, so that none is left over while others wait for it."""
+
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 """When the tests' first holds begin."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)
