@@ -15,7 +15,7 @@ RUN uv sync --locked --no-dev --no-install-project --compile-bytecode --link-mod
 COPY README.md LICENSE ./
 COPY buffer_pipeline buffer_pipeline
 RUN uv build --wheel --out-dir dist \
- && uv pip install --no-deps --compile-bytecode dist/*.whl
+ && uv pip install --python .venv --no-deps --compile-bytecode dist/*.whl
 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="buffer-pipeline" \

@@ -17,7 +17,7 @@ from typing import Final
 import dagster_webserver
 import pytest
 
-from buffer_pipeline_tests.compose import Machine, add_login, machine, make_secrets, require_nginx
+from buffer_pipeline_tests.machine import Machine, add_login, machine, make_secrets, require_nginx
 
 OPERATORS: Final = 3000
 VIEWERS: Final = 3001
@@ -103,8 +103,8 @@ def seats() -> Iterator[Seats]:
     with tempfile.TemporaryDirectory() as folder:
         secret_files = Path(folder) / "secrets"
         make_secrets(secret_files)
-        add_login(secret_files / "operators", *OPERATOR.split(":"))
-        add_login(secret_files / "viewers", *VIEWER.split(":"))
+        add_login(secret_files / "operators", OPERATOR)
+        add_login(secret_files / "viewers", VIEWER)
         network = f"127.1.{os.getpid() % 250 + 1}"
         with (
             webserver(f"{network}.1") as operators,
@@ -258,7 +258,7 @@ def test_ones_own_page_and_links_are_answered(seats: Seats, method: str, path: s
 def test_who_is_taken_out_of_the_file_is_out(seats: Seats) -> None:
     """The file of passwords is read at each request."""
     file = seats.services.services["proxy"].folder / "run/secrets/operators"
-    add_login(file, "operator-2", "for a day")
+    add_login(file, "operator-2:for a day")
     before = seats.ask(OPERATORS, "GET", "/", "operator-2:for a day", {})
     file.write_text("".join(line for line in file.open() if not line.startswith("operator-2")))
 
