@@ -1,6 +1,7 @@
 """docker-compose.yml as it stands: its commands, settings and health checks, as processes of this machine."""
 
 import asyncio
+import os
 import re
 import tempfile
 import tomllib
@@ -11,9 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
 
 import aiohttp
 import pytest
+from playwright.sync_api import sync_playwright
 from sqlalchemy import Engine, select
 from sqlalchemy.engine import URL
 
@@ -26,9 +29,15 @@ from buffer_pipeline_tests.builders import PAYEE, place_hold, state_of, wallet_o
 from buffer_pipeline_tests.compose import ROOT, build, size_bytes
 from buffer_pipeline_tests.machine import Machine, add_login, machine, make_secrets, require_nginx
 from buffer_pipeline_tests.stack import Seat, ask, end_of, launch_release, repository
+from buffer_pipeline_tests.test_browser import CHROMIUM_ARGUMENTS, chromium
+from buffer_pipeline_tests.test_login import webserver
 
 OPERATOR: Final = "operator-1:let me in"
 VIEWER: Final = "viewer-1:let me look"
+RUNS: Final = "{runsOrError {... on Runs {results {runId}}}}"
+LAUNCH: Final = """mutation {launchRun(executionParams: {mode: "default", selector: {
+    repositoryLocationName: "buffer_pipeline", repositoryName: "__repository__",
+    jobName: "release_pending_payments"}}) {__typename}}"""
 WAIT: Final = aiohttp.ClientWSTimeout(ws_receive=30)
 
 
@@ -125,20 +134,16 @@ def test_a_release_is_launched_at_the_operators_seat(stack: Stack) -> None:
 def test_a_viewer_looks_and_launches_nothing(stack: Stack) -> None:
     """The viewers' seat shows the runs and schedules; each mutation is refused by the webserver itself."""
     schedule = repository(stack.viewers)["schedules"][0]
-    launch = """mutation {launchRun(executionParams: {mode: "default", selector: {
-        repositoryLocationName: "buffer_pipeline", repositoryName: "__repository__",
-        jobName: "release_pending_payments"}}) {__typename}}"""
     stop = "mutation ($id: String!) {stopRunningSchedule(id: $id) {__typename}}"
-    runs = "{runsOrError {... on Runs {results {runId}}}}"
-    before = ask(stack.operators, runs)
+    before = ask(stack.operators, RUNS)
 
-    refused = [ask(stack.viewers, launch), ask(stack.viewers, stop, id=schedule["id"])]
+    refused = [ask(stack.viewers, LAUNCH), ask(stack.viewers, stop, id=schedule["id"])]
     reported = status(stack.viewers, "/report_asset_materialization/released_transactions", "POST")
 
     answers = [answer["__typename"] for data in refused for answer in data.values()]
     assert answers == ["UnauthorizedError", "UnauthorizedError"]
     assert reported == 401
-    assert ask(stack.viewers, runs) == ask(stack.operators, runs) == before
+    assert ask(stack.viewers, RUNS) == ask(stack.operators, RUNS) == before
     assert repository(stack.operators)["schedules"][0]["scheduleState"]["status"] == "RUNNING"
 
 
@@ -164,12 +169,51 @@ async def first_messages(seat: Seat, run_id: str) -> list[str]:
 @pytest.mark.parametrize("seat", ["operators", "viewers"])
 def test_the_websocket_passes_the_proxy(stack: Stack, seat: str) -> None:
     """Who has logged in sees a run's events as they come."""
-    run = ask(stack.viewers, "{runsOrError {... on Runs {results {runId}}}}")["runsOrError"]["results"][-1]
+    run = ask(stack.viewers, RUNS)["runsOrError"]["results"][-1]
 
     kinds = asyncio.run(first_messages(getattr(stack, seat), run["runId"]))
 
     assert kinds[0] == "connection_ack"
     assert "RunStartEvent" in kinds
+
+
+# What a page can have a browser ask another site for, with the password that it has for that.
+ASK: Final = """async ([url, method]) => {
+    await fetch(url, {method, mode: "no-cors", credentials: "include"});
+    return await new Promise(end => {
+        const socket = new WebSocket(url.replace("http:", "ws:").split("?")[0], "graphql-ws");
+        socket.onopen = () => end("open");
+        socket.onerror = () => end("refused");
+    });
+}"""
+
+
+def test_the_ui_works_in_a_browser_and_for_nobody_elses_page(stack: Stack) -> None:
+    """Who has logged in sees the runs; a page of another site, open in the same browser, launches none."""
+    name, password = OPERATOR.split(":")
+    base = f"http://{stack.operators.address}"
+    executable = chromium()
+    before = ask(stack.viewers, RUNS)
+    with webserver(f"127.1.{os.getpid() % 250 + 1}.9") as elsewhere, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGUMENTS)
+        page = browser.new_page(http_credentials={"username": name, "password": password})
+        answers: list[tuple[str, int]] = []
+        page.on("response", lambda answer: answers.append((answer.request.method, answer.status)))
+
+        page.goto(f"{base}/runs")
+        page.get_by_text("release_pending_payments").first.wait_for()
+        own, answers = answers, []
+        page.goto(f"http://{elsewhere.address}:3000/")
+        asked = f"{base}/graphql?{urlencode({'query': LAUNCH})}"
+        sockets = [page.evaluate(ASK, [asked, method]) for method in ("GET", "POST")]
+        foreign = answers[1:]
+        browser.close()
+
+    assert ("POST", 200) in own
+    assert {code for _, code in own} <= {200, 304}
+    assert foreign == [("GET", 403), ("POST", 403)]
+    assert sockets == ["refused", "refused"]
+    assert ask(stack.viewers, RUNS) == before
 
 
 @pytest.mark.parametrize("path", ["/", "/server_info", "/graphql?query={version}"])

@@ -266,17 +266,6 @@ def test_who_is_taken_out_of_the_file_is_out(seats: Seats) -> None:
     assert seats.ask(OPERATORS, "GET", "/", "operator-2:for a day", {}) == 401
 
 
-def test_the_webservers_are_reached_by_the_proxy_only() -> None:
-    """No other service publishes a port, and the proxy only to this machine."""
-    services = Machine(Path("/nowhere"), secret_files=Path("/nowhere")).services
-    published = {
-        name: service.words["ports"] for name, service in services.items() if "ports" in service.words
-    }
-
-    assert published == {"proxy": ["127.0.0.1:3000:3000", "127.0.0.1:3001:3001"]}
-    assert not any("network_mode" in service.words for service in services.values())
-
-
 def test_without_a_proxy_the_ui_listens_on_loopback_only() -> None:
     """What `dagster-webserver` binds by default, and `buffer-pipeline dev` says so."""
     from buffer_pipeline.cli.dev import HOST
