@@ -102,14 +102,15 @@ def build(folder: Path) -> Path:
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     for name, line in stage.instructions:
         if name == "RUN":
-            subprocess.run(
+            done = subprocess.run(
                 ["/bin/sh", "-c", line],
                 cwd=folder,
                 env=environment,
-                check=True,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
             )
+            assert done.returncode == 0, f"{line}: {done.stderr}"
         elif name == "COPY" and not line.startswith("--from="):
             *sources, target = shlex.split(line)
             for source in sources:

@@ -1,5 +1,9 @@
-"""The logins and databases of docker-compose.yml: made by deploy/roles.sql, and enough for its services."""
+"""The logins, databases and secrets of docker-compose.yml: made by deploy/, and enough for its services."""
 
+import json
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from buffer_pipeline.database import make_engine, migrate
 from buffer_pipeline.embedded import EmbeddedServer
-from buffer_pipeline_tests.compose import read_compose
+from buffer_pipeline_tests.compose import ROOT, read_compose
 from buffer_pipeline_tests.conftest import Books
 from buffer_pipeline_tests.machine import Machine, machine, make_secrets
 from buffer_pipeline_tests.work_of_roles import do_all
@@ -144,3 +148,29 @@ def test_each_login_has_its_password(services: Machine) -> None:
                     engine.connect()
             engine.dispose()
     superuser.dispose()
+
+
+def test_a_secret_comes_from_its_file_as_it_is(tmp_path: Path) -> None:
+    """with-secrets gives a command what the files say, to the letter, and starts none where one is missing."""
+    secret = """[{"name": "a", "secret": "it's $(id) `id` $HOME \\\\ %40"},\n {}]"""
+    (tmp_path / "endpoints").write_text(f"{secret}\n")
+    (tmp_path / "empty").write_text("")
+    given = {
+        "PATH": os.environ["PATH"],
+        "BUFFER_ENDPOINTS_FILE": str(tmp_path / "endpoints"),
+        "BUFFER_ALERT_URLS_FILE": str(tmp_path / "empty"),
+        "SSL_CERT_FILE": "/nowhere",
+    }
+    code = "import json, os; print(json.dumps(dict(os.environ)))"
+    show = [str(ROOT / "deploy/with-secrets"), sys.executable, "-c", code]
+
+    shown = subprocess.run(show, env=given, capture_output=True, text=True, check=True)
+    missing = subprocess.run(
+        show, env={**given, "PGPASSWORD_FILE": "/nowhere"}, capture_output=True, text=True, check=False
+    )
+
+    environment = json.loads(shown.stdout)
+    assert environment["BUFFER_ENDPOINTS"] == secret
+    assert environment["BUFFER_ALERT_URLS"] == ""
+    assert {name for name in environment if name.endswith("_FILE")} == {"SSL_CERT_FILE"}
+    assert (missing.returncode != 0, missing.stdout) == (True, "")
