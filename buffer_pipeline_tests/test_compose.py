@@ -97,6 +97,27 @@ def stack(server: EmbeddedServer, image: Path) -> Iterator[Stack]:
             yield Stack(services, secret_files)
 
 
+@dataclass(frozen=True)
+class Release:
+    """A run of the job, and the hold that was due."""
+
+    hold_id: int
+    run_id: str
+    ended: str
+
+
+@pytest.fixture(scope="module")
+def release(stack: Stack) -> Release:
+    """What the platform has held, and an operator's run behind the login: the only one of an operator."""
+    platform = stack.books("platform")
+    with platform.begin() as connection:
+        hold_id = place_hold(connection)
+    platform.dispose()
+    with hourly_release_stopped(stack.operators):
+        run_id = launch_release(stack.operators)
+        return Release(hold_id, run_id, end_of(stack.operators, run_id))
+
+
 def launched_by_hand(seat: Seat) -> list[str]:
     """Return the runs that no schedule and no sensor has launched meanwhile."""
     return [
@@ -119,33 +140,24 @@ def status(seat: Seat, path: str, method: str = "GET", *, login: bool = True) ->
         return error.code
 
 
-def test_a_release_is_launched_at_the_operators_seat(stack: Stack) -> None:
+def test_a_release_is_launched_at_the_operators_seat(stack: Stack, release: Release) -> None:
     """What is due is released by a run that an operator launches behind the login, and its payee is told."""
-    platform = stack.books("platform")
-    with platform.begin() as connection:
-        hold_id = place_hold(connection)
-
-    with hourly_release_stopped(stack.operators):
-        run_id = launch_release(stack.operators)
-        ended = end_of(stack.operators, run_id)
-
     reader = stack.books("reader")
+
     with reader.connect() as connection:
-        assert ended == "SUCCESS"
-        assert state_of(connection, hold_id) is HoldState.RELEASED
+        assert release.ended == "SUCCESS"
+        assert state_of(connection, release.hold_id) is HoldState.RELEASED
         assert wallet_of(connection, PAYEE).balance_minor == 100_000
-        assert connection.scalars(select(batch.c.source)).all() == [f"dagster run {run_id}"]
+        assert connection.scalars(select(batch.c.source)).all() == [f"dagster run {release.run_id}"]
         assert reconcile(connection) == []
     assert "PAYMENT_RELEASED" in stack.services.services["code"].log
-    for engine in (platform, reader):
-        engine.dispose()
+    reader.dispose()
 
 
-def test_a_viewer_looks_and_launches_nothing(stack: Stack) -> None:
+def test_a_viewer_looks_and_launches_nothing(stack: Stack, release: Release) -> None:
     """The viewers' seat shows the runs and schedules; each mutation is refused by the webserver itself."""
     schedule = repository(stack.viewers)["schedules"][0]
     stop = "mutation ($id: String!) {stopRunningSchedule(id: $id) {__typename}}"
-    before = launched_by_hand(stack.operators)
 
     refused = [ask(stack.viewers, LAUNCH), ask(stack.viewers, stop, id=schedule["id"])]
     reported = status(stack.viewers, "/report_asset_materialization/released_transactions", "POST")
@@ -153,8 +165,7 @@ def test_a_viewer_looks_and_launches_nothing(stack: Stack) -> None:
     answers = [answer["__typename"] for data in refused for answer in data.values()]
     assert answers == ["UnauthorizedError", "UnauthorizedError"]
     assert reported == 401
-    assert launched_by_hand(stack.viewers) == launched_by_hand(stack.operators) == before
-    assert len(before) == 1
+    assert launched_by_hand(stack.viewers) == launched_by_hand(stack.operators) == [release.run_id]
     assert repository(stack.operators)["schedules"][0]["scheduleState"]["status"] == "RUNNING"
 
 
@@ -178,11 +189,9 @@ async def first_messages(seat: Seat, run_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize("seat", ["operators", "viewers"])
-def test_the_websocket_passes_the_proxy(stack: Stack, seat: str) -> None:
+def test_the_websocket_passes_the_proxy(stack: Stack, release: Release, seat: str) -> None:
     """Who has logged in sees a run's events as they come."""
-    (run_id,) = launched_by_hand(stack.viewers)
-
-    kinds = asyncio.run(first_messages(getattr(stack, seat), run_id))
+    kinds = asyncio.run(first_messages(getattr(stack, seat), release.run_id))
 
     assert kinds[0] == "connection_ack"
     assert "RunStartEvent" in kinds
@@ -199,12 +208,11 @@ ASK: Final = """async ([url, method]) => {
 }"""
 
 
-def test_the_ui_works_in_a_browser_and_for_nobody_elses_page(stack: Stack) -> None:
+def test_the_ui_works_in_a_browser_and_for_nobody_elses_page(stack: Stack, release: Release) -> None:
     """Who has logged in sees the runs; a page of another site, open in the same browser, launches none."""
     name, password = OPERATOR.split(":")
     base = f"http://{stack.operators.address}"
     executable = chromium()
-    before = launched_by_hand(stack.viewers)
     with webserver(f"127.1.{os.getpid() % 250 + 1}.9") as elsewhere, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGUMENTS)
         page = browser.new_page(http_credentials={"username": name, "password": password})
@@ -224,7 +232,7 @@ def test_the_ui_works_in_a_browser_and_for_nobody_elses_page(stack: Stack) -> No
     assert {code for _, code in own} <= {200, 304}
     assert foreign == [("GET", 403), ("POST", 403)]
     assert sockets == ["refused", "refused"]
-    assert launched_by_hand(stack.viewers) == before
+    assert launched_by_hand(stack.viewers) == [release.run_id]
 
 
 @pytest.mark.parametrize("path", ["/", "/server_info", "/graphql?query={version}"])
