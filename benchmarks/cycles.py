@@ -80,8 +80,15 @@ SELECT count(*) FROM (
   UNION ALL
   SELECT stat.relid
   FROM pg_stat_user_tables AS stat INNER JOIN pg_class ON stat.relid = pg_class.oid
-  WHERE stat.n_dead_tup > current_setting('autovacuum_vacuum_threshold')::bigint
-    + current_setting('autovacuum_vacuum_scale_factor')::double precision * greatest(reltuples, 0)
+  LEFT JOIN LATERAL (
+    SELECT
+      max(option_value) FILTER (WHERE option_name = 'autovacuum_vacuum_threshold') AS threshold,
+      max(option_value) FILTER (WHERE option_name = 'autovacuum_vacuum_scale_factor') AS scale_factor
+    FROM pg_options_to_table(reloptions)
+  ) AS own ON TRUE
+  WHERE stat.n_dead_tup > coalesce(own.threshold, current_setting('autovacuum_vacuum_threshold'))::bigint
+    + coalesce(own.scale_factor, current_setting('autovacuum_vacuum_scale_factor'))::double precision
+      * greatest(reltuples, 0)
     OR stat.n_ins_since_vacuum > current_setting('autovacuum_vacuum_insert_threshold')::bigint
     + current_setting('autovacuum_vacuum_insert_scale_factor')::double precision * greatest(reltuples, 0)
 ) AS pending
