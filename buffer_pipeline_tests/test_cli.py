@@ -501,7 +501,7 @@ def test_import_goes_on_over_many_transactions(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file of more lines than a transaction has is read to its end, each line under its own number."""
-    monkeypatch.setattr("buffer_pipeline.cli.hold.CHUNK", 2)
+    monkeypatch.setattr("buffer_pipeline.cli.hold_import.CHUNK", 2)
     file = tmp_path / "earnings.csv"
     rows = [f"r{number},job-1,worker-1,client-1,{number},PHP,,,\n" for number in (1, 2, 3, 0, 5, 0, 7)]
     file.write_text(CSV_HEADER + "".join(rows) + "r1,job-1,worker-1,client-1,1,PHP,,,\n")
@@ -510,6 +510,27 @@ def test_import_goes_on_over_many_transactions(
 
     assert (imported.json["read"], imported.json["added"], imported.json["replayed"]) == (8, 5, 1)
     assert [row["line"] for row in imported.json["refused"]] == [5, 7]
+
+
+def test_import_holds_the_first_of_two_lines_with_a_reference(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that are held at the same time do not race for a reference, nor wait for each other for ever."""
+    monkeypatch.setattr("buffer_pipeline.cli.hold_import.CHUNK", 2)
+    file = tmp_path / "earnings.csv"
+    pairs = [(f"r{number}", f"s{number}") for number in range(50)]
+    rows = [
+        f"{reference},job-1,worker-1,client-1,{amount},PHP,,,\n"
+        for first, second in pairs
+        for reference, amount in ((first, 1), (second, 1), (second, 2), (first, 2))
+    ]
+    file.write_text(CSV_HEADER + "".join(rows))
+
+    imported = run("hold", "import", str(file), "--json")
+
+    assert (imported.json["read"], imported.json["added"]) == (200, 100)
+    later = [line for pair in range(50) for line in (4 * pair + 4, 4 * pair + 5)]
+    assert [row["line"] for row in imported.json["refused"]] == later
 
 
 def test_import_names_the_line_where_a_quote_was_opened(run: Run, tmp_path: Path) -> None:
