@@ -101,7 +101,7 @@ def _hold(connection: Connection, chunk: _Chunk, *, policy: Policy) -> list[_Out
 
 
 def _hold_each(engine: Engine, chunks: Iterator[_Chunk], *, policy: Policy) -> Iterator[list[_Outcome]]:
-    """Hold each chunk in a transaction of its own, `WRITERS` at a time; yield outcomes by the file's order."""
+    """Hold each chunk in a transaction of its own, `WRITERS` at a time; yield outcomes in their order."""
 
     def hold(chunk: _Chunk) -> list[_Outcome]:
         with engine.begin() as connection:
