@@ -118,6 +118,13 @@ unsettled_hold = Table(
     ),
     CheckConstraint("state IN ('BUFFERED', 'FROZEN')", name="unsettled_hold_state_is_known"),
     CheckConstraint("amount_minor > 0", name="unsettled_hold_holds_something"),
+    # A queue: what one hour empties the next is to fill again. An emptied page of an index can be used by
+    # then only if vacuum has come twice, for the deletions and behind some insertions.
+    postgresql_with={
+        "autovacuum_vacuum_scale_factor": 0.02,
+        "autovacuum_vacuum_insert_scale_factor": 0.02,
+        "vacuum_index_cleanup": "on",
+    },
 )
 # What is due, the oldest release hour first; within an hour wallet by wallet,
 # so that a batch touches as few wallets as it can.

@@ -1,4 +1,4 @@
-"""A wallet's transactions are found by generation, and the outbox is vacuumed by what was dispatched."""
+"""A wallet's transactions are found by generation, and queues are vacuumed by what went through them."""
 
 from alembic import op
 
@@ -18,9 +18,18 @@ def upgrade() -> None:
         "ALTER TABLE buffer.notification SET ("
         " autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000, vacuum_index_cleanup = on)"
     )
+    op.execute(
+        "ALTER TABLE buffer.unsettled_hold SET ("
+        " autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02,"
+        " vacuum_index_cleanup = on)"
+    )
 
 
 def downgrade() -> None:
+    op.execute(
+        "ALTER TABLE buffer.unsettled_hold RESET ("
+        " autovacuum_vacuum_scale_factor, autovacuum_vacuum_insert_scale_factor, vacuum_index_cleanup)"
+    )
     op.execute("ALTER TABLE buffer.notification RESET (autovacuum_vacuum_threshold, vacuum_index_cleanup)")
     op.execute("ALTER TABLE buffer.notification SET (autovacuum_vacuum_scale_factor = 0.02)")
     op.execute("CREATE INDEX transaction_to_wallet_idx ON buffer.transaction (to_wallet_id, transaction_id)")
