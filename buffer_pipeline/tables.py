@@ -20,6 +20,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -345,6 +346,30 @@ Index(
     transaction.c.recorded_at,
     transaction.c.batch_id,
     postgresql_using="brin",
+)
+
+# A link of the chain of digests over the transactions: see docs/decisions/0020.
+seal = Table(
+    "seal",
+    metadata,
+    Column("seal_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_id", BigInteger, nullable=False),
+    Column("through_id", BigInteger, nullable=False),
+    Column("lines", BigInteger, nullable=False),
+    Column("transaction_ids", ARRAY(BigInteger), nullable=True, doc="where some between are missing"),
+    Column("line_digests", LargeBinary, nullable=False, doc="16 bytes of each line's SHA-256, by id"),
+    Column("digest", LargeBinary, nullable=False, doc="SHA-256 over the link before and all of this one"),
+    _when("sealed_at"),
+    UniqueConstraint("first_id", name="seal_first_id_key"),
+    CheckConstraint("seal_id > 0", name="seal_counts_from_one"),
+    CheckConstraint("lines > 0 AND through_id >= first_id", name="seal_has_lines"),
+    CheckConstraint(
+        "(through_id - first_id + 1 = lines) = (transaction_ids IS NULL)"
+        " AND cardinality(transaction_ids) = lines",
+        name="seal_names_its_lines_iff_some_between_are_missing",
+    ),
+    CheckConstraint("length(line_digests) = 16 * lines", name="seal_has_a_digest_of_each_line"),
+    CheckConstraint("length(digest) = 32", name="seal_digest_length"),
 )
 
 # An outbox stands by itself: no foreign key, so that it can be pruned or moved.

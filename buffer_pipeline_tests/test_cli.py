@@ -14,6 +14,8 @@ from sqlalchemy import Engine, text
 
 from buffer_pipeline.cli import main
 from buffer_pipeline.database import database_clock, make_engine
+from buffer_pipeline_tests.builders import place_hold
+from buffer_pipeline_tests.runs import corrupt
 
 
 @dataclass(frozen=True)
@@ -134,13 +136,14 @@ def test_release_for_programs_and_for_people(run: Run) -> None:
     assert "No payments ready for release." in again.out
     as_of = programs.json.pop("as_of") if isinstance(programs.json, dict) else ""
     assert as_of.endswith("Z")
-    assert {**programs.json, "as_of": ""} == {
+    assert {**programs.json, "as_of": "", "anchor": ""} == {
         "as_of": "",
         "dry_run": False,
         "holds_released": 0,
         "amounts": {},
         "batches": 0,
         "interrupted": False,
+        "anchor": "",
     }
     assert "Starting payment release job" in programs.err
 
@@ -468,6 +471,35 @@ def test_hold_list_filters(run: Run) -> None:
 
 
 CSV_HEADER = "reference,job,payee,payer,amount,currency,title,held_at,release_date\n"
+
+
+def test_release_seals_and_verify_proves(run: Run, engine: Engine, superuser_url: str) -> None:
+    """A release says what to verify by; verify names the line that was altered since, and exits 1."""
+    with engine.begin() as connection:
+        place_hold(connection)
+    released = run("release", "--json")
+    dry = run("release", "--dry-run", "--json")
+    sound = run("verify", "--anchor", released.json["anchor"], "--json")
+
+    corrupt(superuser_url, "UPDATE buffer.transaction SET amount_minor = 1 WHERE type = 'EARNING'")
+    broken = run("verify", "--json")
+    said = run("verify")
+
+    with engine.connect() as connection:
+        number = connection.scalar(text("SELECT max(transaction_id) FROM buffer.transaction"))
+    assert (sound.code, broken.code, said.code) == (0, 1, 1)
+    assert dry.json["anchor"] is None
+    assert sound.json == {
+        "ok": True,
+        "offence": None,
+        "transaction_id": None,
+        "seals": 1,
+        "transactions": 2,
+        "unsealed": 0,
+        "anchor": released.json["anchor"],
+    }
+    assert (broken.json["ok"], broken.json["transaction_id"]) == (False, number)
+    assert said.out.startswith(f"transaction {number}: was altered; it is not what was sealed.\n")
 
 
 def test_import_takes_the_good_lines_and_reports_the_bad(run: Run, tmp_path: Path) -> None:

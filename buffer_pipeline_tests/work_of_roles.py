@@ -28,6 +28,7 @@ from buffer_pipeline.database import (
 from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.errors import Refused
 from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
+from buffer_pipeline.history import seal, verify
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.hours import clock_of_a_writer, hour_of
 from buffer_pipeline.inbox import (
@@ -152,6 +153,10 @@ def what_is_due_is_released(releaser: Engine) -> None:
     """Release as the schedule does, with one worker and with two, and prove it."""
     with releaser.begin() as connection:
         assert release_matured(connection, now=DAY_7, batch_limit=1).holds_released == 1
+    with releaser.connect() as connection:
+        assert release_matured(connection, now=NOON + timedelta(days=3650), batch_limit=1).holds_released == 1
+        # Ids that nothing has.
+        connection.rollback()
     since = hour_of(database_clock_of(releaser))
     for workers, days in ((1, 7), (2, 3650)):
         due_by = NOON + timedelta(days=days)
@@ -161,6 +166,11 @@ def what_is_due_is_released(releaser: Engine) -> None:
         assert reconcile_run(connection, source="run-1", since=since) == []
         reports.due_holds(connection, due_by=DAY_7)
         reports.released_from(connection, source="run-1", since=since)
+
+
+def history_is_sealed(releaser: Engine) -> None:
+    """Seal what has been written."""
+    assert seal(releaser).lines > 0
 
 
 def owners_are_told(releaser: Engine) -> None:
@@ -226,6 +236,8 @@ def books_are_read(engine: Engine) -> None:
     with one_moment(engine) as connection:
         now = database_clock(connection)
         assert reconcile(connection) == []
+        found = verify(connection)
+        assert (found.offence, found.unsealed, found.lines > 0) == (None, 0, True)
         daily_report(connection, day=NOON.date(), days=2)
         counts_between(connection, start=NOON, end=NOON + 3 * HOUR)
         uncounted_hours(connection, start=NOON, end=NOON + 3 * HOUR)
@@ -251,6 +263,7 @@ WORK: Final[list[tuple[str, Callable[[Engine], None]]]] = [
     ("platform", money_moves),
     ("platform", owners_are_known),
     ("releaser", what_is_due_is_released),
+    ("releaser", history_is_sealed),
     ("releaser", owners_are_told),
     ("releaser", hours_are_counted),
     ("releaser", operators_are_told),

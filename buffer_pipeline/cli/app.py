@@ -22,6 +22,7 @@ from buffer_pipeline.cli import (
     release,
     report,
     simulate,
+    verify,
     wallet,
 )
 from buffer_pipeline.cli.output import Output, write_json
@@ -65,6 +66,7 @@ freeze.register(app)
 books.register(app)
 report.register(app)
 simulate.register(app)
+verify.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

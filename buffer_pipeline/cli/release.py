@@ -11,6 +11,7 @@ from buffer_pipeline.cli.output import Output, amounts_by_currency, counted, iso
 from buffer_pipeline.cli.session import books, one_transaction
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.drain import WORKERS_MAX, ReleaseRun, drain_matured
+from buffer_pipeline.history import seal
 from buffer_pipeline.inputs import parse_as_of
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.release import ReleaseBatch, release_early
@@ -89,13 +90,17 @@ def release(
                 after_batch=after_batch,
             )
             seconds = time.perf_counter() - began
+        sealed = None if dry_run or run.interrupted else seal(engine)
     text = _summary(run, seconds=seconds)
     if output.as_json:
         output.remark(text)
     document = _document(
         iso(due_by), dry_run, run.holds_released, amounts_by_currency(run.amounts_minor), run.batches
     )
-    output.answer({**document, "interrupted": run.interrupted}, text=text)
+    anchor = None if sealed is None or sealed.anchor is None else str(sealed.anchor)
+    if sealed is not None and sealed.lines:
+        output.remark(f"Sealed {counted(sealed.lines, 'transaction')}; to verify by: {anchor}")
+    output.answer({**document, "interrupted": run.interrupted, "anchor": anchor}, text=text)
     if run.interrupted:
         raise typer.Exit(interruption.exit_code)
 

@@ -14,9 +14,16 @@ from sqlalchemy import Connection
 from buffer_pipeline import reports
 from buffer_pipeline.counts import differing_counts
 from buffer_pipeline.database import database_clock, one_moment
+from buffer_pipeline.history import Anchor, verify
 from buffer_pipeline.hours import HOUR, hour_of
-from buffer_pipeline.orchestration.assets import BEGAN_AT, do_not_retry, released_by_this_run, source_of
-from buffer_pipeline.orchestration.lineage import FROZEN, HOURLY_COUNTS, RELEASED
+from buffer_pipeline.orchestration.assets import (
+    ANCHOR,
+    BEGAN_AT,
+    do_not_retry,
+    released_by_this_run,
+    source_of,
+)
+from buffer_pipeline.orchestration.lineage import FROZEN, HOURLY_COUNTS, RELEASED, SEALED
 from buffer_pipeline.orchestration.metadata import ROWS_SHOWN_MAX, amount_metadata, table_metadata
 from buffer_pipeline.orchestration.report_assets import hours_of_run
 from buffer_pipeline.orchestration.resources import Books
@@ -53,6 +60,9 @@ OUTCOME_PAGES_MAX: Final = 4
 PROVED: Final = "proved"
 THIS_RUN: Final = "what this run released"
 ALL_BOOKS: Final = "all of the books"
+
+ANCHORS_MAX: Final = 31 * 24
+"""Materializations whose anchors are looked for in the chain: a month's."""
 
 DIFFERING_HOURS_BACK: Final = 31 * 24
 """How far back counts are compared when no run says which hours it is about."""
@@ -180,6 +190,40 @@ def counts_equal_transactions(
             **table_metadata("rows", rows),
         },
     )
+
+
+@dg.asset_check(
+    asset=SEALED,
+    description="Every sealed transaction is as it was when it was sealed, and the last seals that runs noted"
+    " here are in the chain: nobody has altered the past, added to it or taken from it.",
+)
+def history_as_sealed(
+    context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books]
+) -> dg.AssetCheckResult:
+    """Verify the chain of seals by the anchors of the latest runs."""
+    anchors = _noted(context.instance)
+    with one_moment(books.engine) as connection:
+        found = verify(connection, anchors=anchors)
+    return dg.AssetCheckResult(
+        passed=found.offence is None,
+        metadata={
+            "transactions": found.lines,
+            "seals": found.seals,
+            "unsealed": found.unsealed,
+            "anchors": len(anchors),
+            "offence": found.offence or "none",
+        },
+    )
+
+
+def _noted(instance: dg.DagsterInstance) -> list[Anchor]:
+    records = instance.fetch_materializations(SEALED, limit=ANCHORS_MAX).records
+    noted = [
+        str(record.asset_materialization.metadata[ANCHOR].value)
+        for record in records
+        if record.asset_materialization is not None and ANCHOR in record.asset_materialization.metadata
+    ]
+    return [Anchor.parse(text) for text in dict.fromkeys(noted) if text != "none"]
 
 
 @dg.asset_check(
