@@ -502,6 +502,22 @@ def test_release_seals_and_verify_proves(run: Run, engine: Engine, superuser_url
     assert said.out.startswith(f"transaction {number}: was altered; it is not what was sealed.\n")
 
 
+def test_release_that_cannot_seal_says_what_it_released(run: Run, engine: Engine, superuser_url: str) -> None:
+    """What was released is told all the same; the next release seals it."""
+    with engine.begin() as connection:
+        place_hold(connection)
+    corrupt(superuser_url, "REVOKE INSERT ON buffer.seal FROM buffer")
+
+    refused = run("release", "--json")
+    corrupt(superuser_url, "GRANT INSERT ON buffer.seal TO buffer")
+    following = run("release", "--json")
+
+    assert (refused.code, refused.json["holds_released"], refused.json["anchor"]) == (0, 1, None)
+    assert "Not sealed, which the next release makes up for: permission denied" in refused.err
+    assert following.json["anchor"].startswith("1:")
+    assert "Sealed 2 transactions" in following.err
+
+
 def test_import_takes_the_good_lines_and_reports_the_bad(run: Run, tmp_path: Path) -> None:
     """Bad lines are reported with line and reason, good ones go in, and again they are replays."""
     file = tmp_path / "earnings.csv"

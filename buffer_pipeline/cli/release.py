@@ -4,12 +4,13 @@ import time
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from buffer_pipeline.cli.interrupt import between_batches
 from buffer_pipeline.cli.output import Output, amounts_by_currency, counted, iso, money
 from buffer_pipeline.cli.session import books, one_transaction
-from buffer_pipeline.database import database_clock
+from buffer_pipeline.database import database_clock, first_line
 from buffer_pipeline.drain import WORKERS_MAX, ReleaseRun, drain_matured
 from buffer_pipeline.history import seal
 from buffer_pipeline.inputs import parse_as_of
@@ -90,19 +91,31 @@ def release(
                 after_batch=after_batch,
             )
             seconds = time.perf_counter() - began
-        sealed = None if dry_run or run.interrupted else seal(engine)
+        anchor = None if dry_run or run.interrupted else _seal(engine, output)
     text = _summary(run, seconds=seconds)
     if output.as_json:
         output.remark(text)
     document = _document(
         iso(due_by), dry_run, run.holds_released, amounts_by_currency(run.amounts_minor), run.batches
     )
-    anchor = None if sealed is None or sealed.anchor is None else str(sealed.anchor)
-    if sealed is not None and sealed.lines:
-        output.remark(f"Sealed {counted(sealed.lines, 'transaction')}; to verify by: {anchor}")
     output.answer({**document, "interrupted": run.interrupted, "anchor": anchor}, text=text)
     if run.interrupted:
         raise typer.Exit(interruption.exit_code)
+
+
+def _seal(engine: Engine, output: Output) -> str | None:
+    """Seal what has been written and return what to verify it by."""
+    try:
+        sealed = seal(engine)
+    except DBAPIError as error:
+        # What is released is released, and the answer is to say so.
+        output.remark(f"Not sealed, which the next release makes up for: {first_line(error)}")
+        return None
+    if sealed.waits:
+        output.remark("Not sealed, which the next release makes up for: a transaction is open for long.")
+    elif sealed.lines:
+        output.remark(f"Sealed {counted(sealed.lines, 'transaction')}; to verify by: {sealed.anchor}")
+    return None if sealed.anchor is None else str(sealed.anchor)
 
 
 def _summary(run: ReleaseRun, *, seconds: float) -> str:
