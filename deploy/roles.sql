@@ -1,10 +1,11 @@
 -- For psql, as a superuser: the owner of the books, a login for each role of docs/roles.md, and two databases.
--- Takes the passwords from the environment. Safe to run again: what is there gets the password that is given.
+-- Takes the passwords from the files that the environment names. Safe to run again: what is there gets the
+-- password that is given.
 \set ON_ERROR_STOP on
-\getenv owner_password OWNER_PASSWORD
-\getenv dagster_password DAGSTER_PASSWORD
-\getenv platform_password PLATFORM_PASSWORD
-\getenv reader_password READER_PASSWORD
+\set owner_password `cat "$OWNER_PASSWORD_FILE"`
+\set dagster_password `cat "$DAGSTER_PASSWORD_FILE"`
+\set platform_password `cat "$PLATFORM_PASSWORD_FILE"`
+\set reader_password `cat "$READER_PASSWORD_FILE"`
 
 SELECT format('CREATE ROLE %I', role)
 FROM unnest(ARRAY[

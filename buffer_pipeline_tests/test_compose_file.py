@@ -1,0 +1,289 @@
+"""What docker-compose.yml and the Dockerfile name is there, in the code and in each other."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from buffer_pipeline.settings import DAGSTER_URL, Settings
+from buffer_pipeline_tests.compose import ROOT, VARIABLE, read_compose, read_dockerfile, seconds, size_bytes
+from buffer_pipeline_tests.machine import make_secrets
+
+PAGE: Final = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+DOCUMENT: Final = read_compose()
+SERVICES: Final[dict[str, dict[str, Any]]] = DOCUMENT["services"]
+LASTING: Final = {name: words for name, words in SERVICES.items() if words["restart"] != "no"}
+TEMPLATE: Final = (ROOT / "deploy/nginx/nginx.conf.template").read_text(encoding="utf-8")
+IMAGE: Final = read_dockerfile()[-1]
+
+FROM_ELSEWHERE: Final = {"database_url", "dagster_database_url", "endpoints", "alert_urls"}
+"""Settings that the file gives itself, or by a secret."""
+
+FOLDERS: Final = {"home", "templates"}
+"""Of the embedded database, which is not there, and of words of one's own, which need a mount."""
+
+
+def option(name: str, command: list[str]) -> str:
+    """Return the value of a command's option."""
+    return next(word.split("=", 1)[1] for word in command if word.startswith(f"--{name}="))
+
+
+def test_the_file_is_of_composes_own_schema() -> None:
+    """Each key is one that Compose knows, and has a value of its kind."""
+    checked = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "check_jsonschema",
+            "--builtin-schema=vendor.compose-spec",
+            "docker-compose.yml",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert checked.returncode == 0, checked.stdout
+
+
+# ---- variables
+
+
+def test_each_variable_is_one_of_the_code() -> None:
+    """What a service of ours finds in its environment is a setting, one of libpq's, or a file with either."""
+    known = {f"BUFFER_{field.upper()}" for field in Settings.model_fields} | {"PGPASSWORD"}
+
+    for name, words in SERVICES.items():
+        if "build" in words:
+            given = {variable.removesuffix("_FILE") for variable in words["environment"]}
+            assert given <= known, name
+
+
+def test_every_setting_can_be_made() -> None:
+    """What .env says comes through to where the code runs; nothing else of it is read."""
+    settings = {
+        f"BUFFER_{field.upper()}" for field in Settings.model_fields.keys() - FROM_ELSEWHERE - FOLDERS
+    }
+    asked = {found["name"] for found in VARIABLE.finditer(PAGE) if found["name"]}
+    given = read_compose(**{name: f"as {name}" for name in settings})["services"]["code"]["environment"]
+
+    assert asked == settings | {"COMPOSE_PROJECT_NAME"}
+    assert {name: given[name] for name in settings} == {name: f"as {name}" for name in settings}
+    assert {f"BUFFER_{field.upper()}" for field in FROM_ELSEWHERE} <= {
+        name.removesuffix("_FILE") for name in given
+    }
+
+
+def test_the_proxys_template_takes_what_it_is_given() -> None:
+    """Each ${…} of the template is in the proxy's environment, and nothing else but for the image itself."""
+    given = {name for name in SERVICES["proxy"]["environment"] if not name.startswith("NGINX_")}
+
+    assert set(re.findall(r"\$\{(\w+)\}", TEMPLATE)) == given
+
+
+def test_the_logins_take_what_they_are_given() -> None:
+    """Each file with a password is read, by roles.sql or by the command that runs it."""
+    words = SERVICES["roles"]
+    read = (ROOT / "deploy/roles.sql").read_text(encoding="utf-8") + " ".join(words["command"])
+    given = {name for name in words["environment"] if name.endswith("_FILE")}
+
+    assert set(re.findall(r"\$(\w+_FILE)", read)) == given
+
+
+# ---- ports
+
+
+def test_each_port_is_listened_at() -> None:
+    """Whoever is sent to a port finds who listens there; links in alerts lead to the operators' seat."""
+    (server,) = yaml.safe_load((ROOT / "deploy/workspace.yaml").read_text())["load_from"]
+    code = SERVICES["code"]["command"]
+    listened = {
+        name: int(option("port", SERVICES[name]["command"])) for name in ("code", "webserver", "viewer")
+    }
+    proxied = {SERVICES["proxy"]["environment"][f"{seat}_WEBSERVER"] for seat in ("OPERATORS", "VIEWERS")}
+    inside = {int(port) for port in re.findall(r"listen \$\{ADDRESS\}:(\d+)", TEMPLATE)}
+    published = [port.split(":") for port in SERVICES["proxy"]["ports"]]
+
+    assert (server["grpc_server"]["host"], server["grpc_server"]["port"]) == ("code", listened["code"])
+    assert server["grpc_server"]["location_name"] == option("location-name", code)
+    assert int(IMAGE.last("EXPOSE")) == listened["code"]
+    assert proxied == {f"{name}:{listened[name]}" for name in ("webserver", "viewer")}
+    assert {int(port) for _, _, port in published} == inside
+    assert {address for address, _, _ in published} == {"127.0.0.1"}
+    assert published[0][1] == str(urlsplit(DAGSTER_URL).port)
+    for name, words in LASTING.items():
+        asked = re.findall(r"(?:127\.0\.0\.1:|--port=)(\d+)", " ".join(words["healthcheck"]["test"]))
+        assert {int(port) for port in asked} <= ({listened[name]} if name in listened else inside), name
+
+
+def test_only_the_proxy_is_reached_and_reaches_the_webservers_only() -> None:
+    """No other service publishes a port, and the proxy shares no network with the database."""
+    networks = {name: set(words.get("networks", ["default"])) for name, words in SERVICES.items()}
+
+    assert [name for name, words in SERVICES.items() if "ports" in words or "network_mode" in words] == [
+        "proxy"
+    ]
+    assert networks["proxy"] == {"seats"}
+    assert {name for name, joined in networks.items() if "seats" in joined} == {
+        "proxy",
+        "webserver",
+        "viewer",
+    }
+
+
+# ---- paths, and the code
+
+
+def test_each_path_is_there() -> None:
+    """What is mounted is in the repository or a volume, and what is named in the image is copied there."""
+    copied = {f"{IMAGE.last('WORKDIR')}/{Path(name).name}" for names, _ in IMAGE.copies for name in names}
+    used = {mount.split(":")[0] for words in SERVICES.values() for mount in words.get("volumes", [])}
+    volumes = {name for name in used if not name.startswith(".")}
+    home = IMAGE.environment["DAGSTER_HOME"]
+
+    assert all((ROOT / name).exists() for name in used - volumes)
+    assert volumes == set(DOCUMENT["volumes"])
+    assert {f"{home}/dagster.yaml", f"{home}/workspace.yaml", *IMAGE.entrypoint} == copied
+    # Where Dagster keeps the logs of runs and what they hand on.
+    assert f"{home}/storage" in IMAGE.last("RUN")
+    for name, words in SERVICES.items():
+        if "build" in words and name != "migrate":
+            assert words["volumes"] == [f"dagster:{home}/storage"], name
+        secrets = {f"/run/secrets/{secret}" for secret in words.get("secrets", [])}
+        said = " ".join([*map(str, words.get("environment", {}).values()), *words["command"]])
+        assert set(re.findall(r"/run/secrets/\w+", said)) == secrets, name
+
+
+def test_the_secrets_are_those_that_are_made(tmp_path: Path) -> None:
+    """`deploy/make-secrets` makes each file, for nobody else on the machine, and leaves what is there."""
+    make_secrets(tmp_path / "secrets")
+    before = {file.name: file.read_text() for file in (tmp_path / "secrets").iterdir()}
+    make_secrets(tmp_path / "secrets")
+    after = {file.name: file.read_text() for file in (tmp_path / "secrets").iterdir()}
+    ignored = subprocess.run(
+        ["git", "check-ignore", "deploy/secrets/any"], cwd=ROOT, check=False, capture_output=True
+    )
+
+    named = {Path(secret["file"]) for secret in DOCUMENT["secrets"].values()}
+    passwords = [text for name, text in before.items() if name.endswith("_password")]
+    assert {path.name for path in named} == set(before)
+    assert {path.parent for path in named} == {Path("deploy/secrets")}
+    assert before == after
+    assert all(re.fullmatch("[0-9a-f]{48}", password) for password in passwords)
+    assert len(set(passwords)) == len(passwords) == 5
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    assert ignored.returncode == 0 or not (ROOT / ".git").exists()
+
+
+def test_the_code_is_what_dev_loads() -> None:
+    """The definitions, and their name, that workspace.yaml gives `dev`; the image's own command too."""
+    (module,) = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]
+    command = SERVICES["code"]["command"]
+    named = module["python_module"]
+
+    assert option("module-name", command) == named["module_name"]
+    assert option("attribute", command) == named["attribute"]
+    assert option("location-name", command) == named["location_name"]
+    assert hasattr(importlib.import_module(named["module_name"]), named["attribute"])
+    assert json.loads(IMAGE.last("CMD")) == command
+    assert (
+        json.loads(IMAGE.last("HEALTHCHECK").split(" CMD ")[1]) == SERVICES["code"]["healthcheck"]["test"][1:]
+    )
+
+
+# ---- how they run
+
+
+def test_each_waits_for_what_stands_above_it() -> None:
+    """The file's order is one of starting: health is asked of what lasts, a good end of what ends."""
+    names = list(SERVICES)
+    for name, words in SERVICES.items():
+        for other, asked in words.get("depends_on", {}).items():
+            ends = SERVICES[other]["restart"] == "no"
+            assert names.index(other) < names.index(name)
+            assert asked["condition"] == ("service_completed_successfully" if ends else "service_healthy")
+    assert [name for name, words in SERVICES.items() if "depends_on" not in words] == ["database"]
+
+
+def test_there_is_one_daemon() -> None:
+    """One service runs it, once, and cannot be scaled: a container's name is given once."""
+    (daemon,) = (words for words in SERVICES.values() if words["command"][0] == "dagster-daemon")
+
+    assert daemon["deploy"]["replicas"] == 1
+    assert daemon["container_name"] == "buffer-daemon"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_service_is_kept_within_bounds(name: str) -> None:
+    """It comes back, or ends for good; it is asked how it is; its log and what it may take are bounded."""
+    words = SERVICES[name]
+    limits = words["deploy"]["resources"]["limits"]
+
+    assert words["restart"] == ("unless-stopped" if name in LASTING else "no")
+    assert words["logging"]["options"].keys() == {"max-size", "max-file"}
+    assert float(limits["cpus"]) > 0
+    assert size_bytes(limits["memory"]) > 0
+    assert limits["pids"] > 0
+    assert "no-new-privileges:true" in words["security_opt"]
+    if name != "database":
+        assert (words["read_only"], words["cap_drop"], words["tmpfs"]) == (True, ["ALL"], ["/tmp"])
+    if name in LASTING:
+        check = words["healthcheck"]
+        assert check["test"][0] in {"CMD", "CMD-SHELL"}
+        assert seconds(check["start_interval"]) < seconds(check["interval"]) < seconds(check["start_period"])
+        assert seconds(check["timeout"]) < seconds(check["interval"])
+
+
+@pytest.mark.parametrize("image", [words["image"] for words in SERVICES.values() if "build" not in words])
+def test_images_of_others_are_of_one_version(image: str) -> None:
+    """No tag that moves from one release to the next."""
+    assert re.fullmatch(r"[a-z/-]+:\d+\.\d+(\.\d+)?(@sha256:[0-9a-f]{64})?", image)
+
+
+# ---- the image
+
+
+def test_the_image_is_slim_and_nobodys() -> None:
+    """Its last stage is a slim Python of one version without what has built it, and no user's but its own."""
+    bases = [stage.last("FROM").split()[0] for stage in read_dockerfile()]
+
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+(@sha256:[0-9a-f]{64})?", bases[-1])
+    assert all(re.search(r":\d+\.\d+\.\d+", base) for base in bases)
+    assert [line for line in IMAGE.all("COPY") if line.startswith("--from=")] == [
+        "--from=build /app/.venv .venv"
+    ]
+    assert int(IMAGE.last("USER")) > 0
+    assert f"--uid {IMAGE.last('USER')} " in IMAGE.last("RUN")
+    assert IMAGE.instructions.index(("USER", IMAGE.last("USER"))) > IMAGE.instructions.index(
+        ("RUN", IMAGE.last("RUN"))
+    )
+
+
+def test_the_images_labels_are_the_projects() -> None:
+    """Its version and licence are those of pyproject.toml, and so is its Python."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', IMAGE.last("LABEL")))
+
+    assert (labels["title"], labels["version"]) == (project["name"], project["version"])
+    assert labels["licenses"] == project["license"]
+    assert set(labels) >= {"description"}
+
+
+def test_what_the_image_is_built_from_and_no_secret_is_sent_to_the_builder() -> None:
+    """.dockerignore keeps everything back but what is copied."""
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    sent = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copied = {name for stage in read_dockerfile() for names, _ in stage.copies for name in names}
+
+    assert "*" in lines
+    assert sent == copied
+    assert all((ROOT / name).exists() for name in copied)

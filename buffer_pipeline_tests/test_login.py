@@ -1,0 +1,276 @@
+"""The login before Dagster's UI: docker-compose.yml's proxy, before webservers that write down who comes."""
+
+import http.client
+import os
+import socket
+import subprocess
+import tempfile
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Final
+
+import dagster_webserver
+import pytest
+
+from buffer_pipeline_tests.machine import Machine, add_login, machine, make_secrets, require_nginx
+
+OPERATORS: Final = 3000
+VIEWERS: Final = 3001
+OPERATOR: Final = "operator-1:let me in"
+VIEWER: Final = "viewer-1:let me look"
+
+Headers = dict[str, str]
+
+
+@dataclass
+class Webserver:
+    """Stands where a webserver does, and keeps what has come through to it."""
+
+    address: str
+    came: list[tuple[str, str, Headers]] = field(default_factory=list)
+
+
+@contextmanager
+def webserver(address: str) -> Iterator[Webserver]:
+    """Answer every request at the address's port 3000, a switch to websockets with 101."""
+    answering = Webserver(address)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            answering.came.append((self.command, self.path, dict(self.headers)))
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(101 if self.headers.get("Upgrade") else 200)
+            if self.headers.get("Upgrade"):
+                self.send_header("Upgrade", "websocket")
+                self.send_header("Connection", "Upgrade")
+                self.close_connection = True
+            else:
+                self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_HEAD = answer  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer((address, 3000), Handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield answering
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@dataclass
+class Seats:
+    """The proxy, and what stands behind its two ports."""
+
+    services: Machine
+    operators: Webserver
+    viewers: Webserver
+
+    @property
+    def address(self) -> str:
+        """Where the proxy listens."""
+        return self.services.services["proxy"].address
+
+    def ask(self, port: int, method: str, path: str, login: str | None, headers: Headers) -> int:
+        """Return the status of one request."""
+        connection = http.client.HTTPConnection(self.address, port, timeout=10)
+        if login is not None:
+            headers = {"Authorization": f"Basic {b64encode(login.encode()).decode()}", **headers}
+        try:
+            connection.request(method, path, headers=headers)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def seats() -> Iterator[Seats]:
+    """The proxy with an operator and a viewer who may log in."""
+    require_nginx()
+    with tempfile.TemporaryDirectory() as folder:
+        secret_files = Path(folder) / "secrets"
+        make_secrets(secret_files)
+        add_login(secret_files / "operators", OPERATOR)
+        add_login(secret_files / "viewers", VIEWER)
+        network = f"127.1.{os.getpid() % 250 + 1}"
+        with (
+            webserver(f"{network}.1") as operators,
+            webserver(f"{network}.2") as viewers,
+            machine(
+                Path(folder),
+                secret_files=secret_files,
+                elsewhere={"webserver": operators.address, "viewer": viewers.address},
+            ) as services,
+        ):
+            services.start("proxy")
+            services.wait_for("proxy", "service_healthy")
+            yield Seats(services, operators, viewers)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_came_yet(seats: Seats) -> None:
+    seats.operators.came.clear()
+    seats.viewers.came.clear()
+
+
+ASSET: Final = next(
+    f"/{found.relative_to(root)}"
+    for root in [Path(dagster_webserver.__file__).parent / "webapp" / "build"]
+    for found in sorted(root.rglob("*.js"))
+)
+UPGRADE: Final = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Protocol": "graphql-ws",
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("GET", "/", {}),
+        ("GET", "/runs", {}),
+        ("GET", ASSET, {}),
+        ("GET", "/server_info", {}),
+        ("GET", "/dagit_info", {}),
+        ("HEAD", "/server_info", {}),
+        ("OPTIONS", "/graphql", {}),
+        ("PUT", "/", {}),
+        ("DELETE", "/", {}),
+        ("GET", "/graphql?query={version}", {}),
+        ("POST", "/graphql", {"Content-Type": "application/json"}),
+        ("POST", "/graphql?query={version}", {}),
+        ("GET", "/graphql", UPGRADE),
+        ("GET", "//graphql", {}),
+        ("GET", "/%67raphql", {}),
+        ("GET", "/static/../graphql", {}),
+        ("GET", "/notebook?path=a.ipynb", {}),
+        ("GET", "/logs/a/b/c.err", {}),
+        ("GET", "/download_debug/1", {}),
+        ("POST", "/report_asset_materialization/released_transactions", {}),
+        ("POST", "/report_asset_check/released_transactions", {}),
+        ("POST", "/report_asset_observation/released_transactions", {}),
+        ("GET", "/server_info", {"X-Forwarded-User": "operator-1", "Remote-User": "operator-1"}),
+        ("GET", "/server_info", {"Authorization": "Bearer operator-1"}),
+        ("GET", "/server_info", {"Authorization": "Basic operator-1"}),
+    ],
+)
+@pytest.mark.parametrize("port", [OPERATORS, VIEWERS])
+def test_an_anonymous_request_gets_no_further_than_the_login(
+    seats: Seats, port: int, method: str, path: str, headers: Headers
+) -> None:
+    """Whatever it asks for, it is asked who it is, and no webserver hears of it."""
+    status = seats.ask(port, method, path, None, headers)
+
+    assert status == 401
+    assert seats.operators.came == seats.viewers.came == []
+
+
+@pytest.mark.parametrize(
+    ("port", "login"),
+    [
+        (OPERATORS, VIEWER),
+        (VIEWERS, OPERATOR),
+        (OPERATORS, "operator-1:let me i"),
+        (OPERATORS, "operator-1:"),
+        (OPERATORS, ":"),
+        (OPERATORS, "nobody:let me in"),
+    ],
+)
+def test_a_login_is_for_its_seat_and_needs_its_password(seats: Seats, port: int, login: str) -> None:
+    """A viewer is nobody at the operators' seat, and so is who does not know the password."""
+    status = seats.ask(port, "POST", "/graphql", login, {})
+
+    assert status == 401
+    assert seats.operators.came == seats.viewers.came == []
+
+
+def test_each_seat_leads_to_its_webserver(seats: Seats) -> None:
+    """Operators come to the full UI and viewers to the read-only one; no password goes along."""
+    statuses = [
+        seats.ask(OPERATORS, "POST", "/graphql?a=%20b", OPERATOR, {}),
+        seats.ask(VIEWERS, "GET", "/runs", VIEWER, {}),
+        seats.ask(OPERATORS, "GET", "/graphql", OPERATOR, UPGRADE),
+    ]
+
+    assert statuses == [200, 200, 101]
+    assert [came[:2] for came in seats.operators.came] == [("POST", "/graphql?a=%20b"), ("GET", "/graphql")]
+    assert [came[:2] for came in seats.viewers.came] == [("GET", "/runs")]
+    headers = [came[2] for came in (*seats.operators.came, *seats.viewers.came)]
+    assert not any("Authorization" in given for given in headers)
+    assert headers[1]["Sec-WebSocket-Protocol"] == "graphql-ws"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("POST", "/graphql", {"Origin": "http://evil.example"}),
+        ("POST", "/graphql", {"Origin": "null"}),
+        ("GET", "/graphql?query=mutation", {"Sec-Fetch-Site": "cross-site"}),
+        ("GET", "//graphql?query=mutation", {"Sec-Fetch-Site": "cross-site"}),
+        ("GET", "/%67raphql?query=mutation", {"Sec-Fetch-Site": "same-site"}),
+        ("GET", "/graphql", {**UPGRADE, "Origin": "http://evil.example"}),
+        ("POST", "/report_asset_materialization/a", {"Origin": "http://evil.example"}),
+    ],
+)
+def test_a_page_of_another_site_changes_nothing(
+    seats: Seats, method: str, path: str, headers: Headers
+) -> None:
+    """A browser that has logged in sends the password along with what any page asks for: it is refused."""
+    status = seats.ask(OPERATORS, method, path, OPERATOR, headers)
+
+    assert status == 403
+    assert seats.operators.came == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("POST", "/graphql", {"Sec-Fetch-Site": "same-origin", "Origin": "http://{host}"}),
+        ("GET", "/graphql", {**UPGRADE, "Sec-Fetch-Site": "same-origin", "Origin": "http://{host}"}),
+        ("GET", "/graphql", {"Sec-Fetch-Site": "none"}),
+        ("GET", "/runs/1", {"Sec-Fetch-Site": "cross-site"}),
+    ],
+)
+def test_ones_own_page_and_links_are_answered(seats: Seats, method: str, path: str, headers: Headers) -> None:
+    """The UI's own requests pass, and so does a link in an alert."""
+    host = f"{seats.address}:{OPERATORS}"
+    headers = {name: value.format(host=host) for name, value in headers.items()}
+
+    assert seats.ask(OPERATORS, method, path, OPERATOR, headers) in {200, 101}
+
+
+def test_who_is_taken_out_of_the_file_is_out(seats: Seats) -> None:
+    """The file of passwords is read at each request."""
+    file = seats.services.services["proxy"].folder / "run/secrets/operators"
+    add_login(file, "operator-2:for a day")
+    before = seats.ask(OPERATORS, "GET", "/", "operator-2:for a day", {})
+    file.write_text("".join(line for line in file.open() if not line.startswith("operator-2")))
+
+    assert before == 200
+    assert seats.ask(OPERATORS, "GET", "/", "operator-2:for a day", {}) == 401
+
+
+def test_without_a_proxy_the_ui_listens_on_loopback_only() -> None:
+    """What `dagster-webserver` binds by default, and `buffer-pipeline dev` says so."""
+    from buffer_pipeline.cli.dev import HOST
+
+    said = subprocess.run(["dagster-webserver", "--help"], capture_output=True, text=True, check=True).stdout
+
+    assert socket.gethostbyname(HOST).startswith("127.")
+    assert "[default: 127.0.0.1]" in said
