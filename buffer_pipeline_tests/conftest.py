@@ -29,6 +29,9 @@ settings.register_profile("long", max_examples=10_000)
 LONGEST: Final = ("test_machine.py", "test_races.py", "test_crashes.py", "test_browser.py", "test_dev.py")
 """Files that take a minute and more: begun first, so that none is left over while others wait for it."""
 
+DAGSTERS: Final = frozenset({"instance", "lasting_instance", "environment"})
+"""The fixtures of a test that runs something of Dagster's."""
+
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 """When the tests' first holds begin."""
 
@@ -46,6 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the longest files first; on 15 leave out what would be the same on 18, or has both by itself."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    for item in items:
+        if not DAGSTERS.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("dagster")
     if config.getoption("postgresql") == "15":
         others = [item for item in items if "server" not in getattr(item, "fixturenames", ())]
         config.hook.pytest_deselected(items=others)
