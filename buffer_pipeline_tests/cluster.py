@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from buffer_pipeline.database import make_engine, migrate
-from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline.embedded import DAGSTER, EmbeddedServer
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,11 @@ def new_cluster(
             with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.execute(text("CREATE ROLE buffer LOGIN CREATEDB CREATEROLE"))
                 connection.execute(text("CREATE DATABASE buffer OWNER buffer"))
+                engine = make_engine(cluster.server.books_url)
+                migrate(engine)
+                engine.dispose()
+                connection.execute(text(f"CREATE ROLE {DAGSTER} LOGIN IN ROLE buffer_releaser"))
             admin.dispose()
-            engine = make_engine(cluster.server.books_url)
-            migrate(engine)
-            engine.dispose()
             yield cluster
         finally:
             if (cluster.folder / "data" / "postmaster.pid").exists():
