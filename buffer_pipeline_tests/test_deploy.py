@@ -151,7 +151,7 @@ def test_each_login_has_its_password(services: Machine) -> None:
 
 
 def test_a_secret_comes_from_its_file_as_it_is(tmp_path: Path) -> None:
-    """with-secrets gives a command what the files say, to the letter; where one is missing it starts none."""
+    """with-secrets gives a command what the files say, to the letter, and none starts without its file."""
     secret = """[{"name": "a", "secret": "it's $(id) `id` $HOME \\\\ %40"},\n {}]"""
     (tmp_path / "endpoints").write_text(f"{secret}\n")
     (tmp_path / "empty").write_text("")
