@@ -225,3 +225,9 @@ def test_split_is_within_one_unit_of_the_exact_share(weights: list[int], data: s
 def test_split_is_by_largest_remainder(total: int, weights: list[int], shares: list[int]) -> None:
     """Left-over units go to the largest remainders, the earlier one on a tie."""
     assert split_in_proportion(total, weights) == shares
+
+
+def test_split_of_more_than_there_is_is_a_programming_error() -> None:
+    """Who splits has compared the total with what there is; nobody's share grows beyond it."""
+    with pytest.raises(AssertionError, match=r"^a split cannot exceed what there is"):
+        split_in_proportion(3, [1, 1])

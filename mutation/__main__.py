@@ -45,7 +45,9 @@ def main() -> int:
         shutil.rmtree(MUTANTS, ignore_errors=True)
 
     with tempfile.TemporaryDirectory() as folder, embedded_server(home := Path(folder) / "home"):
-        ended = subprocess.run(["mutmut", "run"], env={**os.environ, "TESTS_HOME": str(home)}, check=False)
+        ended = subprocess.run(
+            [sys.executable, "-m", "mutmut", "run"], env={**os.environ, "TESTS_HOME": str(home)}, check=False
+        )
     return ended.returncode or compare()
 
 
@@ -97,4 +99,7 @@ def _change(data: SourceFileMutationData, name: str) -> Change:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted; --resume goes on")
