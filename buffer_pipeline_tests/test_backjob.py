@@ -436,7 +436,7 @@ def test_withdrawal_leaves_the_date(connection: Connection, now: Any) -> None:
     withdrawn = decide(connection, withdraw_backjob, opened.backjob_id, by=PAYER, now=now)
 
     row = hold_row(connection, hold_id)
-    assert withdrawn.state is BackjobState.WITHDRAWN
+    assert withdrawn == replace(opened, state=BackjobState.WITHDRAWN)
     assert (row["state"], row["release_date"]) == ("BUFFERED", DAY_7)
     assert backjob_row(connection, opened.backjob_id)["decided_by"] == PAYER
     assert notifications_of(connection, PAYEE)[-1] == "PAYMENT_RESUMED"
@@ -464,12 +464,14 @@ def test_approval_refunds_all_to_the_payer(connection: Connection) -> None:
     approved = decide(connection, approve_backjob, opened.backjob_id, now=NOON + DAY)
 
     row = hold_row(connection, hold_id)
-    assert (approved.state, approved.hold_ids) == (BackjobState.APPROVED, (hold_id,))
+    assert approved == replace(opened, state=BackjobState.APPROVED)
+    decided = backjob_row(connection, opened.backjob_id)
+    assert (decided["decided_by"], decided["decision_reason"]) == (ADMIN, "looked at it")
+    assert (decided["decided_at"], decided["refunded_minor"]) == (NOON + DAY, 100_000)
     assert (row["state"], row["refunded_minor"], row["settled_at"]) == ("REFUNDED", 100_000, NOON + DAY)
     assert wallet_of(connection, PAYEE) == Wallet()
     assert wallet_of(connection, PAYER) == Wallet(balance_minor=100_000)
     assert transactions_of(connection, hold_id) == [("PENDING_EARNING", 100_000), ("REFUND", 100_000)]
-    assert backjob_row(connection, opened.backjob_id)["refunded_minor"] == 100_000
     assert sorted(notifications_of(connection, PAYEE)[-2:]) == ["BACKJOB_APPROVED", "PAYMENT_REFUNDED"]
     assert sorted(notifications_of(connection, PAYER)) == ["BACKJOB_APPROVED", "PAYMENT_REFUNDED"]
 
@@ -556,7 +558,8 @@ def test_approval_names_all_freezes_in_its_way(connection: Connection) -> None:
 
     assert str(refusal.value) == (
         f"backjob {opened.backjob_id}: cannot be approved while"
-        f" ADMIN freeze {admins.freeze_id} on hold {hold_id}, RISK freeze {risks.freeze_id} on hold {hold_id} stands"
+        f" ADMIN freeze {admins.freeze_id} on hold {hold_id},"
+        f" RISK freeze {risks.freeze_id} on hold {hold_id} stands"
     )
 
 

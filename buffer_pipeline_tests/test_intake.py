@@ -9,7 +9,7 @@ from threading import Barrier
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, event, func, select
 
 from buffer_pipeline import intake
 from buffer_pipeline.database import AnyConnection, Row, fetch
@@ -234,7 +234,8 @@ def test_same_reference_with_other_content_is_refused(
         ({"reference": ""}, "reference: must not be empty"),
         ({"reference": "x" * 201}, "reference: 201 characters long"),
         ({"reference": "a\nb"}, "reference .* control character"),
-        ({"title": "x" * 501}, "title: 501 characters long"),
+        ({"title": "x" * 501}, "title: 501 characters long; at most 500"),
+        ({"payee": PAYER}, "payer 'client-3': is the payee too"),
         ({"now": datetime(2026, 3, 2)}, "now .* no time zone"),  # noqa: DTZ001
         ({"held_at": datetime(2026, 3, 2)}, "held_at .* no time zone"),  # noqa: DTZ001
         ({"release_date": datetime(2026, 3, 9)}, "release_date .* no time zone"),  # noqa: DTZ001
@@ -377,6 +378,22 @@ def test_replay_marks_no_hour(engine: Engine) -> None:
         assert add(connection).replayed
 
         assert not connection.scalar(marked)
+
+
+def test_hour_is_marked_before_anything_is_written(engine: Engine) -> None:
+    """However long the holds of an import wait for a wallet, a count of the hour waits for them."""
+    marks: list[str] = []
+
+    def look(_connection: object, cursor: Any, statement: str, *_others: object) -> None:
+        if "INSERT INTO buffer.hold" in statement:
+            found = cursor.connection.execute("SELECT current_setting('buffer.entered_hour', true)")
+            marks.append(found.fetchone()[0])
+
+    event.listen(engine, "before_cursor_execute", look)
+    with engine.begin() as connection:
+        add_many_pending_earnings(connection, [Earning(**EARNING)], now=NOON)
+
+    assert set(marks) == {str(int(NOON.timestamp()) // 3600)}
 
 
 def test_first_earning_of_an_owner_and_later_ones_are_the_same(connection: Connection) -> None:

@@ -127,6 +127,14 @@ def test_what_is_no_plain_decimal_number_is_refused(amount: Decimal | str) -> No
         parse_amount(amount, "PHP")
 
 
+def test_refusal_repeats_no_more_than_the_beginning() -> None:
+    """Of what is much too long for an amount, sixty characters say what it was."""
+    with pytest.raises(InvalidInput) as refusal:
+        parse_amount("1" + "2" * 58 + "34", "PHP")
+
+    assert str(refusal.value) == (f"amount '1{'2' * 58}3': not a plain decimal number, such as 1250.50")
+
+
 @pytest.mark.parametrize("amount", [10.5, float("nan"), 1.0, True, False, None, b"10", [10]])
 def test_float_and_other_types_are_refused(amount: object) -> None:
     """A float has lost its cents already; what is no number at all is refused likewise."""

@@ -27,6 +27,7 @@ from buffer_pipeline.release import (
     ReleasePosition,
     Shard,
     Stretch,
+    milestones,
     release_matured,
     release_stretch,
 )
@@ -380,6 +381,41 @@ def test_stretch_that_has_grown_is_released_in_batches(engine: Engine) -> None:
 
 
 # ---- the course
+
+
+def test_milestones_stand_at_each_so_manyth_hold(connection: Connection) -> None:
+    """Behind a position, in the order of release, of a shard; some of them, or of whole hours only."""
+    for minutes in (0, 10, 30, 50, 90, 95, 100, 150):
+        for payee in (PAYEE, "worker-18"):
+            place_hold(connection, payee=payee, release_date=LATE - timedelta(minutes=minutes))
+    place_hold(connection, release_date=LATE + timedelta(minutes=1))
+    due = matured(connection)
+    first = min(position.wallet_id for position in due)
+    asked: dict[str, Any] = {
+        "due_by": LATE,
+        "after": ReleasePosition(),
+        "every": 3,
+        "milestones_max": 100,
+        "shard": Shard(),
+        "whole_hours": False,
+    }
+
+    def found(**changes: Any) -> list[ReleasePosition]:
+        return milestones(connection, **{**asked, **changes})
+
+    assert found() == due[2::3]
+    assert found(every=1) == due
+    assert found(milestones_max=2) == due[2:6:3]
+    assert found(after=due[4]) == due[7::3]
+    assert found(every=1, after=due[3]) == due[4:]
+    for shard in (Shard(through=first), Shard(after=first)):
+        inside = [position for position in due if shard.after < position.wallet_id <= shard.through]
+        assert found(every=1, shard=shard) == inside
+        assert len(inside) == 8
+    ended = [position for position in due if position.hour < hour_of(LATE)]
+    assert found(every=1, whole_hours=True) == ended
+    assert 0 < len(ended) < len(due)
+    assert connection.scalar(select(func.current_setting("enable_seqscan"))) == "off"
 
 
 @pytest.fixture(params=[1, 2, 3])

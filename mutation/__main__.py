@@ -1,7 +1,8 @@
 """Mutation testing of the money rooms: a small change in the code that no test notices is a survivor.
 
     uv run python -m mutation                  # from the start
-    uv run python -m mutation --resume         # what is not tested yet, has been changed, or has survived
+    uv run python -m mutation --resume         # what is not tested yet, or has been changed since
+    uv run python -m mutation --survivors      # and what has survived, with the tests as they are now
 
 Exits 1 where another mutant survives than survivors.toml has.
 """
@@ -39,9 +40,11 @@ def main() -> int:
         prog="python -m mutation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--resume", action="store_true", help="go on where the last run ended")
-    if parser.parse_args().resume:
+    parser.add_argument("--survivors", action="store_true", help="and test again what has survived")
+    arguments = parser.parse_args()
+    if arguments.survivors:
         _forget_survivors()
-    else:
+    elif not arguments.resume:
         shutil.rmtree(MUTANTS, ignore_errors=True)
 
     with tempfile.TemporaryDirectory() as folder, embedded_server(home := Path(folder) / "home"):
