@@ -443,6 +443,20 @@ def test_reference_twice_with_other_content_holds_the_first(connection: Connecti
     assert release_date_of(connection, first.hold_id) == first.release_date == DAY_7
 
 
+def test_payees_are_told_of_each_of_many(connection: Connection) -> None:
+    """Also where all owners are known, so that one statement holds them."""
+    add(connection)
+    add(connection, reference="invoice-2", payee="worker-18")
+    more = [
+        Earning(**{**EARNING, "reference": f"more-{payee}", "payee": payee}) for payee in (PAYEE, "worker-18")
+    ]
+
+    add_many_pending_earnings(connection, more, now=NOON)
+
+    assert notifications_of(connection, PAYEE) == ["PAYMENT_PENDING"] * 2
+    assert notifications_of(connection, "worker-18") == ["PAYMENT_PENDING"] * 2
+
+
 def test_payee_is_not_told_of_what_comes_over(connection: Connection) -> None:
     """With notify=False a hold is written and nobody is told again."""
     add_many_pending_earnings(connection, [Earning(**EARNING)], now=NOON, notify=False)

@@ -75,9 +75,16 @@ def test_amount_not_above_zero_is_refused(amount: Decimal | int | str) -> None:
 
 @pytest.mark.parametrize(
     ("amount", "currency"),
-    [("10.505", "PHP"), ("0.001", "PHP"), ("10.500", "PHP"), ("1.5", "JPY"), ("1.2345", "KWD")],
+    [
+        ("10.505", "PHP"),
+        ("0.001", "PHP"),
+        ("10.500", "PHP"),
+        ("1.5", "JPY"),
+        ("1.2345", "KWD"),
+        (Decimal("1E-30"), "PHP"),
+    ],
 )
-def test_more_places_than_the_currency_has_are_refused(amount: str, currency: str) -> None:
+def test_more_places_than_the_currency_has_are_refused(amount: Decimal | str, currency: str) -> None:
     """An amount is never rounded to fit its currency."""
     with pytest.raises(InvalidInput, match=f"{currency} has {currency_places(currency)} places"):
         parse_amount(amount, currency)
