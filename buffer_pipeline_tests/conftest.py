@@ -64,15 +64,24 @@ def _no_settings_from_outside() -> None:
         del os.environ[name]
 
 
-@pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
-    """The session's server, with a migrated database to copy from."""
-    if request.config.getoption("postgresql") == "15":
-        yield request.getfixturevalue("server_15")
+@contextmanager
+def _home_of_server() -> Iterator[Path]:
+    if kept := os.environ.get("TESTS_HOME"):
+        yield Path(kept)
         return
     # Not in pytest's own folder: another run of pytest would lock the server, which is another
     # user's where root runs the tests, out of it.
-    with tempfile.TemporaryDirectory() as folder, embedded_server(Path(folder) / "home") as running:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "home"
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
+    """The session's server, with a migrated database to copy from; that of TESTS_HOME, which others share."""
+    if request.config.getoption("postgresql") == "15":
+        yield request.getfixturevalue("server_15")
+        return
+    with _home_of_server() as home, embedded_server(home) as running:
         admin = make_engine(running.url("postgres", user="postgres"))
         with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             # Processes are killed here, never the machine; and dropping a database is a checkpoint.
@@ -180,15 +189,10 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def _shared_engine(server: EmbeddedServer) -> Iterator[Engine]:
-    admin = make_engine(server.url("postgres", user="postgres")).execution_options(
-        isolation_level="AUTOCOMMIT"
-    )
-    with admin.connect() as connection:
-        connection.execute(text("CREATE DATABASE shared TEMPLATE buffer OWNER buffer"))
-    admin.dispose()
-    engine = make_engine(server.url("shared"))
-    yield engine
-    engine.dispose()
+    with fresh_books(server) as url:
+        engine = make_engine(url)
+        yield engine
+        engine.dispose()
 
 
 @pytest.fixture
