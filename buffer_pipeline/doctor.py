@@ -213,8 +213,8 @@ def outbox(engine: Engine) -> Answer:
         named = ", ".join(f"{count:,} of {endpoint}" for endpoint, count in dead.items())
         return (
             False,
-            f"dead letters: {named}; {waiting:,} notifications wait",
-            "`buffer-pipeline notifications list --state dead` says why; then `notifications replay`",
+            f"dead letters: {named}; {_waiting(waiting)}",
+            "`buffer-pipeline notifications list --state DEAD` says why; then `notifications replay`",
         )
     if late:
         endpoint = late[0].endpoint or "not dispatched"
@@ -222,10 +222,14 @@ def outbox(engine: Engine) -> Answer:
         assert oldest is not None
         return (
             False,
-            f"{waiting:,} notifications wait, the oldest ({endpoint}) since {_stamp(oldest)}",
-            "`buffer-pipeline notifications list --state waiting` says why; `notifications drain` sends",
+            f"{_waiting(waiting)}, the oldest ({endpoint}) since {_stamp(oldest)}",
+            "`buffer-pipeline notifications list --state WAITING` says why; `notifications drain` sends",
         )
-    return True, f"no dead letters; {waiting:,} notifications wait", ""
+    return True, f"no dead letters; {_waiting(waiting)}", ""
+
+
+def _waiting(number: int) -> str:
+    return "1 notification waits" if number == 1 else f"{number:,} notifications wait"
 
 
 def small_books(engine: Engine) -> bool:
