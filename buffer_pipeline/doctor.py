@@ -38,8 +38,8 @@ SKEW_SECONDS_MAX: Final = 2.0
 WAITING_MAX: Final = timedelta(hours=1)
 """A message goes out within a minute; one that waits for longer has a receiver that is down, or no daemon."""
 
-SMALL_BOOKS_BYTES: Final = 16 * 2**20
-"""Up to this size of the transactions the books are proved here and now, in a second or two."""
+SMALL_BOOKS_BYTES: Final = 64 * 2**20
+"""Up to this size of the transactions, some 450,000, the books are proved here and now."""
 
 FREE_BYTES_MIN: Final = 2**30
 FREE_SHARE_MIN: Final = 0.05
