@@ -10,7 +10,9 @@ from typing import Final
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from sqlalchemy.engine import make_url
 
+from buffer_pipeline.database import make_engine
 from buffer_pipeline.doctor import Answer
 from buffer_pipeline.errors import PaymentBufferError
 from buffer_pipeline.orchestration.assets import OUTCOME_TAG, WOULD_RELEASE
@@ -50,6 +52,9 @@ def open_instance(home: Path, *, storage_url: str | None) -> Iterator[dg.Dagster
     """
     if not home.is_dir():
         raise PaymentBufferError(f"no Dagster in {home}")
+    settings = home / "dagster.yaml"
+    if storage_url is not None and settings.is_file() and STORAGE_VARIABLE in settings.read_text("utf-8"):
+        _require_answer(storage_url)
     before = os.environ.get(STORAGE_VARIABLE)
     if storage_url is not None:
         os.environ[STORAGE_VARIABLE] = storage_url
@@ -61,6 +66,16 @@ def open_instance(home: Path, *, storage_url: str | None) -> Iterator[dg.Dagster
             os.environ.pop(STORAGE_VARIABLE, None)
         else:
             os.environ[STORAGE_VARIABLE] = before
+
+
+def _require_answer(storage_url: str) -> None:
+    """Connect once: Dagster itself tries for ten seconds, and then says less."""
+    url = make_url(storage_url).set(drivername="postgresql+psycopg")
+    engine = make_engine(url.update_query_dict({"connect_timeout": "10"}))
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def _expected() -> Iterator[str]:
