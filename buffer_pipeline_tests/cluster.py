@@ -1,5 +1,6 @@
 """A PostgreSQL of a test's own: one that may be killed, filled and started again."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from buffer_pipeline.database import make_engine, migrate
@@ -59,6 +61,27 @@ class Cluster:
             said = printed.read()
         assert done.returncode == 0, f"{program}: {said}"
         return said
+
+
+@contextmanager
+def tiny_disk(size_bytes: int) -> Iterator[Path]:
+    """Yield a file system of a test's own, for any user; skip where nobody may make one."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=0777", "tmpfs", folder],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if mounted.returncode != 0:
+            reason = f"no file system of a test's own: {mounted.stderr.strip()}"
+            if os.environ.get("REQUIRE_TINY_DISK"):
+                pytest.fail(reason)
+            pytest.skip(reason)
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @contextmanager

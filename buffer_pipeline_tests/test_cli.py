@@ -680,7 +680,7 @@ def test_help_of_every_command_has_an_example(run: Run) -> None:
     commands = """
         hold add, hold import, hold show, hold list, backjob request, backjob reject, backjob approve,
         backjob withdraw, backjob list, wallet show, wallet statement, wallet deposit, wallet withdraw,
-        release, release-now, freeze, unfreeze, stuck, reconcile, migrate, import-legacy, dev
+        release, release-now, freeze, unfreeze, stuck, reconcile, doctor, migrate, import-legacy, dev
     """
 
     for command in commands.split(","):

@@ -1,14 +1,14 @@
 """All the work there is, each by the role whose work it is; and books with an engine for each role."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from sqlalchemy import Engine, text
 
-from buffer_pipeline import reports
+from buffer_pipeline import doctor, reports
 from buffer_pipeline.alerts import AlertKind, day_of, is_told, record_told, untold_stuck_payments
 from buffer_pipeline.backjob import approve_backjob, reject_backjob, request_backjob, withdraw_backjob
 from buffer_pipeline.contact import change_contact, find_contacts, set_contact
@@ -256,6 +256,22 @@ def books_are_read(engine: Engine) -> None:
         assert connection.execute(text("SELECT version_num FROM buffer.alembic_version")).scalar_one()
 
 
+def all_is_looked_at(engine: Engine) -> None:
+    """Make each check of `doctor` that asks the books."""
+    for check in (
+        doctor.database,
+        doctor.migration,
+        doctor.roles,
+        doctor.overdue,
+        doctor.outbox,
+        doctor.books,
+    ):
+        check(engine)
+    assert doctor.small_books(engine)
+    assert doctor.clock(engine, read=lambda: datetime.now(UTC))[0]
+    assert doctor.remote_disk(engine)[0]
+
+
 # In the order in which each finds what it needs.
 WORK: Final[list[tuple[str, Callable[[Engine], None]]]] = [
     ("platform", earnings_come_in),
@@ -268,6 +284,7 @@ WORK: Final[list[tuple[str, Callable[[Engine], None]]]] = [
     ("releaser", hours_are_counted),
     ("releaser", operators_are_told),
     ("releaser", books_are_read),
+    ("releaser", all_is_looked_at),
     ("reader", books_are_read),
 ]
 

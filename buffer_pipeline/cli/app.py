@@ -16,6 +16,7 @@ from buffer_pipeline.cli import (
     backjob,
     books,
     contact,
+    doctor,
     freeze,
     hold,
     notifications,
@@ -67,6 +68,7 @@ books.register(app)
 report.register(app)
 simulate.register(app)
 verify.register(app)
+doctor.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -37,6 +37,8 @@ from buffer_pipeline.orchestration.resources import Books
 RELEASE_POOL: Final = "release"
 
 OUTCOME_TAG: Final = "buffer/outcome"
+WOULD_RELEASE: Final = "would release"
+"""How the outcome of a dry run begins."""
 
 RETRY_FAILED_OPS_TAG: Final = "dagster/retry_on_asset_or_op_failure"
 
@@ -150,7 +152,7 @@ def apply_credits(
     seconds = round(time.monotonic() - started, 3)
     summary = f"{counted(run.holds_released, 'payment')}, {amounts_text(run.amounts_minor)}"
     if cutoff.dry_run:
-        tell(context, f"would release {summary}")
+        tell(context, f"{WOULD_RELEASE} {summary}")
         context.log_event(
             dg.AssetObservation(
                 RELEASED,

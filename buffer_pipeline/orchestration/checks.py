@@ -1,7 +1,7 @@
 """Asset checks: the books after the credits, and what has waited for too long."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import dagster as dg
@@ -15,7 +15,7 @@ from buffer_pipeline import reports
 from buffer_pipeline.counts import differing_counts
 from buffer_pipeline.database import database_clock, one_moment
 from buffer_pipeline.history import Anchor, verify
-from buffer_pipeline.hours import HOUR, hour_of
+from buffer_pipeline.hours import HOUR, hour_of, overdue_by
 from buffer_pipeline.orchestration.assets import (
     ANCHOR,
     BEGAN_AT,
@@ -36,19 +36,6 @@ from buffer_pipeline.reconcile import (
     reconcile,
     reconcile_run,
 )
-
-OVERDUE_AFTER: Final = timedelta(hours=1)
-RELEASE_TAKES: Final = timedelta(minutes=10)
-"""A payment that comes due behind the full hour is released at the next one, and a run takes its time."""
-
-
-def overdue_by(now: datetime) -> datetime:
-    """Return by when a payment must have been due to be overdue.
-
-    That is over an hour ago, and at or before the latest full hour whose release has had its time.
-    """
-    return min(now - OVERDUE_AFTER, hour_of(now - RELEASE_TAKES))
-
 
 BLOCKING: Final = RUN_INVARIANTS
 """The invariants that stand between the credits and the notifications; the others are proved daily."""
@@ -149,7 +136,7 @@ def stood(context: dg.AssetCheckExecutionContext, name: str) -> bool:
             if record.status is AssetCheckExecutionRecordStatus.FAILED:
                 return False
             if record.status is AssetCheckExecutionRecordStatus.SUCCEEDED:
-                if _proved(record) != THIS_RUN:
+                if proved(record) != THIS_RUN:
                     return True
                 continue
             run = context.instance.get_run_by_id(record.run_id)
@@ -160,7 +147,7 @@ def stood(context: dg.AssetCheckExecutionContext, name: str) -> bool:
     return False
 
 
-def _proved(record: AssetCheckExecutionRecord) -> object:
+def proved(record: AssetCheckExecutionRecord) -> object:
     """Return what a check that passed says that it proved; all of the books before it said so."""
     event = record.event.dagster_event if record.event else None
     metadata = event.asset_check_evaluation_data.metadata if event else {}
