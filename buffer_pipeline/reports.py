@@ -6,7 +6,7 @@ Rows are plain dicts; amounts are minor units with their currency beside them, t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -24,6 +24,7 @@ from sqlalchemy import (
 from buffer_pipeline.database import fetch
 from buffer_pipeline.errors import NotFound
 from buffer_pipeline.hold import UNSETTLED, HoldState
+from buffer_pipeline.hours import hour_of
 from buffer_pipeline.inputs import require_id
 from buffer_pipeline.tables import (
     backjob,
@@ -41,6 +42,19 @@ Rows = list[dict[str, Any]]
 
 _payee = wallet.alias("payee")
 _payer = wallet.alias("payer")
+
+
+OVERDUE_AFTER: Final = timedelta(hours=1)
+RELEASE_TAKES: Final = timedelta(minutes=10)
+"""A payment that comes due behind the full hour is released at the next one, and a run takes its time."""
+
+
+def overdue_by(now: datetime) -> datetime:
+    """Return by when a payment must have been due to be overdue.
+
+    That is over an hour ago, and at or before the latest full hour whose release has had its time.
+    """
+    return min(now - OVERDUE_AFTER, hour_of(now - RELEASE_TAKES))
 
 
 @dataclass(frozen=True, kw_only=True)

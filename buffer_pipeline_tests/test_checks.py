@@ -8,11 +8,11 @@ import dagster as dg
 import pytest
 from sqlalchemy import Connection, Engine
 
+from buffer_pipeline import reports
 from buffer_pipeline.backjob import approve_backjob, request_backjob
 from buffer_pipeline.counts import count_hours
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.hours import HOUR, hour_of
-from buffer_pipeline.orchestration.checks import overdue_by
 from buffer_pipeline.orchestration.definitions import defs
 from buffer_pipeline.reconcile import INVARIANTS
 from buffer_pipeline_tests.builders import ADMIN, PAYEE, PAYER, place_hold, wallet_of
@@ -198,7 +198,7 @@ def test_a_release_on_its_way_is_not_overdue(now: str, due_by: str) -> None:
     """What comes due just behind the hour waits for the next one, whose run has ten minutes."""
     moment = datetime.fromisoformat(f"2026-03-02T{now}+00:00")
 
-    assert overdue_by(moment) == datetime.fromisoformat(f"2026-03-02T{due_by}+00:00")
+    assert reports.overdue_by(moment) == datetime.fromisoformat(f"2026-03-02T{due_by}+00:00")
 
 
 def test_an_overdue_payment_is_named(waiting: int, engine: Engine, instance: dg.DagsterInstance) -> None:

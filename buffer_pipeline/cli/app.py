@@ -18,6 +18,7 @@ from buffer_pipeline.cli import (
     contact,
     freeze,
     hold,
+    metrics,
     notifications,
     release,
     report,
@@ -67,6 +68,7 @@ books.register(app)
 report.register(app)
 simulate.register(app)
 verify.register(app)
+metrics.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -1,7 +1,7 @@
 """Asset checks: the books after the credits, and what has waited for too long."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import dagster as dg
@@ -36,19 +36,6 @@ from buffer_pipeline.reconcile import (
     reconcile,
     reconcile_run,
 )
-
-OVERDUE_AFTER: Final = timedelta(hours=1)
-RELEASE_TAKES: Final = timedelta(minutes=10)
-"""A payment that comes due behind the full hour is released at the next one, and a run takes its time."""
-
-
-def overdue_by(now: datetime) -> datetime:
-    """Return by when a payment must have been due to be overdue.
-
-    That is over an hour ago, and at or before the latest full hour whose release has had its time.
-    """
-    return min(now - OVERDUE_AFTER, hour_of(now - RELEASE_TAKES))
-
 
 BLOCKING: Final = RUN_INVARIANTS
 """The invariants that stand between the credits and the notifications; the others are proved daily."""
@@ -248,7 +235,7 @@ def no_payment_stuck(books: dg.ResourceParam[Books]) -> dg.AssetCheckResult:
 def nothing_overdue(books: dg.ResourceParam[Books]) -> dg.AssetCheckResult:
     """List the payments whose release is overdue."""
     with one_moment(books.engine) as connection:
-        due_by = overdue_by(database_clock(connection))
+        due_by = reports.overdue_by(database_clock(connection))
         overdue = reports.due_holds(connection, due_by=due_by)
         metadata = overdue_metadata(connection, overdue, due_by=due_by)
     return dg.AssetCheckResult(passed=overdue.holds == 0, metadata=metadata, severity=_WARN)

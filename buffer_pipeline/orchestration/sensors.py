@@ -22,7 +22,6 @@ from buffer_pipeline.hours import hour_of
 from buffer_pipeline.orchestration.checks import (
     no_payment_stuck,
     nothing_overdue,
-    overdue_by,
     overdue_metadata,
     stuck_metadata,
 )
@@ -114,7 +113,7 @@ def overdue_releases(
     """Compare what is overdue with the last tick, and look whether it was told this hour."""
     with one_moment(books.engine) as connection:
         now = database_clock(connection)
-        period, due_by = hour_of(now), overdue_by(now)
+        period, due_by = hour_of(now), reports.overdue_by(now)
         overdue = reports.due_holds(connection, due_by=due_by)
         oldest = overdue.oldest_release_date
         amounts = amounts_text(overdue.amounts_minor)
