@@ -19,6 +19,7 @@ from buffer_pipeline.cli import (
     doctor,
     freeze,
     hold,
+    metrics,
     notifications,
     release,
     report,
@@ -69,6 +70,7 @@ report.register(app)
 simulate.register(app)
 verify.register(app)
 doctor.register(app)
+metrics.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

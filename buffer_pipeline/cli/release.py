@@ -1,6 +1,7 @@
 """`buffer-pipeline release` and `release-now`."""
 
 import time
+import uuid
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from buffer_pipeline.database import database_clock, first_line
 from buffer_pipeline.drain import WORKERS_MAX, ReleaseRun, drain_matured
 from buffer_pipeline.history import seal
 from buffer_pipeline.inputs import parse_as_of
+from buffer_pipeline.logs import release_logged
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.release import ReleaseBatch, release_early
 from buffer_pipeline.reports import Rows, due_holds, holds_of_batch
@@ -50,7 +52,7 @@ def release(
     Example: `buffer-pipeline release --dry-run --verbose`
     """
     output: Output = context.obj
-    with books() as (engine, _):
+    with books() as (engine, settings), release_logged(settings.log, run_id=str(uuid.uuid4())):
         with engine.connect() as connection:
             now = database_clock(connection)
             due_by = parse_as_of(as_of, clock=now)
@@ -91,7 +93,12 @@ def release(
                 after_batch=after_batch,
             )
             seconds = time.perf_counter() - began
-        anchor = None if dry_run or run.interrupted else _seal(engine, output)
+        done = not dry_run and not run.interrupted
+        anchor = _seal(engine, output) if done else None
+        if done and settings.heartbeat_url is not None:
+            from buffer_pipeline.delivery.heartbeat import beat
+
+            beat(settings.heartbeat_url)
     text = _summary(run, seconds=seconds)
     if output.as_json:
         output.remark(text)

@@ -13,10 +13,12 @@ from buffer_pipeline import reports, tables
 from buffer_pipeline.batch_size import BATCH_LIMIT
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.delivery.alerts import counted
+from buffer_pipeline.delivery.heartbeat import beat
 from buffer_pipeline.drain import WORKERS_MAX, drain_matured
 from buffer_pipeline.errors import BooksOutOfBalance, InvalidInput
 from buffer_pipeline.history import seal
 from buffer_pipeline.inputs import parse_as_of
+from buffer_pipeline.logs import release_logged
 from buffer_pipeline.orchestration.lineage import (
     BUFFERED,
     GROUP,
@@ -33,6 +35,7 @@ from buffer_pipeline.orchestration.lineage import (
 )
 from buffer_pipeline.orchestration.metadata import amount_metadata, amounts_text, table_metadata
 from buffer_pipeline.orchestration.resources import Books
+from buffer_pipeline.settings import load_settings
 
 RELEASE_POOL: Final = "release"
 
@@ -139,14 +142,15 @@ def apply_credits(
         began = database_clock(connection)
     started = time.monotonic()
     try:
-        run = drain_matured(
-            books.engine,
-            due_by=cutoff.due_by,
-            source=source,
-            batch_limit=cutoff.batch_limit,
-            workers=cutoff.workers,
-            dry_run=cutoff.dry_run,
-        )
+        with release_logged(load_settings().log, run_id=context.run_id):
+            run = drain_matured(
+                books.engine,
+                due_by=cutoff.due_by,
+                source=source,
+                batch_limit=cutoff.batch_limit,
+                workers=cutoff.workers,
+                dry_run=cutoff.dry_run,
+            )
     except BooksOutOfBalance as broken:
         refuse(context, str(broken))
     seconds = round(time.monotonic() - started, 3)
@@ -228,8 +232,13 @@ released_transactions: Final = _released_transactions.map_asset_specs(
     metadata=RUN_COUNT_COLUMNS,
 )
 def release_counts(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-    """Repeat what this run's `released_transactions` counted."""
-    return dg.MaterializeResult(metadata=released_by_this_run(context))
+    """Repeat what this run's `released_transactions` counted, and say outside that it came this far."""
+    metadata = released_by_this_run(context)
+    if metadata:
+        settings = load_settings()
+        with release_logged(settings.log, run_id=context.run_id):
+            beat(settings.heartbeat_url)
+    return dg.MaterializeResult(metadata=metadata)
 
 
 @dg.asset(
