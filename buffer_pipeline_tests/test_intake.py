@@ -457,6 +457,23 @@ def test_payees_are_told_of_each_of_many(connection: Connection) -> None:
     assert notifications_of(connection, "worker-18") == ["PAYMENT_PENDING"] * 2
 
 
+def test_earnings_of_known_owners_take_few_statements(connection: Connection) -> None:
+    """One earning takes one; many take a look at the references, the hour's mark and the holds."""
+    add(connection)
+    statements: list[str] = []
+
+    def count(_connection: object, _cursor: object, statement: str, *_others: object) -> None:
+        statements.append(statement)
+
+    event.listen(connection, "before_cursor_execute", count)
+    add(connection, reference="invoice-2")
+    alone = len(statements)
+    many = [Earning(**{**EARNING, "reference": reference}) for reference in ("invoice-3", "invoice-4")]
+    add_many_pending_earnings(connection, many, now=NOON)
+
+    assert (alone, len(statements) - alone) == (1, 3)
+
+
 def test_payee_is_not_told_of_what_comes_over(connection: Connection) -> None:
     """With notify=False a hold is written and nobody is told again."""
     add_many_pending_earnings(connection, [Earning(**EARNING)], now=NOON, notify=False)
