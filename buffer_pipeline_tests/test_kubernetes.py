@@ -1,4 +1,4 @@
-"""deploy/kubernetes as it stands: against Kubernetes' schemas, Dagster's launcher and the code; no cluster is here."""
+"""deploy/kubernetes as it stands, by the schemas of Kubernetes, the launcher of Dagster and the code itself."""
 
 import importlib
 import json
@@ -210,7 +210,7 @@ def test_a_runs_pod_is_what_the_launcher_asks_for(run_job: dict[str, Any], relea
 
 
 def test_each_pod_is_confined(run_job: dict[str, Any]) -> None:
-    """Nobody's, with a root that is read only, without capabilities; a token only where the chart needs it."""
+    """Nobody's, with a root that is read only, without capabilities; no token where it is not needed."""
     specs = [template_of(each)["spec"] for each in MANIFESTS if each["kind"] in {"Job", "CronJob"}]
     without_token = [*specs, run_job["spec"]["template"]["spec"]]
 
@@ -232,7 +232,7 @@ def test_each_pod_is_confined(run_job: dict[str, Any]) -> None:
 
 
 def test_cronjobs_do_not_overlap_and_end() -> None:
-    """One at a time, bounded within its hour, with a short history; a start that was missed is made up for."""
+    """One at a time, bounded within its hour, with a short history; a missed start is made up for."""
     jobs = [each for each in PLAIN if each["kind"] == "CronJob"]
 
     assert {each["metadata"]["name"] for each in jobs} == {
@@ -246,9 +246,10 @@ def test_cronjobs_do_not_overlap_and_end() -> None:
         assert 0 < spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] < 3600
         assert spec["successfulJobsHistoryLimit"] > 0
         assert spec["failedJobsHistoryLimit"] > 0
+    repository = defs.get_repository_def()
     release = next(each for each in jobs if each["metadata"]["name"].endswith("release"))
-    (schedule,) = (s for s in defs.schedules or [] if s.name.startswith("release_pending_payments"))
-    assert release["spec"]["schedule"] == schedule.cron_schedule
+    crons = {schedule.job_name: schedule.cron_schedule for schedule in repository.schedule_defs}
+    assert release["spec"]["schedule"] == crons["release_pending_payments"]
 
 
 def test_the_network_is_open_where_it_must_be() -> None:
@@ -429,7 +430,7 @@ def run(container: dict[str, Any], server: EmbeddedServer, database: str, home: 
 
 
 def test_the_hook_migrates_books_and_dagster(server: EmbeddedServer, tmp_path: Path) -> None:
-    """Before an installation and an upgrade, in the order of its containers, and nothing else is started yet."""
+    """Before an installation and an upgrade, in the order of its containers."""
     (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     (job,) = (each for each in TEMPLATES if each["kind"] == "Job")
     spec = job["spec"]["template"]["spec"]
