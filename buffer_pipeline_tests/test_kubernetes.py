@@ -1,4 +1,4 @@
-"""deploy/kubernetes as it stands, by the schemas of Kubernetes, the launcher of Dagster and the code itself."""
+"""deploy/kubernetes, by the schemas of Kubernetes, the launcher of Dagster and the code itself."""
 
 import importlib
 import json
@@ -199,7 +199,7 @@ def test_a_runs_pod_is_what_the_launcher_asks_for(run_job: dict[str, Any], relea
     (container,) = template["spec"]["containers"]
     given = {variable["name"] for variable in container["env"]}
     assert container["image"] == pod_of("code")["spec"]["containers"][0]["image"]
-    assert container["args"][:3] == ["dagster", "api", "execute_run"]
+    assert container["args"][1:5] == ["-m", "dagster", "api", "execute_run"]
     assert "command" not in container
     assert given >= {variable["name"] for variable in CODE["env"]} | {"DAGSTER_HOME", "DAGSTER_PG_PASSWORD"}
     assert template["metadata"]["labels"].items() >= LAUNCHER["labels"].items()
