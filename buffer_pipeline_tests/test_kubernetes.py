@@ -377,7 +377,7 @@ def test_each_health_command_is_one_of_dagsters(command: list[str]) -> None:
     from dagster._cli import create_dagster_cli
     from dagster._daemon.cli import create_dagster_daemon_cli
 
-    program: Any = create_dagster_cli() if command[0] == "api" else create_dagster_daemon_cli()
+    program: Any = create_dagster_cli() if command[0] == "api" else create_dagster_daemon_cli()  # type: ignore[no-untyped-call]
     for word in command:
         program = program.commands[word]
 
