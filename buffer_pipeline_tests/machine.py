@@ -6,6 +6,7 @@ settings, ports, health checks, their order and what a service may not do are th
 """
 
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -71,7 +72,7 @@ class Service:
         """Who runs it, as arguments of Popen."""
         if UNPRIVILEGED is None or self.words["command"][0] not in STOP_SIGNALS:
             return {}
-        return {"user": UNPRIVILEGED, "group": "nogroup", "extra_groups": []}
+        return {"user": UNPRIVILEGED, "group": pwd.getpwnam(UNPRIVILEGED).pw_gid, "extra_groups": []}
 
     @property
     def confinement(self) -> list[str]:
