@@ -299,6 +299,20 @@ def test_every_metric_that_a_rule_or_a_panel_names_exists(
     assert sound[series("buffer_check_passed", check="books_balance")] == 1
 
 
+def test_every_alert_is_tried() -> None:
+    """What `promtool test rules` runs has each alert fire."""
+    page = (DEPLOY / "prometheus" / "alerts_test.yml").read_text(encoding="utf-8")
+
+    assert [name for name in alerts() if name not in page] == []
+    assert len(alerts()) > 10
+
+
+def alerts() -> list[str]:
+    """Return the alerts' names."""
+    groups = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    return [rule["alert"] for group in groups for rule in group["rules"]]
+
+
 def clock_seconds() -> float:
     """Return the time."""
     return datetime.now(UTC).timestamp()
