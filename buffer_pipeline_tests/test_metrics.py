@@ -22,11 +22,12 @@ from sqlalchemy import Engine, text
 
 from buffer_pipeline import reports
 from buffer_pipeline.counts import count_hours
-from buffer_pipeline.database import database_clock
+from buffer_pipeline.database import database_clock, fetch, statement_text
 from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.hours import HOUR, hour_of
+from buffer_pipeline.intake import add_many_pending_earnings
 from buffer_pipeline.metrics import LATENESS_BOUNDS_SECONDS, BooksCollector
 from buffer_pipeline.orchestration.definitions import defs
 from buffer_pipeline.outbox import Outcome, Route, Settlement, claim, dispatch, settle
@@ -35,6 +36,7 @@ from buffer_pipeline.tables import transaction
 from buffer_pipeline_tests.builders import place_hold
 from buffer_pipeline_tests.conftest import Books, fresh_books
 from buffer_pipeline_tests.runs import corrupt, release
+from buffer_pipeline_tests.test_plans import HOLDS, earnings
 from buffer_pipeline_tests.test_processes import start
 
 DEPLOY: Final = Path(__file__).parents[1] / "deploy"
@@ -299,6 +301,20 @@ def test_every_metric_that_a_rule_or_a_panel_names_exists(
     assert sound[series("buffer_check_passed", check="books_balance")] == 1
 
 
+def test_every_alert_is_tried() -> None:
+    """What `promtool test rules` runs has each alert fire."""
+    page = (DEPLOY / "prometheus" / "alerts_test.yml").read_text(encoding="utf-8")
+
+    assert [name for name in alerts() if name not in page] == []
+    assert len(alerts()) > 10
+
+
+def alerts() -> list[str]:
+    """Return the alerts' names."""
+    groups = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    return [rule["alert"] for group in groups for rule in group["rules"]]
+
+
 def clock_seconds() -> float:
     """Return the time."""
     return datetime.now(UTC).timestamp()
@@ -329,3 +345,33 @@ def metrics_in(expression: str) -> set[str]:
 
     promql_parser.walk(promql_parser.parse(expression), visit)
     return names
+
+
+def test_the_history_is_read_by_its_block_ranges(engine: Engine) -> None:
+    """What was written in some hours is found by the index on when, however much was written before."""
+    now = clock(engine)
+    with engine.begin() as connection:
+        for number in range(4):
+            add_many_pending_earnings(connection, earnings(number * HOLDS), now=now - timedelta(days=9))
+    yesterday = now - timedelta(days=1)
+    drain_matured(engine, due_by=yesterday, source="test", clock=lambda _: yesterday)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE buffer.transaction"))
+
+    with engine.begin() as connection:
+        fetch(connection, "read_by_index")
+        plans = {
+            name: json.dumps(
+                connection.execute(
+                    text(f"EXPLAIN (FORMAT JSON) {statement_text(name)}"), parameters
+                ).scalar_one()
+            )
+            for name, parameters in {
+                "metrics/lateness": {"since": now, "bounds_seconds": [60.0]},
+                "metrics/moved": {"hours": [hour_of(now)]},
+            }.items()
+        }
+
+    assert {name: "transaction_recorded_brin" in plan for name, plan in plans.items()} == dict.fromkeys(
+        plans, True
+    )
