@@ -358,6 +358,10 @@ def test_the_history_is_read_by_its_block_ranges(engine: Engine) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE buffer.transaction"))
 
+    asked: dict[str, dict[str, object]] = {
+        "metrics/lateness": {"since": now, "bounds_seconds": [60.0]},
+        "metrics/moved": {"hours": [hour_of(now)]},
+    }
     with engine.begin() as connection:
         fetch(connection, "read_by_index")
         plans = {
@@ -366,10 +370,7 @@ def test_the_history_is_read_by_its_block_ranges(engine: Engine) -> None:
                     text(f"EXPLAIN (FORMAT JSON) {statement_text(name)}"), parameters
                 ).scalar_one()
             )
-            for name, parameters in {
-                "metrics/lateness": {"since": now, "bounds_seconds": [60.0]},
-                "metrics/moved": {"hours": [hour_of(now)]},
-            }.items()
+            for name, parameters in asked.items()
         }
 
     assert {name: "transaction_recorded_brin" in plan for name, plan in plans.items()} == dict.fromkeys(

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from importlib.metadata import version
 from types import FrameType
 from typing import Annotated, Final, NoReturn
 
@@ -45,14 +46,30 @@ app = typer.Typer(
 )
 
 
+def _print_version(context: typer.Context, asked: bool) -> None:
+    if asked:
+        this = version("buffer-pipeline")
+        if context.params.get("as_json"):
+            write_json({"version": this})
+        else:
+            sys.stdout.write(f"{this}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     context: typer.Context,
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="One JSON document on stdout, all else on stderr. May stand behind the command."
+            "--json",
+            is_eager=True,  # Read before --version, which answers by it.
+            help="One JSON document on stdout, all else on stderr. May stand behind the command.",
         ),
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     context.obj = Output(as_json=as_json)

@@ -72,7 +72,7 @@ def serve(settings: Settings, *, port: int, sample: bool) -> None:
     """
     settings.known_alert_urls()
     _require_free_port(port)
-    root = _repository_root()
+    root = _settings_folder()
     home = settings.home.resolve()
     with _signals() as stop, _databases(settings) as databases:
         if not stop.is_set():
@@ -114,14 +114,10 @@ def _require_free_port(port: int) -> None:
             raise PaymentBufferError(f"port {port}: {reason}; choose another with --port") from None
 
 
-def _repository_root() -> Path:
-    for folder in (Path(__file__).resolve().parents[2], Path.cwd()):
-        if (folder / "workspace.yaml").is_file() and (folder / "dagster.yaml").is_file():
-            return folder
-    raise PaymentBufferError(
-        "workspace.yaml: found neither beside the package nor in the current folder;"
-        " run this from the repository, with dagster.yaml beside it"
-    )
+def _settings_folder() -> Path:
+    """Return where workspace.yaml and dagster.yaml are: in the checkout, or where the wheel puts them."""
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "workspace.yaml").is_file() else checkout / "buffer_pipeline" / "instance"
 
 
 def _module(root: Path) -> dict[str, str]:
