@@ -30,9 +30,6 @@ from mutation.survivors import Change, accepted_survivors
 MUTANTS: Final = Path("mutants")
 """Where mutmut keeps its copies and its results."""
 
-KILLED: Final = ("killed", "timeout")
-"""One that runs on without an end does not get through either."""
-
 
 def main() -> int:
     """Test the mutants, and compare those that survive with the list."""
@@ -60,7 +57,7 @@ def compare() -> int:
     mutants = killed = 0
     for data in _results():
         statuses = {name: status_by_exit_code[code] for name, code in data.exit_code_by_key.items()}
-        left = [name for name, status in statuses.items() if status not in KILLED]
+        left = [name for name, status in statuses.items() if status != "killed"]
         survived.update(_change(data, name) for name in left)
         print(f"{Path(data.path).stem}: {len(statuses) - len(left)} of {len(statuses)} killed")
         mutants, killed = mutants + len(statuses), killed + len(statuses) - len(left)
@@ -85,7 +82,7 @@ def _forget_survivors() -> None:
     # Tests may have changed; mutmut asks again only where the code has.
     for data in _results():
         for name, code in data.exit_code_by_key.items():
-            if status_by_exit_code[code] not in KILLED:
+            if status_by_exit_code[code] != "killed":
                 data.exit_code_by_key[name] = None
         data.save()
 
