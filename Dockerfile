@@ -6,7 +6,7 @@ COPY pyproject.toml uv.lock README.md LICENSE dagster.yaml workspace.yaml ./
 COPY buffer_pipeline buffer_pipeline
 # There is no git here: docker build --build-arg VERSION=$(git describe --tags) .
 ARG VERSION=0.0.0+unknown
-ENV SETUPTOOLS_SCM_PRETEND_VERSION_FOR_BUFFER_PIPELINE=${VERSION}
+ENV SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION}
 RUN uv sync --locked --no-dev --no-editable --compile-bytecode
 
 FROM python:3.12-slim
