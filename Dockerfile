@@ -16,7 +16,7 @@ COPY README.md LICENSE dagster.yaml workspace.yaml ./
 COPY buffer_pipeline buffer_pipeline
 # There is no git here: docker build --build-arg VERSION=$(git describe --tags) .
 ARG VERSION=0.0.0+unknown
-ENV SETUPTOOLS_SCM_PRETEND_VERSION_FOR_BUFFER_PIPELINE=${VERSION}
+ENV SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION}
 RUN uv build --wheel --out-dir dist \
  && uv pip install --python .venv --no-deps --compile-bytecode dist/*.whl
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,33 +15,45 @@ from zipfile import ZipFile
 
 import pytest
 
+from buffer_pipeline.database import make_engine
 from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline.hold import HoldState
+from buffer_pipeline_tests.builders import place_hold, state_of
 from buffer_pipeline_tests.conftest import fresh_books
-from buffer_pipeline_tests.stack import WAIT_SECONDS_MAX, end_of, first_line, free_port, launch_release
+from buffer_pipeline_tests.stack import (
+    WAIT_SECONDS_MAX,
+    end_of,
+    first_line,
+    free_port,
+    launch_release,
+    repository,
+)
 
 ROOT: Final = Path(__file__).parents[1]
 EARNING: Final = (
-    "--job=job-8 --payee=worker-17 --payer=client-3 --amount=1250.50 --currency=PHP"
+    "--reference=job-8-done --job=job-8 --payee=worker-17 --payer=client-3 --amount=1250.50 --currency=PHP"
     " --held-at=2026-03-02T12:00Z"
 )
-PRETEND: Final = "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_BUFFER_PIPELINE"
+PRETEND: Final = "SETUPTOOLS_SCM_PRETEND_VERSION"
 
 
-NONE: Final[Mapping[str, str]] = {}
-
-
-def run(*words: str | Path, cwd: Path, status: int = 0, settings: Mapping[str, str] = NONE) -> str:
-    """Run a program as somebody does who knows nothing of the checkout; return what it printed."""
+def end(cwd: Path, *words: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a program as somebody does who knows nothing of the checkout."""
     inherited = {
         name: value
         for name, value in os.environ.items()
         if name not in {"VIRTUAL_ENV", "PYTHONPATH", "DAGSTER_HOME"} and not name.startswith("GIT_")
     }
-    done = subprocess.run(
-        list(words), cwd=cwd, env={**inherited, **settings}, capture_output=True, text=True, check=False
+    return subprocess.run(
+        words, cwd=cwd, env={**inherited, **settings}, capture_output=True, text=True, check=False
     )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout if status == 0 else done.stderr
+
+
+def run(cwd: Path, *words: str | Path, **settings: str) -> str:
+    """Run a program that must succeed, and return what it printed."""
+    done = end(cwd, *words, **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -53,9 +65,9 @@ class Built:
     programs: Path
     outside: Path
 
-    def run(self, program: str, *words: str, status: int = 0, settings: Mapping[str, str] = NONE) -> str:
-        """Run one of its programs outside the checkout."""
-        return run(self.programs / program, *words, cwd=self.outside, status=status, settings=settings)
+    def run(self, *words: str, **settings: str) -> str:
+        """Run `buffer-pipeline` outside the checkout."""
+        return run(self.outside, self.programs / "buffer-pipeline", *words, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -64,22 +76,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("installed")
     for name in ("dist", "outside"):
         (folder / name).mkdir()
-    run("uv", "build", "--out-dir", folder / "dist", cwd=ROOT)
+    run(ROOT, "uv", "build", "--out-dir", folder / "dist")
     (sdist,) = (folder / "dist").glob("*.tar.gz")
     (wheel,) = (folder / "dist").glob("*.whl")
     locked = ["uv", "export", "--locked", "--no-dev", "--no-emit-project", "--no-hashes", "--quiet"]
-    run(*locked, "--output-file", folder / "locked.txt", cwd=ROOT)
-    run("uv", "venv", "--python", sys.executable, folder / "venv", cwd=folder)
-    install: list[str | Path] = [
-        "uv",
-        "pip",
-        "install",
-        "--python",
-        folder / "venv",
-        "--constraints",
-        folder / "locked.txt",
-    ]
-    run(*install, wheel, cwd=folder)
+    run(ROOT, *locked, "--output-file", folder / "locked.txt")
+    run(folder, "uv", "venv", "--python", sys.executable, "venv")
+    run(folder, "uv", "pip", "install", "--python", "venv", "--constraints", "locked.txt", wheel)
     return Built(sdist, wheel, folder / "venv" / "bin", folder / "outside")
 
 
@@ -91,35 +94,21 @@ def empty_books(server: EmbeddedServer) -> Iterator[str]:
 
 
 def test_the_wheel_migrates_holds_and_releases(built: Built, empty_books: str) -> None:
-    """Its command line, and the job as Dagster runs it by the module's name, do the work."""
+    """Its command line brings books into an empty database and settles a hold there."""
     settings = {"BUFFER_DATABASE_URL": empty_books}
 
-    built.run("buffer-pipeline", "migrate", settings=settings)
-    for number in (1, 2):
-        built.run(
-            "buffer-pipeline",
-            "hold",
-            "add",
-            f"--reference=invoice-{number}",
-            *EARNING.split(),
-            settings=settings,
-        )
-        if number == 1:
-            released = json.loads(built.run("buffer-pipeline", "release", "--json", settings=settings))
-    job = ["--module-name", "buffer_pipeline.orchestration.definitions", "--attribute", "defs"]
-    built.run("dagster", "job", "execute", *job, "--job", "release_pending_payments", settings=settings)
-    wallet = json.loads(
-        built.run("buffer-pipeline", "wallet", "show", "worker-17", "--json", settings=settings)
-    )
+    built.run("migrate", **settings)
+    built.run("hold", "add", *EARNING.split(), **settings)
+    released = json.loads(built.run("release", "--json", **settings))
 
     assert released["holds_released"] == 1
-    assert "2501.00" in json.dumps(wallet)
-    assert built.run("buffer-pipeline", "reconcile", settings=settings) == "9 invariants hold.\n"
+    assert "1250.50" in built.run("wallet", "show", "worker-17", "--json", **settings)
 
 
 def test_dev_serves_from_the_wheel(built: Built, server: EmbeddedServer, empty_books: str) -> None:
-    """`buffer-pipeline dev` finds the settings of Dagster in the wheel, and a run ends well."""
+    """`dev` finds Dagster's settings in the wheel, migrates, and a run of the job settles a hold."""
     port = free_port()
+    engine = make_engine(empty_books)
     process = subprocess.Popen(
         [built.programs / "buffer-pipeline", "dev", "--no-sample", f"--port={port}"],
         cwd=built.outside,
@@ -135,29 +124,36 @@ def test_dev_serves_from_the_wheel(built: Built, server: EmbeddedServer, empty_b
     )
     try:
         started = first_line(process)
+        with engine.begin() as connection:
+            hold_id = place_hold(connection)
+        schedules = {schedule["name"] for schedule in repository(port)["schedules"]}
         status = end_of(port, launch_release(port))
     finally:
         process.send_signal(signal.SIGINT)
         code = process.wait(timeout=WAIT_SECONDS_MAX)
+    with engine.connect() as connection:
+        state = state_of(connection, hold_id)
+    engine.dispose()
 
     assert started.startswith("Dagster UI: ")
-    assert (status, code) == ("SUCCESS", 0)
+    assert "hourly_release" in schedules
+    assert (status, state, code) == ("SUCCESS", HoldState.RELEASED, 0)
 
 
 def test_help_and_version(built: Built) -> None:
     """Both are answered without a database, and the version is the wheel's."""
-    version = built.run("buffer-pipeline", "--version").strip()
+    version = json.loads(built.run("--version", "--json"))["version"]
 
     assert built.wheel.name.startswith(f"buffer_pipeline-{version}-")
-    assert json.loads(built.run("buffer-pipeline", "--version", "--json")) == {"version": version}
-    assert "hold earnings" in built.run("buffer-pipeline", "--help")
+    assert "hold earnings" in built.run("--help")
 
 
 def test_no_embedded_database_comes_along(built: Built) -> None:
     """A plain install has none; a command that needs one says which extra brings it."""
-    said = built.run("buffer-pipeline", "hold", "list", status=2)
+    done = end(built.outside, built.programs / "buffer-pipeline", "hold", "list")
 
-    assert "pip install 'buffer-pipeline[embedded]'" in said
+    assert done.returncode == 2
+    assert "pip install 'buffer-pipeline[embedded]'" in done.stderr
 
 
 CALLER: Final = """from buffer_pipeline import ReleaseBatch, release_matured
@@ -185,7 +181,7 @@ def test_a_caller_sees_types(built: Built) -> None:
 
 def test_the_sdist_builds_the_same_wheel(built: Built, tmp_path: Path) -> None:
     """Byte for byte what the checkout builds, with nothing that lies about in either."""
-    run("uv", "build", "--wheel", "--out-dir", tmp_path, cwd=ROOT)
+    run(ROOT, "uv", "build", "--wheel", "--out-dir", tmp_path)
     (straight,) = tmp_path.glob("*.whl")
     with ZipFile(built.wheel) as wheel:
         rooms = {name.split("/")[0] for name in wheel.namelist()}
@@ -199,7 +195,7 @@ def test_the_sdist_builds_the_same_wheel(built: Built, tmp_path: Path) -> None:
 
 def version_of(folder: Path, **settings: str) -> str:
     """Return the version that the sources in `folder` would be built as."""
-    return run("uvx", "--with", "hatch-vcs", "hatchling", "version", cwd=folder, settings=settings).strip()
+    return run(folder, "uvx", "--with", "hatch-vcs", "hatchling", "version", **settings).strip()
 
 
 def test_the_version_is_the_tags(built: Built, tmp_path: Path) -> None:
@@ -216,12 +212,12 @@ def test_the_version_is_the_tags(built: Built, tmp_path: Path) -> None:
     (tree / "PKG-INFO").unlink()
     assert version_of(tree) == "0.0.0+unknown"
     assert version_of(tree, **{PRETEND: "7.1.0"}) == "7.1.0"
-    run("git", "init", "--quiet", cwd=tree)
-    run("git", "add", ".", cwd=tree)
-    run(*commit, "A release.", cwd=tree)
-    run("git", "tag", "v7.1.0", cwd=tree)
+    run(tree, "git", "init", "--quiet")
+    run(tree, "git", "add", ".")
+    run(tree, *commit, "A release.")
+    run(tree, "git", "tag", "v7.1.0")
     assert version_of(tree) == "7.1.0"
-    run(*commit, "More.", cwd=tree)
+    run(tree, *commit, "More.")
     assert re.fullmatch(r"7\.1\.1\.dev1\+g[0-9a-f]+", version_of(tree))
-    run("git", "clone", "--quiet", "--depth=1", "--no-tags", f"file://{tree}", shallow, cwd=tmp_path)
+    run(tmp_path, "git", "clone", "--quiet", "--depth=1", "--no-tags", f"file://{tree}", shallow)
     assert re.fullmatch(r"0\.0\.1\.dev1\+unknown\.g[0-9a-f]+", version_of(shallow))
