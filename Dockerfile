@@ -12,15 +12,19 @@ WORKDIR /app
 # embedded database nor a test tool gets in.
 COPY pyproject.toml uv.lock ./
 RUN uv sync --locked --no-dev --no-install-project --compile-bytecode --link-mode=copy
-COPY README.md LICENSE ./
+COPY README.md LICENSE dagster.yaml workspace.yaml ./
 COPY buffer_pipeline buffer_pipeline
+# There is no git here: docker build --build-arg VERSION=$(git describe --tags) .
+ARG VERSION=0.0.0+unknown
+ENV SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION}
 RUN uv build --wheel --out-dir dist \
  && uv pip install --python .venv --no-deps --compile-bytecode dist/*.whl
 
 FROM ${PYTHON}
+ARG VERSION=0.0.0+unknown
 LABEL org.opencontainers.image.title="buffer-pipeline" \
       org.opencontainers.image.description="The payment buffer of a marketplace, on Dagster and PostgreSQL" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 # All that Dagster writes, logs of runs and what they hand on, is below storage.
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp buffer \

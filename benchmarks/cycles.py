@@ -13,8 +13,10 @@ some of this still, three cycles at the end are compared with the first three.
 A cycle holds earnings that are due at once (`add_many_pending_earnings`), releases them (`drain_matured`)
 and dispatches what their owners are told, to no endpoint. Before each release comes a checkpoint, so that
 each writes the same pages whole into the WAL, and none is charged for a checkpoint that happens to
-fall into it. Autovacuum decides by PostgreSQL's own thresholds; but as an hour, in which it looks sixty
-times, is seconds long here, it looks every second, and a cycle begins when it has nothing left to do.
+fall into it. Autovacuum decides by the tables' thresholds; but as an hour, in which it looks sixty
+times, is seconds long here, it looks every second, a cycle begins when it has nothing left to do, and
+is waited for twice more: between the first tenth of the hour's earnings and the others, and before
+the release, which is not charged for it either.
 Meanwhile somebody else's transactions go on, as they do: an index page that vacuum has emptied can be used
 again only when one has begun since.
 
@@ -80,10 +82,19 @@ SELECT count(*) FROM (
   UNION ALL
   SELECT stat.relid
   FROM pg_stat_user_tables AS stat INNER JOIN pg_class ON stat.relid = pg_class.oid
-  WHERE stat.n_dead_tup > current_setting('autovacuum_vacuum_threshold')::bigint
-    + current_setting('autovacuum_vacuum_scale_factor')::double precision * greatest(reltuples, 0)
+  LEFT JOIN LATERAL (
+    SELECT
+      max(option_value) FILTER (WHERE option_name = 'autovacuum_vacuum_threshold') AS threshold,
+      max(option_value) FILTER (WHERE option_name = 'autovacuum_vacuum_scale_factor') AS scale_factor,
+      max(option_value) FILTER (WHERE option_name = 'autovacuum_vacuum_insert_scale_factor') AS inserts
+    FROM pg_options_to_table(reloptions)
+  ) AS own ON TRUE
+  WHERE stat.n_dead_tup > coalesce(own.threshold, current_setting('autovacuum_vacuum_threshold'))::bigint
+    + coalesce(own.scale_factor, current_setting('autovacuum_vacuum_scale_factor'))::double precision
+      * greatest(reltuples, 0)
     OR stat.n_ins_since_vacuum > current_setting('autovacuum_vacuum_insert_threshold')::bigint
-    + current_setting('autovacuum_vacuum_insert_scale_factor')::double precision * greatest(reltuples, 0)
+    + coalesce(own.inserts, current_setting('autovacuum_vacuum_insert_scale_factor'))::double precision
+      * greatest(reltuples, 0)
 ) AS pending
 """
 
@@ -129,12 +140,12 @@ def _part(engine: Engine, cycle: Cycle, name: str) -> Iterator[None]:
     cycle.wal[name] = float(wal)
 
 
-def _hold(engine: Engine, *, number: int, holds: int, wallets: int) -> None:
+def _hold(engine: Engine, *, first: int, holds: int, wallets: int) -> None:
     with engine.connect() as connection:
         now = database_clock(connection)
         connection.rollback()
-        chance = random.Random(number)
-        for start in range(number * holds, (number + 1) * holds, CHUNK):
+        chance = random.Random(first)
+        for start in range(first, first + holds, CHUNK):
             earnings = [
                 Earning(
                     reference=f"earning-{earning}",
@@ -146,7 +157,7 @@ def _hold(engine: Engine, *, number: int, holds: int, wallets: int) -> None:
                     title="Fix kitchen faucet",
                     held_at=now - timedelta(days=8),
                 )
-                for earning in range(start, min(start + CHUNK, (number + 1) * holds))
+                for earning in range(start, min(start + CHUNK, first + holds))
             ]
             with connection.begin():
                 add_many_pending_earnings(connection, earnings, now=now)
@@ -181,7 +192,10 @@ def _cycle(server: BenchmarkServer, engine: Engine, *, number: int, holds: int, 
     cycle = Cycle()
     with _part(engine, cycle, "whole"):
         with _part(engine, cycle, "hold"):
-            _hold(engine, number=number, holds=holds, wallets=wallets)
+            _hold(engine, first=number * holds, holds=holds // 10, wallets=wallets)
+            _wait_for_autovacuum(engine)
+            _hold(engine, first=number * holds + holds // 10, holds=holds - holds // 10, wallets=wallets)
+            _wait_for_autovacuum(engine)
         server.admin("CHECKPOINT")
         with _part(engine, cycle, "release"):
             _release(engine, holds=holds)

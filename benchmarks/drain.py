@@ -20,6 +20,7 @@ from benchmarks.fill import Shape, fill
 from benchmarks.server import BenchmarkServer
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.drain import drain_matured
+from buffer_pipeline.history import seal
 from buffer_pipeline.reconcile import reconcile
 
 HOLDS: Final = 1_000_000
@@ -149,6 +150,7 @@ def measure(server: BenchmarkServer, *, holds: int = HOLDS, wallets: int = WALLE
         assert hours_floor_outcome == hours_one_outcome
         of_one_wallet, _ = _rate(server, single, _release)
         loop, _ = _rate(server, uniform, _loop)
+        released_seconds, sealed_seconds = min(_sealed(server, uniform) for _ in range(2))
     for name, rate, yardstick, against, goal in (
         (f"{holds:,} holds, {wallets:,} wallets, one worker", one, "floor", floor_rate, 0.9),
         ("the same, --workers 2", two, "floor", floor_rate, 1.3),
@@ -169,6 +171,19 @@ def measure(server: BenchmarkServer, *, holds: int = HOLDS, wallets: int = WALLE
                 met=None if goal is None else rate / against >= goal,
             )
         )
+    figures.append(
+        Figure(
+            benchmark="drain",
+            name=f"sealing what it wrote, {holds:,} transactions",
+            value=sealed_seconds,
+            unit="s",
+            yardstick="the release",
+            yardstick_value=released_seconds,
+            ratio=sealed_seconds / released_seconds,
+            goal="under 0.05 of it",
+            met=sealed_seconds / released_seconds < 0.05,
+        )
+    )
     return figures
 
 
@@ -305,6 +320,16 @@ def _release(engine: Engine, *, workers: int = 1) -> int:
     with engine.connect() as connection:
         due_by = database_clock(connection)
     return drain_matured(engine, due_by=due_by, source="benchmark", workers=workers).holds_released
+
+
+def _sealed(server: BenchmarkServer, books: str) -> tuple[float, float]:
+    """Return the seconds of a release, and of sealing what it wrote; what stood before is sealed."""
+    with _copy(server, books) as engine:
+        assert seal(engine).lines
+        released_seconds, released = _timed(_release, engine)
+        sealed_seconds, sealed = _timed(lambda books: seal(books).lines, engine)
+        assert sealed == released
+    return released_seconds, sealed_seconds
 
 
 def _release_by_two(engine: Engine) -> int:

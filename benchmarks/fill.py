@@ -34,8 +34,8 @@ class Shape:
 _INDEXES: Final = """
 SELECT indexdef, schemaname || '.' || indexname AS name FROM pg_indexes
 WHERE schemaname = 'buffer' AND indexname IN (
-  'hold_job_idx', 'transaction_hold_earned_key', 'transaction_hold_line_key', 'transaction_to_wallet_idx',
-  'transaction_from_wallet_idx', 'transaction_recorded_brin'
+  'hold_job_idx', 'transaction_hold_earned_key', 'transaction_hold_line_key',
+  'transaction_generation_to_wallet_idx', 'transaction_from_wallet_idx', 'transaction_recorded_brin'
 )
 """
 

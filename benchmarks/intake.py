@@ -9,9 +9,10 @@ are there. The yardstick is a transaction of bare statements, one a row that the
 is unsettled of it, the wallet's sum, the transaction and the notification. It is told the wallets' ids,
 reads nothing, checks no input, and psycopg prepares its statements. The two take turns.
 
-File: `buffer-pipeline hold import` as a process, from its start to its end, into empty books. The yardstick
-is COPY in one transaction, from files with the very rows that the import left, ids and all: wallets without
-money, then the holds, unsettled holds, transactions and notifications, then one UPDATE of the wallets.
+File: `buffer-pipeline hold import` as a process, from its start to its end, into empty books, over the two
+connections that it has by itself. The yardstick is COPY in one transaction, over one connection, from files
+with the very rows that the import left, ids and all: wallets without money, then the holds, unsettled holds,
+transactions and notifications, then one UPDATE of the wallets.
 """
 
 import argparse

@@ -26,6 +26,8 @@ DECLARE
   month timestamptz;
 BEGIN
   DROP VIEW buffer.hold_status;
+  -- Nothing is sealed here.
+  DROP FUNCTION buffer.line_digest(buffer.transaction);
   ALTER TABLE buffer.transaction RENAME TO transaction_whole;
   CREATE TABLE buffer.transaction (
     LIKE buffer.transaction_whole INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING IDENTITY
@@ -48,7 +50,7 @@ BEGIN
   CREATE UNIQUE INDEX ON buffer.transaction (hold_id, recorded_at) WHERE type = 'EARNING';
   CREATE UNIQUE INDEX ON buffer.transaction (hold_id, type, backjob_id, recorded_at) NULLS NOT DISTINCT
     WHERE hold_id IS NOT NULL AND type <> 'EARNING';
-  CREATE INDEX ON buffer.transaction (to_wallet_id, transaction_id);
+  CREATE INDEX ON buffer.transaction ((transaction_id >> 17), to_wallet_id, transaction_id);
   CREATE INDEX ON buffer.transaction (from_wallet_id, transaction_id)
     WHERE from_wallet_id IS DISTINCT FROM to_wallet_id;
   CREATE INDEX ON buffer.transaction USING brin (recorded_at, batch_id);

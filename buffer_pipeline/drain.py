@@ -1,8 +1,10 @@
 """A release run: batch after batch until nothing that was due is left."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -34,6 +36,8 @@ WORKERS_MAX: Final = 64
 _CANCEL_SECONDS_MAX: Final = 10
 _DEADLOCK_OR_CONFLICT: Final = {"40P01", "40001"}
 _LOCK_NOT_AVAILABLE: Final = "55P03"
+
+logger: Final = logging.getLogger("buffer_pipeline.release")
 
 
 @dataclass
@@ -106,7 +110,8 @@ def drain_matured(
             shards = part_wallets(connection, due_by=due_by, shards=workers)
     threads = [
         # Daemons: where the server does not answer any more, the process can still end.
-        Thread(target=worker.work, args=(engine,), name=f"release-{number}", daemon=True)
+        # In the caller's context: a line that one logs says of which run it is.
+        Thread(target=copy_context().run, args=(worker.work, engine), name=f"release-{number}", daemon=True)
         for number, worker in enumerate(
             _Worker(
                 crew=crew,
@@ -130,7 +135,13 @@ def drain_matured(
         raise
     if crew.failure is not None:
         raise crew.failure
+    _tell("release ended", run, batches=run.batches, interrupted=run.interrupted)
     return run
+
+
+def _tell(event: str, run: ReleaseRun | ReleaseBatch, **facts: object) -> None:
+    figures = {"holds_released": run.holds_released, "amounts_minor": dict(run.amounts_minor)}
+    logger.info(event, extra={**figures, **facts})
 
 
 @dataclass(kw_only=True)
@@ -327,6 +338,8 @@ class _Crew:
             self.changed.notify_all()
             if batch.holds_released:
                 self.run.add(batch)
+        if batch.holds_released:
+            _tell("batch released", batch, batch_id=batch.batch_id, dry_run=self.run.dry_run)
         if batch.holds_released and self._after_batch is not None:
             # A lock of its own, which nobody waits for who has a batch in hand: what is told may be
             # read slowly.

@@ -11,10 +11,23 @@ from buffer_pipeline.database import AnyConnection, fetch
 
 HOUR: Final = timedelta(hours=1)
 
+OVERDUE_AFTER: Final = timedelta(hours=1)
+
+RELEASE_TAKES: Final = timedelta(minutes=10)
+"""A payment that comes due behind the full hour is released at the next one, and a run takes its time."""
+
 
 def hour_of(moment: datetime) -> datetime:
     """Return the beginning of the hour that `moment` lies in, in UTC."""
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def overdue_by(now: datetime) -> datetime:
+    """Return by when a payment must have been due to be overdue.
+
+    That is over an hour ago, and at or before the latest full hour whose release has had its time.
+    """
+    return min(now - OVERDUE_AFTER, hour_of(now - RELEASE_TAKES))
 
 
 def enter_hour(connection: AnyConnection, *, now: datetime) -> None:

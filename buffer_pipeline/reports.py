@@ -14,8 +14,6 @@ from sqlalchemy import (
     Connection,
     Double,
     Select,
-    and_,
-    case,
     cast,
     func,
     literal,
@@ -23,6 +21,7 @@ from sqlalchemy import (
     select,
 )
 
+from buffer_pipeline.database import fetch
 from buffer_pipeline.errors import NotFound
 from buffer_pipeline.hold import UNSETTLED, HoldState
 from buffer_pipeline.inputs import require_id
@@ -301,61 +300,8 @@ def wallet_statement(connection: Connection, *, owner: str, as_of: datetime | No
         NotFound: the owner has no wallet.
     """
     list_wallets(connection, owner=owner)
-    to_balance = and_(transaction.c.to_wallet_id == wallet.c.wallet_id, transaction.c.to_account == "BALANCE")
-    from_balance = and_(
-        transaction.c.from_wallet_id == wallet.c.wallet_id, transaction.c.from_account == "BALANCE"
-    )
-    to_pending = and_(
-        transaction.c.to_wallet_id == wallet.c.wallet_id, transaction.c.to_account == "PENDING_EARNINGS"
-    )
-    from_pending = and_(
-        transaction.c.from_wallet_id == wallet.c.wallet_id, transaction.c.from_account == "PENDING_EARNINGS"
-    )
-    amount = transaction.c.amount_minor
-    balance_change = case((to_balance, amount), (from_balance, -amount), else_=literal(0))
-    # Within one wallet a release is both: out of the pending earnings and into the balance.
-    pending_change = case((to_pending, amount), (from_pending, -amount), else_=literal(0))
-
-    def running(change: ColumnElement[Any]) -> ColumnElement[Any]:
-        return func.sum(change).over(partition_by=wallet.c.wallet_id, order_by=transaction.c.transaction_id)
-
-    lines = (
-        select(
-            transaction.c.transaction_id,
-            transaction.c.type,
-            transaction.c.amount_minor,
-            transaction.c.currency,
-            balance_change.label("change_minor"),
-            running(balance_change).label("balance_after_minor"),
-            running(pending_change).label("pending_earnings_after_minor"),
-            transaction.c.hold_id,
-            transaction.c.backjob_id,
-            transaction.c.reference,
-            hold.c.job,
-            hold.c.title,
-            transaction.c.recorded_at,
-        )
-        .select_from(wallet)
-        .join(
-            transaction,
-            or_(
-                transaction.c.to_wallet_id == wallet.c.wallet_id,
-                # As the index of what leaves a wallet has it: what stays within one is found by the other.
-                and_(
-                    transaction.c.from_wallet_id == wallet.c.wallet_id,
-                    transaction.c.from_wallet_id.is_distinct_from(transaction.c.to_wallet_id),
-                ),
-            ),
-        )
-        .outerjoin(hold, hold.c.hold_id == transaction.c.hold_id)
-        .where(wallet.c.owner == owner)
-        .subquery()
-    )
-    # Cut off outside, so that each line keeps the sums of all that stand before it.
-    query = select(lines).order_by(lines.c.transaction_id)
-    if as_of is not None:
-        query = query.where(lines.c.recorded_at <= as_of)
-    return _rows(connection, query)
+    rows = fetch(connection, "report/wallet_statement", owner=owner, as_of=as_of)
+    return [dict(row) for row in rows]
 
 
 def holds_of_batch(connection: Connection, *, batch_id: int) -> Rows:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -62,7 +62,9 @@ class Settings(BaseSettings):
     keep_runs_days: int = Field(default=90, ge=1, le=3650)
     # They carry tokens and passwords, so they show nowhere.
     alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
+    heartbeat_url: str | None = Field(default=None, repr=False)
     dagster_url: str = DAGSTER_URL
+    log: Literal["text", "json"] = "text"
     endpoints: Annotated[tuple[EndpointSetting, ...], NoDecode] = Field(
         default=(EndpointSetting(name="log", channel="log"),), repr=False
     )
@@ -115,6 +117,18 @@ class Settings(BaseSettings):
             if names.count(name) > 1:
                 raise ValueError(f"two endpoints have the name {name}")
         return endpoints
+
+    @field_validator("heartbeat_url")
+    @classmethod
+    def _is_an_address_of_the_web(cls, value: str | None) -> str | None:
+        try:
+            parts = urlsplit(value or "http://unset")
+            good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
+        if not good or not (value or "x").isprintable():
+            raise ValueError("not a URL such as https://hc-ping.com/5f2c…")
+        return value
 
     @field_validator("dagster_url")
     @classmethod

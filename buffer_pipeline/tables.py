@@ -20,6 +20,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -118,6 +119,13 @@ unsettled_hold = Table(
     ),
     CheckConstraint("state IN ('BUFFERED', 'FROZEN')", name="unsettled_hold_state_is_known"),
     CheckConstraint("amount_minor > 0", name="unsettled_hold_holds_something"),
+    # A queue: what one hour empties the next is to fill again. An emptied page of an index can be used by
+    # then only if vacuum has come twice, for the deletions and behind some insertions.
+    postgresql_with={
+        "autovacuum_vacuum_scale_factor": 0.02,
+        "autovacuum_vacuum_insert_scale_factor": 0.02,
+        "vacuum_index_cleanup": "on",
+    },
 )
 # What is due, the oldest release hour first; within an hour wallet by wallet,
 # so that a batch touches as few wallets as it can.
@@ -317,7 +325,14 @@ Index(
     unique=True,
     postgresql_where=text("reference IS NOT NULL"),
 )
-Index("transaction_to_wallet_idx", transaction.c.to_wallet_id, transaction.c.transaction_id)
+# By generation, which is 131,072 transactions: what is written now lies on the few pages of the newest,
+# however long the history. Who asks for a wallet's lines asks each generation: see docs/decisions/0019.
+Index(
+    "transaction_generation_to_wallet_idx",
+    text("(transaction_id >> 17)"),
+    transaction.c.to_wallet_id,
+    transaction.c.transaction_id,
+)
 Index(
     "transaction_from_wallet_idx",
     transaction.c.from_wallet_id,
@@ -331,6 +346,30 @@ Index(
     transaction.c.recorded_at,
     transaction.c.batch_id,
     postgresql_using="brin",
+)
+
+# A link of the chain of digests over the transactions: see docs/decisions/0020.
+seal = Table(
+    "seal",
+    metadata,
+    Column("seal_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_id", BigInteger, nullable=False),
+    Column("through_id", BigInteger, nullable=False),
+    Column("lines", BigInteger, nullable=False),
+    Column("transaction_ids", ARRAY(BigInteger), nullable=True, doc="where some between are missing"),
+    Column("line_digests", LargeBinary, nullable=False, doc="16 bytes of each line's SHA-256, by id"),
+    Column("digest", LargeBinary, nullable=False, doc="SHA-256 over the link before and all of this one"),
+    _when("sealed_at"),
+    UniqueConstraint("first_id", name="seal_first_id_key"),
+    CheckConstraint("seal_id > 0", name="seal_counts_from_one"),
+    CheckConstraint("lines > 0 AND through_id >= first_id", name="seal_has_lines"),
+    CheckConstraint(
+        "(through_id - first_id + 1 = lines) = (transaction_ids IS NULL)"
+        " AND cardinality(transaction_ids) = lines",
+        name="seal_names_its_lines_iff_some_between_are_missing",
+    ),
+    CheckConstraint("length(line_digests) = 16 * lines", name="seal_has_a_digest_of_each_line"),
+    CheckConstraint("length(digest) = 32", name="seal_digest_length"),
 )
 
 # An outbox stands by itself: no foreign key, so that it can be pruned or moved.
@@ -363,8 +402,13 @@ notification = Table(
         name="notification_of_a_backjob_names_it",
     ),
     # Dispatching leaves a dead entry in the index below, whose size is to follow what waits and not, as a
-    # fifth of all that there ever was would, the history.
-    postgresql_with={"autovacuum_vacuum_scale_factor": 0.02},
+    # share of all that there ever was would, the history; and vacuum passes over the indexes of a table of
+    # which it finds less than a fiftieth dead unless it is told.
+    postgresql_with={
+        "autovacuum_vacuum_scale_factor": 0,
+        "autovacuum_vacuum_threshold": 50000,
+        "vacuum_index_cleanup": "on",
+    },
 )
 Index(
     "notification_undispatched_idx",

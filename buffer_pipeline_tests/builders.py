@@ -264,3 +264,12 @@ def waiting_for_a_lock(connection: Connection) -> int:
     ).scalar_one()
     connection.rollback()  # A transaction sees one state of pg_stat_activity.
     return waiting
+
+
+def next_generation(connection: Connection, *, generations: int = 1) -> None:
+    """Let the next transaction be one of so many generations later (docs/decisions/0019)."""
+    last: int = connection.scalar(text("SELECT max(transaction_id) FROM buffer.transaction")) or 0
+    first = ((last >> 17) + generations) << 17
+    connection.execute(
+        text(f"ALTER TABLE buffer.transaction ALTER COLUMN transaction_id RESTART WITH {first}")
+    )

@@ -1,5 +1,6 @@
 """A PostgreSQL of a test's own: one that may be killed, filled and started again."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -8,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from buffer_pipeline.database import make_engine, migrate
-from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline.embedded import DAGSTER, EmbeddedServer
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,27 @@ class Cluster:
 
 
 @contextmanager
+def tiny_disk(size_bytes: int) -> Iterator[Path]:
+    """Yield a file system of a test's own, for any user; skip where nobody may make one."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=0777", "tmpfs", folder],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if mounted.returncode != 0:
+            reason = f"no file system of a test's own: {mounted.stderr.strip()}"
+            if os.environ.get("REQUIRE_TINY_DISK"):
+                pytest.fail(reason)
+            pytest.skip(reason)
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
 def new_cluster(
     programs: Path,
     *,
@@ -95,10 +118,11 @@ def new_cluster(
             with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.execute(text("CREATE ROLE buffer LOGIN CREATEDB CREATEROLE"))
                 connection.execute(text("CREATE DATABASE buffer OWNER buffer"))
+                engine = make_engine(cluster.server.books_url)
+                migrate(engine)
+                engine.dispose()
+                connection.execute(text(f"CREATE ROLE {DAGSTER} LOGIN IN ROLE buffer_releaser"))
             admin.dispose()
-            engine = make_engine(cluster.server.books_url)
-            migrate(engine)
-            engine.dispose()
             yield cluster
         finally:
             if (cluster.folder / "data" / "postmaster.pid").exists():

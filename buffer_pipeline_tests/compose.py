@@ -96,12 +96,16 @@ def read_dockerfile() -> list[Stage]:
     return stages
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, **build_args: str) -> Path:
     """Run the Dockerfile's build stage in `folder`, and return the programs that it makes."""
     (stage,) = (stage for stage in read_dockerfile() if stage.last("FROM").endswith(" AS build"))
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    arguments = {**dict(line.split("=", 1) for line in stage.all("ARG")), **build_args}
     for name, line in stage.instructions:
-        if name == "RUN":
+        if name == "ENV":
+            variable, word = line.split("=", 1)
+            environment[variable] = re.sub(r"\$\{(\w+)\}", lambda at: arguments[at[1]], word)
+        elif name == "RUN":
             done = subprocess.run(
                 ["/bin/sh", "-c", line],
                 cwd=folder,

@@ -29,13 +29,33 @@ settings.register_profile("long", max_examples=10_000)
 LONGEST: Final = ("test_machine.py", "test_races.py", "test_crashes.py", "test_browser.py", "test_dev.py")
 """Files that take a minute and more: begun first, so that none is left over while others wait for it."""
 
+DAGSTERS: Final = frozenset({"instance", "lasting_instance", "environment"})
+"""The fixtures of a test that runs something of Dagster's."""
+
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 """When the tests' first holds begin."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the version that the session's server has."""
+    parser.addoption(
+        "--postgresql",
+        choices=["18", "15"],
+        default="18",
+        help="the session's server: 18 comes in a wheel; on 15, Debian's, only what uses this server is run",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest files first; on 15 leave out what would be the same on 18, or has both by itself."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    for item in items:
+        if not DAGSTERS.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("dagster")
+    if config.getoption("postgresql") == "15":
+        others = [item for item in items if "server" not in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,12 +64,24 @@ def _no_settings_from_outside() -> None:
         del os.environ[name]
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[EmbeddedServer]:
-    """The session's server, with a migrated database to copy from."""
+@contextmanager
+def _home_of_server() -> Iterator[Path]:
+    if kept := os.environ.get("TESTS_HOME"):
+        yield Path(kept)
+        return
     # Not in pytest's own folder: another run of pytest would lock the server, which is another
     # user's where root runs the tests, out of it.
-    with tempfile.TemporaryDirectory() as folder, embedded_server(Path(folder) / "home") as running:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "home"
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
+    """The session's server, with a migrated database to copy from; that of TESTS_HOME, which others share."""
+    if request.config.getoption("postgresql") == "15":
+        yield request.getfixturevalue("server_15")
+        return
+    with _home_of_server() as home, embedded_server(home) as running:
         admin = make_engine(running.url("postgres", user="postgres"))
         with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             # Processes are killed here, never the machine; and dropping a database is a checkpoint.
@@ -157,15 +189,10 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def _shared_engine(server: EmbeddedServer) -> Iterator[Engine]:
-    admin = make_engine(server.url("postgres", user="postgres")).execution_options(
-        isolation_level="AUTOCOMMIT"
-    )
-    with admin.connect() as connection:
-        connection.execute(text("CREATE DATABASE shared TEMPLATE buffer OWNER buffer"))
-    admin.dispose()
-    engine = make_engine(server.url("shared"))
-    yield engine
-    engine.dispose()
+    with fresh_books(server) as url:
+        engine = make_engine(url)
+        yield engine
+        engine.dispose()
 
 
 @pytest.fixture

@@ -1,13 +1,13 @@
 """Rules 4 to 7: a backjob freezes a job's holds until it is rejected, approved or withdrawn."""
 
-import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import Connection, Engine, event, select
+from sqlalchemy import Connection, Engine, event, func, select, text
 
 from buffer_pipeline.backjob import (
     Backjob,
@@ -16,8 +16,10 @@ from buffer_pipeline.backjob import (
     request_backjob,
     withdraw_backjob,
 )
+from buffer_pipeline.database import make_engine
 from buffer_pipeline.errors import (
     BackjobRefused,
+    BooksOutOfBalance,
     FreezeRefused,
     InsufficientFunds,
     InvalidInput,
@@ -30,7 +32,7 @@ from buffer_pipeline.freeze import Freeze, freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import BackjobState, FreezeKind, HoldState
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.release import release_matured
-from buffer_pipeline.tables import backjob, transaction
+from buffer_pipeline.tables import backjob, hold_freeze, notification, transaction
 from buffer_pipeline_tests.builders import (
     ADMIN,
     DAY_7,
@@ -135,11 +137,15 @@ def test_window_is_open_before_the_release_date(connection: Connection, now: Any
 def test_window_is_closed_at_the_release_date(connection: Connection, now: Any) -> None:
     """At the very release date it is too late, though nobody has released the hold."""
     hold_id = place_hold(connection)
+    place_hold(connection, release_date=DAY_7 - DAY)
     before = books(connection)
 
-    with pytest.raises(WindowClosed, match=re.escape(f"the window closed at {DAY_7.isoformat()}")):
+    with pytest.raises(WindowClosed) as refusal:
         request(connection, now=now)
 
+    assert str(refusal.value) == (
+        f"job 'job-8': the window closed at 2026-03-09T12:00:00+00:00, it is {now.isoformat()}"
+    )
     assert state_of(connection, hold_id) is HoldState.BUFFERED
     assert books(connection) == before
 
@@ -274,6 +280,41 @@ def test_request_refuses_bad_input(connection: Connection, change: dict[str, Any
     assert books(connection) == before
 
 
+def test_request_is_recorded(connection: Connection) -> None:
+    """Who asked, why and when is on the books, of the backjob and of each freeze."""
+    hold_id = place_hold(connection)
+
+    opened = request(connection, reason="it leaks", now=NOON + DAY)
+
+    row = backjob_row(connection, opened.backjob_id)
+    assert (row["job"], row["requested_by"], row["reason"]) == (JOB, PAYER, "it leaks")
+    assert (row["requested_at"], row["state"], row["reference"]) == (NOON + DAY, "OPEN", None)
+    put = connection.execute(select(hold_freeze)).mappings().one()
+    assert (put["hold_id"], put["opened_by"], put["reason"]) == (hold_id, PAYER, "it leaks")
+    assert put["opened_at"] == NOON + DAY
+    told = connection.scalars(
+        select(notification.c.created_at).where(
+            notification.c.type.in_(["BACKJOB_RECEIVED", "PAYMENT_FROZEN"])
+        )
+    )
+    assert list(told) == [NOON + DAY] * 2
+
+
+def test_backjob_marks_its_hour_before_it_looks(engine: Engine) -> None:
+    """Also where there is nothing to ask or to decide: a count of the hour waits for it."""
+    marked = select(func.current_setting("buffer.entered_hour", True))
+    with engine.begin() as connection:
+        with pytest.raises(NotFound):
+            request(connection, job="job-404")
+        requested = connection.scalar(marked)
+    with engine.begin() as connection:
+        with pytest.raises(NotFound):
+            decide(connection, reject_backjob, 404)
+        decided = connection.scalar(marked)
+
+    assert requested == decided == str(int(NOON.timestamp()) // 3600)
+
+
 def test_requests_at_once_open_one(engine: Engine) -> None:
     """Of clients who ask at the same moment one is heard, the others are refused."""
     with engine.begin() as connection:
@@ -321,7 +362,7 @@ def test_rejection_adds_a_day_to_the_later_of_date_and_clock(
     rejected = decide(connection, reject_backjob, opened.backjob_id, now=decided_at)
 
     row = hold_row(connection, hold_id)
-    assert (rejected.state, rejected.hold_ids) == (BackjobState.REJECTED, (hold_id,))
+    assert rejected == replace(opened, state=BackjobState.REJECTED)
     assert (row["state"], row["release_date"]) == ("BUFFERED", release_date)
     assert row["original_release_date"] == DAY_7
     assert open_freezes(connection, hold_id) == []
@@ -395,7 +436,7 @@ def test_withdrawal_leaves_the_date(connection: Connection, now: Any) -> None:
     withdrawn = decide(connection, withdraw_backjob, opened.backjob_id, by=PAYER, now=now)
 
     row = hold_row(connection, hold_id)
-    assert withdrawn.state is BackjobState.WITHDRAWN
+    assert withdrawn == replace(opened, state=BackjobState.WITHDRAWN)
     assert (row["state"], row["release_date"]) == ("BUFFERED", DAY_7)
     assert backjob_row(connection, opened.backjob_id)["decided_by"] == PAYER
     assert notifications_of(connection, PAYEE)[-1] == "PAYMENT_RESUMED"
@@ -423,12 +464,14 @@ def test_approval_refunds_all_to_the_payer(connection: Connection) -> None:
     approved = decide(connection, approve_backjob, opened.backjob_id, now=NOON + DAY)
 
     row = hold_row(connection, hold_id)
-    assert (approved.state, approved.hold_ids) == (BackjobState.APPROVED, (hold_id,))
+    assert approved == replace(opened, state=BackjobState.APPROVED)
+    decided = backjob_row(connection, opened.backjob_id)
+    assert (decided["decided_by"], decided["decision_reason"]) == (ADMIN, "looked at it")
+    assert (decided["decided_at"], decided["refunded_minor"]) == (NOON + DAY, 100_000)
     assert (row["state"], row["refunded_minor"], row["settled_at"]) == ("REFUNDED", 100_000, NOON + DAY)
     assert wallet_of(connection, PAYEE) == Wallet()
     assert wallet_of(connection, PAYER) == Wallet(balance_minor=100_000)
     assert transactions_of(connection, hold_id) == [("PENDING_EARNING", 100_000), ("REFUND", 100_000)]
-    assert backjob_row(connection, opened.backjob_id)["refunded_minor"] == 100_000
     assert sorted(notifications_of(connection, PAYEE)[-2:]) == ["BACKJOB_APPROVED", "PAYMENT_REFUNDED"]
     assert sorted(notifications_of(connection, PAYER)) == ["BACKJOB_APPROVED", "PAYMENT_REFUNDED"]
 
@@ -502,6 +545,50 @@ def test_approval_is_refused_while_another_freeze_stands(connection: Connection,
     assert books(connection) == before
     unfreeze_hold(connection, freeze_id=other.freeze_id, by=ADMIN, reason="fine", now=NOON)
     assert decide(connection, approve_backjob, opened.backjob_id).state is BackjobState.APPROVED
+
+
+def test_approval_names_all_freezes_in_its_way(connection: Connection) -> None:
+    """Whoever wants to approve has to close each of them first."""
+    hold_id = place_hold(connection)
+    opened = request(connection)
+    admins, risks = (freeze(connection, hold_id, kind) for kind in (FreezeKind.ADMIN, FreezeKind.RISK))
+
+    with pytest.raises(FreezeRefused) as refusal:
+        decide(connection, approve_backjob, opened.backjob_id)
+
+    assert str(refusal.value) == (
+        f"backjob {opened.backjob_id}: cannot be approved while"
+        f" ADMIN freeze {admins.freeze_id} on hold {hold_id},"
+        f" RISK freeze {risks.freeze_id} on hold {hold_id} stands"
+    )
+
+
+def test_refund_that_was_not_written_is_refused(engine: Engine, superuser_url: str) -> None:
+    """An approval that refunds less than it was to says so, and nothing stays of it."""
+    with engine.begin() as connection:
+        place_hold(connection)
+        backjob_id = request(connection).backjob_id
+        before = books(connection)
+    with make_engine(superuser_url).begin() as superuser:
+        superuser.execute(
+            text("CREATE FUNCTION buffer.lose() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+        )
+        superuser.execute(
+            text(
+                "CREATE TRIGGER lose BEFORE INSERT ON buffer.transaction FOR EACH ROW"
+                " WHEN (NEW.type = 'REFUND') EXECUTE FUNCTION buffer.lose()"
+            )
+        )
+
+    with engine.connect() as connection:
+        with pytest.raises(BooksOutOfBalance) as refusal:
+            decide(connection, approve_backjob, backjob_id)
+        connection.rollback()
+        assert books(connection) == before
+
+    assert str(refusal.value) == (
+        f"backjob {backjob_id}: 100000 minor units were to be refunded, 0 were; roll back"
+    )
 
 
 def test_partial_approval_is_split_by_largest_remainder(connection: Connection) -> None:
@@ -609,7 +696,7 @@ def test_approval_above_what_is_held_is_refused(connection: Connection) -> None:
     opened = request(connection)
     before = books(connection)
 
-    with pytest.raises(InsufficientFunds, match=r"1000\.01 PHP is above the 1000\.00"):
+    with pytest.raises(InsufficientFunds, match=r"1000\.01 PHP is above the 1000\.00 that its holds hold$"):
         decide(connection, approve_backjob, opened.backjob_id, amount="1000.01")
 
     assert books(connection) == before
@@ -622,7 +709,7 @@ def test_partial_approval_over_currencies_is_refused(connection: Connection) -> 
     opened = request(connection)
     before = books(connection)
 
-    with pytest.raises(InvalidInput, match="its holds are in PHP and USD"):
+    with pytest.raises(InvalidInput, match=r"its holds are in PHP and USD; approve it whole, or reject it$"):
         decide(connection, approve_backjob, opened.backjob_id, amount="10.00")
 
     assert books(connection) == before
@@ -648,7 +735,7 @@ def test_bad_amount_is_refused(connection: Connection, amount: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"by": ""}, "by: must not be empty"),
+        ({"by": ""}, "^by: must not be empty"),
         ({"reason": " "}, "reason: must not be empty"),
         ({"reason": "x" * 2001}, "reason: 2001 characters"),
         ({"now": NOON.replace(tzinfo=None)}, "now .* no time zone"),
@@ -686,9 +773,13 @@ def test_decided_backjob_is_not_decided_again(
     state = decide(connection, decision, opened.backjob_id).state
     before = books(connection)
 
-    with pytest.raises(BackjobRefused, match=f"backjob {opened.backjob_id}: {state} since"):
+    with pytest.raises(BackjobRefused) as refusal:
         decide(connection, again, opened.backjob_id)
 
+    assert str(refusal.value) == (
+        f"backjob {opened.backjob_id}: {state} since 2026-03-02T12:00:00+00:00;"
+        " only an open one can be decided"
+    )
     assert books(connection) == before
 
 

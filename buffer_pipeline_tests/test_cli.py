@@ -14,6 +14,8 @@ from sqlalchemy import Engine, text
 
 from buffer_pipeline.cli import main
 from buffer_pipeline.database import database_clock, make_engine
+from buffer_pipeline_tests.builders import place_hold
+from buffer_pipeline_tests.runs import corrupt
 
 
 @dataclass(frozen=True)
@@ -134,13 +136,14 @@ def test_release_for_programs_and_for_people(run: Run) -> None:
     assert "No payments ready for release." in again.out
     as_of = programs.json.pop("as_of") if isinstance(programs.json, dict) else ""
     assert as_of.endswith("Z")
-    assert {**programs.json, "as_of": ""} == {
+    assert {**programs.json, "as_of": "", "anchor": ""} == {
         "as_of": "",
         "dry_run": False,
         "holds_released": 0,
         "amounts": {},
         "batches": 0,
         "interrupted": False,
+        "anchor": "",
     }
     assert "Starting payment release job" in programs.err
 
@@ -470,6 +473,51 @@ def test_hold_list_filters(run: Run) -> None:
 CSV_HEADER = "reference,job,payee,payer,amount,currency,title,held_at,release_date\n"
 
 
+def test_release_seals_and_verify_proves(run: Run, engine: Engine, superuser_url: str) -> None:
+    """A release says what to verify by; verify names the line that was altered since, and exits 1."""
+    with engine.begin() as connection:
+        place_hold(connection)
+    released = run("release", "--json")
+    dry = run("release", "--dry-run", "--json")
+    sound = run("verify", "--anchor", released.json["anchor"], "--json")
+
+    corrupt(superuser_url, "UPDATE buffer.transaction SET amount_minor = 1 WHERE type = 'EARNING'")
+    broken = run("verify", "--json")
+    said = run("verify")
+
+    with engine.connect() as connection:
+        number = connection.scalar(text("SELECT max(transaction_id) FROM buffer.transaction"))
+    assert (sound.code, broken.code, said.code) == (0, 1, 1)
+    assert dry.json["anchor"] is None
+    assert sound.json == {
+        "ok": True,
+        "offence": None,
+        "transaction_id": None,
+        "seals": 1,
+        "transactions": 2,
+        "unsealed": 0,
+        "anchor": released.json["anchor"],
+    }
+    assert (broken.json["ok"], broken.json["transaction_id"]) == (False, number)
+    assert said.out.startswith(f"transaction {number}: was altered; it is not what was sealed.\n")
+
+
+def test_release_that_cannot_seal_says_what_it_released(run: Run, engine: Engine, superuser_url: str) -> None:
+    """What was released is told all the same; the next release seals it."""
+    with engine.begin() as connection:
+        place_hold(connection)
+    corrupt(superuser_url, "REVOKE INSERT ON buffer.seal FROM buffer")
+
+    refused = run("release", "--json")
+    corrupt(superuser_url, "GRANT INSERT ON buffer.seal TO buffer")
+    following = run("release", "--json")
+
+    assert (refused.code, refused.json["holds_released"], refused.json["anchor"]) == (0, 1, None)
+    assert "Not sealed, which the next release makes up for: permission denied" in refused.err
+    assert following.json["anchor"].startswith("1:")
+    assert "Sealed 2 transactions" in following.err
+
+
 def test_import_takes_the_good_lines_and_reports_the_bad(run: Run, tmp_path: Path) -> None:
     """Bad lines are reported with line and reason, good ones go in, and again they are replays."""
     file = tmp_path / "earnings.csv"
@@ -501,7 +549,7 @@ def test_import_goes_on_over_many_transactions(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file of more lines than a transaction has is read to its end, each line under its own number."""
-    monkeypatch.setattr("buffer_pipeline.cli.hold.CHUNK", 2)
+    monkeypatch.setattr("buffer_pipeline.cli.hold_import.CHUNK", 2)
     file = tmp_path / "earnings.csv"
     rows = [f"r{number},job-1,worker-1,client-1,{number},PHP,,,\n" for number in (1, 2, 3, 0, 5, 0, 7)]
     file.write_text(CSV_HEADER + "".join(rows) + "r1,job-1,worker-1,client-1,1,PHP,,,\n")
@@ -510,6 +558,27 @@ def test_import_goes_on_over_many_transactions(
 
     assert (imported.json["read"], imported.json["added"], imported.json["replayed"]) == (8, 5, 1)
     assert [row["line"] for row in imported.json["refused"]] == [5, 7]
+
+
+def test_import_holds_the_first_of_two_lines_with_a_reference(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that are held at the same time do not race for a reference, nor wait for each other for ever."""
+    monkeypatch.setattr("buffer_pipeline.cli.hold_import.CHUNK", 2)
+    file = tmp_path / "earnings.csv"
+    pairs = [(f"r{number}", f"s{number}") for number in range(50)]
+    rows = [
+        f"{reference},job-1,worker-1,client-1,{amount},PHP,,,\n"
+        for first, second in pairs
+        for reference, amount in ((first, 1), (second, 1), (second, 2), (first, 2))
+    ]
+    file.write_text(CSV_HEADER + "".join(rows))
+
+    imported = run("hold", "import", str(file), "--json")
+
+    assert (imported.json["read"], imported.json["added"]) == (200, 100)
+    later = [line for pair in range(50) for line in (4 * pair + 4, 4 * pair + 5)]
+    assert [row["line"] for row in imported.json["refused"]] == later
 
 
 def test_import_names_the_line_where_a_quote_was_opened(run: Run, tmp_path: Path) -> None:
@@ -611,7 +680,7 @@ def test_help_of_every_command_has_an_example(run: Run) -> None:
     commands = """
         hold add, hold import, hold show, hold list, backjob request, backjob reject, backjob approve,
         backjob withdraw, backjob list, wallet show, wallet statement, wallet deposit, wallet withdraw,
-        release, release-now, freeze, unfreeze, stuck, reconcile, migrate, import-legacy, dev
+        release, release-now, freeze, unfreeze, stuck, reconcile, doctor, migrate, import-legacy, dev
     """
 
     for command in commands.split(","):

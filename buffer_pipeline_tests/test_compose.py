@@ -76,7 +76,7 @@ def image() -> Iterator[Path]:
     """The programs that the Dockerfile's build stage makes, and nothing beside them."""
     require_nginx()
     with tempfile.TemporaryDirectory() as folder:
-        yield build(Path(folder))
+        yield build(Path(folder), VERSION="1.2.3")
 
 
 @pytest.fixture(scope="module")
@@ -266,14 +266,13 @@ def test_nothing_but_the_wheel_and_what_it_needs_is_in_the_image(image: Path) ->
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     needed = {name_of(line) for line in project["project"]["dependencies"]}
     others = [*project["dependency-groups"]["dev"], *project["project"]["optional-dependencies"]["embedded"]]
-    installed = {
-        name_of(found.name.split("-")[0])
-        for found in next((image.parent / "lib").glob("python*/site-packages")).glob("*.dist-info")
-    }
+    (packages,) = (image.parent / "lib").glob("python*/site-packages")
+    installed = {name_of(found.name.split("-")[0]) for found in packages.glob("*.dist-info")}
 
     assert needed | {"buffer_pipeline"} <= installed
     assert {name_of(line) for line in others} & installed == set()
     assert not any(image.glob("pytest*"))
+    assert (packages / "buffer_pipeline-1.2.3.dist-info").is_dir()
 
 
 def name_of(requirement: str) -> str:

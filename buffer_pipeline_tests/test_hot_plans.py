@@ -17,7 +17,7 @@ from buffer_pipeline import reports
 from buffer_pipeline.alerts import untold_stuck_payments
 from buffer_pipeline.backjob import approve_backjob, reject_backjob, request_backjob, withdraw_backjob
 from buffer_pipeline.counts import compute_counts, first_hour
-from buffer_pipeline.database import make_engine
+from buffer_pipeline.database import fetch, make_engine
 from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind
 from buffer_pipeline.hours import HOUR
@@ -337,6 +337,9 @@ HOT: Final[dict[str, Callable[[Connection], object]]] = {
     "replay": lambda books: replay(books, now=NOON, batch_limit=10),
     "count an hour": lambda books: compute_counts(books, start=SINCE, end=SINCE + HOUR),
     "first hour": first_hour,
+    "newest transaction": lambda books: fetch(books, "history/newest"),
+    "first transaction": lambda books: fetch(books, "history/first_line", after_id=LAST, through_id=2**40),
+    "digest 1,000": lambda books: fetch(books, "history/digest_lines", after_id=LAST - 1000, through_id=LAST),
     "what is due": lambda books: reports.due_holds(books, due_by=NOON - timedelta(minutes=50)),
     "list overdue": lambda books: reports.list_holds(books, due_by=NOON - timedelta(minutes=58), limit=20),
     "show hold": lambda books: reports.show_hold(books, hold_id=17),
@@ -362,12 +365,19 @@ def read_whole(plan: Mapping[str, Any], *, to_the_end: bool = True) -> Iterator[
     """
     to_the_end = to_the_end and plan["Node Type"] != "Limit"
     if plan["Node Type"] == "Seq Scan" or (
-        to_the_end
-        and "Index Cond" not in plan
-        and plan.get("Index Name", "").endswith(("_pkey", "_key", "hold_job_idx", "_wallet_idx"))
-        and plan["Node Type"] in {"Index Scan", "Index Only Scan"}
-        # Where statistics say that nothing waits, the view of holds reads once all that does.
-        and plan["Relation Name"] != "unsettled_hold"
+        (
+            to_the_end
+            and "Index Cond" not in plan
+            and plan.get("Index Name", "").endswith(("_pkey", "_key", "hold_job_idx", "_wallet_idx"))
+            and plan["Node Type"] in {"Index Scan", "Index Only Scan"}
+            # Where statistics say that nothing waits, the view of holds reads once all that does.
+            and plan["Relation Name"] != "unsettled_hold"
+        )
+        # By its second column alone a whole index is read too: of a wallet's lines the generation is asked.
+        or (
+            plan.get("Index Name") == "transaction_generation_to_wallet_idx"
+            and ">> 17" not in plan.get("Index Cond", "")
+        )
     ):
         yield str(plan["Relation Name"])
     for child in plan.get("Plans", []):

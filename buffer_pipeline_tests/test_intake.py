@@ -1,5 +1,6 @@
 """Rule 1: an earning is held once, whatever is repeated or raced."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -8,13 +9,15 @@ from threading import Barrier
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, event, func, select
 
 from buffer_pipeline import intake
 from buffer_pipeline.database import AnyConnection, Row, fetch
 from buffer_pipeline.errors import InvalidInput, ReferenceConflict
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.intake import (
+    EARLIEST,
+    LATEST,
     AddedHold,
     Earning,
     add_many_pending_earnings,
@@ -153,7 +156,8 @@ def test_replay_returns_the_first_hold_and_writes_nothing(connection: Connection
     again = add(connection, title="A logo", amount=Decimal(1000), now=NOON + timedelta(days=3))
 
     assert again.replayed
-    assert (again.hold_id, again.release_date) == (first.hold_id, first.release_date)
+    assert (again.hold_id, again.reference) == (first.hold_id, "invoice-1")
+    assert again.release_date == first.release_date
     assert books(connection) == before
 
 
@@ -185,8 +189,14 @@ def test_replay_with_the_same_dates_is_a_replay(connection: Connection) -> None:
         ({"payer": "client-4"}, "payer 'client-3', not payer 'client-4'"),
         ({"currency": "USD"}, "currency 'PHP', not currency 'USD'"),
         ({"title": "A logo"}, "title '', not title 'A logo'"),
-        ({"held_at": NOON + timedelta(hours=1)}, "held_at"),
-        ({"release_date": DAY_7 + timedelta(hours=1)}, "release_date"),
+        (
+            {"held_at": NOON + timedelta(hours=1)},
+            "with held_at 2026-03-02T12:00:00+00:00, not held_at 2026-03-02T13:00:00+00:00",
+        ),
+        (
+            {"release_date": DAY_7 + timedelta(hours=1)},
+            "with release_date 2026-03-09T12:00:00+00:00, not release_date 2026-03-09T13:00:00+00:00",
+        ),
     ],
 )
 def test_same_reference_with_other_content_is_refused(
@@ -196,7 +206,7 @@ def test_same_reference_with_other_content_is_refused(
     first = add(connection)
     before = books(connection)
 
-    with pytest.raises(ReferenceConflict, match=fact) as refusal:
+    with pytest.raises(ReferenceConflict, match=re.escape(fact)) as refusal:
         add(connection, **change)
 
     assert f"hold {first.hold_id}" in str(refusal.value)
@@ -224,7 +234,8 @@ def test_same_reference_with_other_content_is_refused(
         ({"reference": ""}, "reference: must not be empty"),
         ({"reference": "x" * 201}, "reference: 201 characters long"),
         ({"reference": "a\nb"}, "reference .* control character"),
-        ({"title": "x" * 501}, "title: 501 characters long"),
+        ({"title": "x" * 501}, "title: 501 characters long; at most 500"),
+        ({"payee": PAYER}, "payer 'client-3': is the payee too"),
         ({"now": datetime(2026, 3, 2)}, "now .* no time zone"),  # noqa: DTZ001
         ({"held_at": datetime(2026, 3, 2)}, "held_at .* no time zone"),  # noqa: DTZ001
         ({"release_date": datetime(2026, 3, 9)}, "release_date .* no time zone"),  # noqa: DTZ001
@@ -243,6 +254,34 @@ def test_bad_input_is_refused_and_nothing_is_written(
         add(connection, **change)
 
     assert books(connection) == before
+
+
+@pytest.mark.parametrize(
+    ("dates", "message"),
+    [
+        ({"held_at": EARLIEST - timedelta(seconds=1)}, "held_at 1969-12-31T23:59:59+00:00"),
+        ({"held_at": LATEST}, "held_at 3000-01-01T00:00:00+00:00"),
+        ({"held_at": EARLIEST, "release_date": LATEST}, "release_date 3000-01-01T00:00:00+00:00"),
+    ],
+)
+def test_date_of_another_age_is_refused(
+    connection: Connection, dates: dict[str, datetime], message: str
+) -> None:
+    """The first moment that is outside is refused by its name, with the years that are inside."""
+    with pytest.raises(InvalidInput) as refusal:
+        add(connection, **dates)
+
+    assert str(refusal.value) == f"{message}: lies outside the years 1970 to 2999"
+
+
+def test_date_at_either_end_is_held(connection: Connection) -> None:
+    """The first and the last moment that a hold may have are its dates."""
+    last = LATEST - timedelta(microseconds=1)
+
+    added = add(connection, held_at=EARLIEST, release_date=last)
+
+    assert hold_row(connection, added.hold_id)["held_at"] == EARLIEST
+    assert added.release_date == last
 
 
 @pytest.mark.parametrize("name", ["held_at", "release_date"])
@@ -279,6 +318,12 @@ def test_many_earnings_have_their_outcomes_in_order(connection: Connection) -> N
     assert row_counts(connection)["hold"] == 3
     assert wallet_of(connection, PAYEE).pending_earnings_minor == 200_000
     assert wallet_of(connection, "worker-18").pending_earnings_minor == 100_000
+
+
+def test_many_earnings_need_to_know_the_time(connection: Connection) -> None:
+    """A clock without a time zone is no earning's fault: the call is refused, not each earning."""
+    with pytest.raises(InvalidInput, match=r"^now .* no time zone"):
+        add_many_pending_earnings(connection, [Earning(**EARNING)], now=NOON.replace(tzinfo=None))
 
 
 def test_checked_earnings_have_the_same_outcomes(connection: Connection) -> None:
@@ -335,6 +380,22 @@ def test_replay_marks_no_hour(engine: Engine) -> None:
         assert not connection.scalar(marked)
 
 
+def test_hour_is_marked_before_anything_is_written(engine: Engine) -> None:
+    """However long the holds of an import wait for a wallet, a count of the hour waits for them."""
+    marks: list[str] = []
+
+    def look(_connection: object, cursor: Any, statement: str, *_others: object) -> None:
+        if "INSERT INTO buffer.hold" in statement:
+            found = cursor.connection.execute("SELECT current_setting('buffer.entered_hour', true)")
+            marks.append(found.fetchone()[0])
+
+    event.listen(engine, "before_cursor_execute", look)
+    with engine.begin() as connection:
+        add_many_pending_earnings(connection, [Earning(**EARNING)], now=NOON)
+
+    assert set(marks) == {str(int(NOON.timestamp()) // 3600)}
+
+
 def test_first_earning_of_an_owner_and_later_ones_are_the_same(connection: Connection) -> None:
     """Whether or not the wallets are there, a hold, its transaction and its notification are written."""
     first = add(connection)
@@ -380,6 +441,37 @@ def test_reference_twice_with_other_content_holds_the_first(connection: Connecti
     assert isinstance(second, ReferenceConflict)
     assert hold_row(connection, first.hold_id)["amount_minor"] == 100_000
     assert release_date_of(connection, first.hold_id) == first.release_date == DAY_7
+
+
+def test_payees_are_told_of_each_of_many(connection: Connection) -> None:
+    """Also where all owners are known, so that one statement holds them."""
+    add(connection)
+    add(connection, reference="invoice-2", payee="worker-18")
+    more = [
+        Earning(**{**EARNING, "reference": f"more-{payee}", "payee": payee}) for payee in (PAYEE, "worker-18")
+    ]
+
+    add_many_pending_earnings(connection, more, now=NOON)
+
+    assert notifications_of(connection, PAYEE) == ["PAYMENT_PENDING"] * 2
+    assert notifications_of(connection, "worker-18") == ["PAYMENT_PENDING"] * 2
+
+
+def test_earnings_of_known_owners_take_few_statements(connection: Connection) -> None:
+    """One earning takes one; many take a look at the references, the hour's mark and the holds."""
+    add(connection)
+    statements: list[str] = []
+
+    def count(_connection: object, _cursor: object, statement: str, *_others: object) -> None:
+        statements.append(statement)
+
+    event.listen(connection, "before_cursor_execute", count)
+    add(connection, reference="invoice-2")
+    alone = len(statements)
+    many = [Earning(**{**EARNING, "reference": reference}) for reference in ("invoice-3", "invoice-4")]
+    add_many_pending_earnings(connection, many, now=NOON)
+
+    assert (alone, len(statements) - alone) == (1, 3)
 
 
 def test_payee_is_not_told_of_what_comes_over(connection: Connection) -> None:

@@ -7,12 +7,14 @@ freezes, backjobs, lines and notifications are those that the model says.
     uv run pytest buffer_pipeline_tests/test_machine.py                             500 sequences of 50 steps
     uv run pytest buffer_pipeline_tests/test_machine.py --hypothesis-profile=long   10,000 of them
     uv run pytest buffer_pipeline_tests/test_machine.py --hypothesis-seed=17        the same ones again
+    MACHINE_SEQUENCES=50 uv run pytest buffer_pipeline_tests/test_machine.py        50 of them
 
 Each run draws sequences of its own. One that fails is shortened and printed as the calls to make, with the
-seed of the run. `-s` prints how often each verb was done and refused, by reason; a run in which one of them
-does not come up fails too.
+seed of the run. `-s` prints how often each verb was done and refused, by reason; a run of
+500 or more in which one of them does not come up fails too.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -67,7 +69,9 @@ from buffer_pipeline_tests.conftest import NOON
 from buffer_pipeline_tests.model import MAX_BACKJOBS, PLACES, Asked, Model, ModelBackjob, ModelHold
 from buffer_pipeline_tests.observed import RealBooks, SeenBackjob, SeenFreeze, SeenHold, real_books
 
-SEQUENCES: Final = max(500, settings().max_examples)
+ENOUGH: Final = 500
+"""So many sequences reach everything."""
+SEQUENCES: Final = int(os.environ.get("MACHINE_SEQUENCES", max(ENOUGH, settings().max_examples)))
 """Or as many as the profile says."""
 STEPS: Final = 50
 TICK: Final = timedelta(microseconds=1)
@@ -1016,4 +1020,6 @@ def test_books_follow_the_model(books: RealBooks, request: pytest.FixtureRequest
     assert BooksMachine.begun >= SEQUENCES
     for what, times in sorted(seen.items()):
         print(f"{times:8,}  {what}")
-    assert set(TO_BE_SEEN) <= set(seen), f"never came up: {sorted(set(TO_BE_SEEN) - set(seen))}"
+    assert SEQUENCES < ENOUGH or set(TO_BE_SEEN) <= set(seen), (
+        f"never came up: {sorted(set(TO_BE_SEEN) - set(seen))}"
+    )

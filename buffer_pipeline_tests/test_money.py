@@ -75,9 +75,16 @@ def test_amount_not_above_zero_is_refused(amount: Decimal | int | str) -> None:
 
 @pytest.mark.parametrize(
     ("amount", "currency"),
-    [("10.505", "PHP"), ("0.001", "PHP"), ("10.500", "PHP"), ("1.5", "JPY"), ("1.2345", "KWD")],
+    [
+        ("10.505", "PHP"),
+        ("0.001", "PHP"),
+        ("10.500", "PHP"),
+        ("1.5", "JPY"),
+        ("1.2345", "KWD"),
+        (Decimal("1E-30"), "PHP"),
+    ],
 )
-def test_more_places_than_the_currency_has_are_refused(amount: str, currency: str) -> None:
+def test_more_places_than_the_currency_has_are_refused(amount: Decimal | str, currency: str) -> None:
     """An amount is never rounded to fit its currency."""
     with pytest.raises(InvalidInput, match=f"{currency} has {currency_places(currency)} places"):
         parse_amount(amount, currency)
@@ -125,6 +132,14 @@ def test_what_is_no_plain_decimal_number_is_refused(amount: Decimal | str) -> No
     """Only plain digits with at most one point are an amount."""
     with pytest.raises(InvalidInput, match="not a plain decimal number"):
         parse_amount(amount, "PHP")
+
+
+def test_refusal_repeats_no_more_than_the_beginning() -> None:
+    """Of what is much too long for an amount, sixty characters say what it was."""
+    with pytest.raises(InvalidInput) as refusal:
+        parse_amount("1" + "2" * 58 + "34", "PHP")
+
+    assert str(refusal.value) == (f"amount '1{'2' * 58}3': not a plain decimal number, such as 1250.50")
 
 
 @pytest.mark.parametrize("amount", [10.5, float("nan"), 1.0, True, False, None, b"10", [10]])
@@ -225,3 +240,9 @@ def test_split_is_within_one_unit_of_the_exact_share(weights: list[int], data: s
 def test_split_is_by_largest_remainder(total: int, weights: list[int], shares: list[int]) -> None:
     """Left-over units go to the largest remainders, the earlier one on a tie."""
     assert split_in_proportion(total, weights) == shares
+
+
+def test_split_of_more_than_there_is_is_a_programming_error() -> None:
+    """Who splits has compared the total with what there is; nobody's share grows beyond it."""
+    with pytest.raises(AssertionError, match=r"^a split cannot exceed what there is"):
+        split_in_proportion(3, [1, 1])

@@ -94,6 +94,7 @@ def test_the_definitions_are_these() -> None:
         "released_transactions": ["buffered_transactions"],
         "release_notifications": ["released_transactions"],
         "release_counts": ["release_notifications", "released_transactions"],
+        "sealed_history": ["released_transactions"],
         "hourly_release_counts": ["buffered_transactions", "frozen_payments", "released_transactions"],
         "daily_release_report": ["buffered_transactions", "frozen_payments", "hourly_release_counts"],
     }
@@ -110,6 +111,7 @@ def test_the_definitions_are_these() -> None:
         "released_transactions:nothing_overdue": False,
         "frozen_payments:no_payment_stuck": False,
         "hourly_release_counts:counts_equal_transactions": False,
+        "sealed_history:history_as_sealed": False,
     }
     assert {name for name in repository.job_names if not name.startswith("__")} == {
         "release_pending_payments",

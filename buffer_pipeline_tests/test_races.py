@@ -550,6 +550,7 @@ def batches_in_hand(engine: Engine) -> int:
 def test_releases_of_every_kind_at_once_pay_each_hold_once(
     engine: Engine,
     database_url: str,
+    superuser_url: str,
     environment: None,  # noqa: ARG001 - for the Dagster run
     instance: dg.DagsterInstance,
 ) -> None:
@@ -559,7 +560,9 @@ def test_releases_of_every_kind_at_once_pay_each_hold_once(
     hold_many(engine, holds=20_000, wallets=500)
     commands = [["release"], ["release"], ["release", "--workers", "2"]]
 
-    with engine.connect() as gate, ThreadPoolExecutor(1) as threads:
+    # Before PostgreSQL 17 this lock needs a privilege to rewrite, which the owner has not.
+    admin = make_engine(superuser_url)
+    with admin.connect() as gate, ThreadPoolExecutor(1) as threads:
         gate.execute(text("LOCK TABLE buffer.batch IN SHARE MODE"))
         processes = [start(*command, "--json", BUFFER_DATABASE_URL=database_url) for command in commands]
 
@@ -570,6 +573,7 @@ def test_releases_of_every_kind_at_once_pay_each_hold_once(
         opened = threads.submit(open_gate)
         run = release(instance)
         opened.result()
+    admin.dispose()
     answers = [json.loads(finish(process)) for process in processes]
 
     by_command = [answer["holds_released"] for answer in answers]

@@ -4,12 +4,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, func, select, text
 
 from buffer_pipeline.backjob import Backjob, approve_backjob, reject_backjob, request_backjob
-from buffer_pipeline.errors import InvalidInput, NotAllowed, NotFound, StateRefused, WindowClosed
+from buffer_pipeline.database import make_engine
+from buffer_pipeline.errors import (
+    BooksOutOfBalance,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    StateRefused,
+    WindowClosed,
+)
 from buffer_pipeline.freeze import Freeze, freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
+from buffer_pipeline.inputs import ID_MAX
 from buffer_pipeline.release import ReleaseBatch, Shard, part_wallets, release_early, release_matured
 from buffer_pipeline.tables import batch, transaction
 from buffer_pipeline_tests.builders import (
@@ -214,7 +223,8 @@ def test_shards_share_the_wallets_out(connection: Connection) -> None:
         place_hold(connection, payee=payee)
 
     paid: list[set[str]] = []
-    for shard in part_wallets(connection, due_by=DAY_7, shards=3):
+    shards = part_wallets(connection, due_by=DAY_7, shards=3)
+    for shard in shards:
         before = {payee for payee in payees if wallet_of(connection, payee).balance_minor}
         release_matured(connection, now=DAY_7, batch_limit=100, shard=shard)
         paid.append({payee for payee in payees if wallet_of(connection, payee).balance_minor} - before)
@@ -222,6 +232,8 @@ def test_shards_share_the_wallets_out(connection: Connection) -> None:
     assert [wallet_of(connection, payee) for payee in payees] == [Wallet(balance_minor=200_000)] * 7
     assert sum(len(share) for share in paid) == 7
     assert sorted(len(share) for share in paid) == [2, 2, 3]
+    assert [shard.after for shard in shards] == [0, *(shard.through for shard in shards[:-1])]
+    assert shards[-1].through == ID_MAX
     assert release_all(connection).holds_released == 0
 
 
@@ -262,6 +274,63 @@ def test_naive_clock_is_refused(connection: Connection, name: str) -> None:
         release_matured(connection, batch_limit=10, **times)
 
     assert books(connection) == before
+
+
+def entered_hour(connection: Connection) -> str | None:
+    """Return which hour the transaction has marked as being written, counted from the epoch."""
+    return connection.scalar(select(func.current_setting("buffer.entered_hour", True))) or None
+
+
+def test_release_marks_its_hour_before_it_looks(connection: Connection) -> None:
+    """Also where nothing is due: however long it may wait, a count of the hour waits for it."""
+    release_all(connection)
+
+    assert entered_hour(connection) == str(int(DAY_7.timestamp()) // 3600)
+
+
+def test_early_release_marks_its_hour_before_it_looks(connection: Connection) -> None:
+    """Also where there is nothing to release."""
+    with pytest.raises(NotFound):
+        early(connection, hold_id=404)
+
+    assert entered_hour(connection) == str(int(NOON.timestamp()) // 3600)
+
+
+def test_release_without_a_source_is_unnamed(connection: Connection) -> None:
+    """A batch always says who made it, as far as that is known."""
+    place_hold(connection)
+
+    release_matured(connection, now=DAY_7, batch_limit=10)
+
+    assert connection.scalar(select(batch.c.source)) == "unnamed"
+
+
+@pytest.mark.parametrize("way", ["due", "early"])
+def test_hold_that_stays_although_it_was_locked_is_refused(
+    engine: Engine, superuser_url: str, way: str
+) -> None:
+    """A batch that settles fewer holds than it has locked says so, and is rolled back."""
+    with engine.begin() as connection:
+        kept = [place_hold(connection), place_hold(connection)][1]
+        before = books(connection)
+    with make_engine(superuser_url).begin() as superuser:
+        superuser.execute(
+            text("CREATE FUNCTION buffer.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+        )
+        superuser.execute(
+            text(
+                "CREATE TRIGGER keep BEFORE DELETE ON buffer.unsettled_hold FOR EACH ROW"
+                f" WHEN (OLD.hold_id = {kept}) EXECUTE FUNCTION buffer.keep()"
+            )
+        )
+
+    with engine.connect() as connection:
+        with pytest.raises(BooksOutOfBalance) as refusal:
+            release_all(connection) if way == "due" else early(connection, job=JOB)
+        connection.rollback()
+        assert books(connection) == before
+
+    assert str(refusal.value) == "release: 2 holds were locked, 1 released; roll back"
 
 
 def test_released_hold_is_not_released_again(connection: Connection) -> None:
@@ -478,14 +547,16 @@ def test_early_release_of_the_unknown_is_refused(connection: Connection) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({}, "needs a hold or a job"),
-        ({"hold_id": 1, "job": JOB}, "needs a hold or a job"),
+        ({}, "^release early: needs a hold or a job, one of them$"),
+        ({"hold_id": 1, "job": JOB}, "^release early: needs a hold or a job, one of them$"),
+        ({"job": ""}, "^job: must not be empty"),
+        ({"job": "x" * 201}, "^job: 201 characters"),
         ({"hold_id": 1, "by": ""}, "by: must not be empty"),
         ({"hold_id": 1, "by": "x" * 201}, "by: 201 characters"),
         ({"hold_id": 1, "reason": ""}, "reason: must not be empty"),
         ({"hold_id": 1, "reason": "x" * 2001}, "reason: 2001 characters"),
         ({"hold_id": 1, "reason": "a\x00b"}, "control character"),
-        ({"hold_id": 1, "now": NOON.replace(tzinfo=None)}, "no time zone"),
+        ({"hold_id": 1, "now": NOON.replace(tzinfo=None)}, "^now .* no time zone"),
     ],
 )
 def test_early_release_refuses_bad_input(

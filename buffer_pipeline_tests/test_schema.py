@@ -113,6 +113,13 @@ def refusal_of(connection: Connection, statement: str) -> tuple[str, str]:
     return str(error.sqlstate), str(error)
 
 
+def test_server_is_the_one_that_was_asked_for(connection: Connection, pytestconfig: pytest.Config) -> None:
+    """With `--postgresql=15` the session's server is a 15, else an 18."""
+    version = connection.scalar(text("SHOW server_version"))
+
+    assert str(version).partition(".")[0] == pytestconfig.getoption("postgresql")
+
+
 def test_migrations_build_what_the_tables_say(engine: Engine, empty_engine: Engine) -> None:
     """Migrated from empty and created from the metadata, the catalogs are the same."""
     with empty_engine.begin() as connection:

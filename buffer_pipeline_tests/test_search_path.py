@@ -19,10 +19,12 @@ SQL: Final = Path(__file__).parents[1] / "buffer_pipeline" / "sql"
 
 
 def test_every_function_has_a_search_path_of_its_own(roles: Books) -> None:
-    """Whatever the session's is, a function of the books looks into PostgreSQL's own schema only."""
+    """Whatever the session's is, a function of the books looks into PostgreSQL's own schema only. One whose
+    body was parsed when it was made looks nothing up."""
     functions = text(
         "SELECT proname, prosecdef, (SELECT min(setting) FROM unnest(proconfig) AS setting"
         " WHERE setting LIKE 'search_path=%') FROM pg_proc WHERE pronamespace = 'buffer'::regnamespace"
+        " AND prosqlbody IS NULL"
     )
 
     with roles.owner.connect() as connection:

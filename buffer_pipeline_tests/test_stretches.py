@@ -1,12 +1,13 @@
 """A run goes by stretches: each released in one visit to its holds, giving way to whoever keeps a lock."""
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import OperationalError
 
 from buffer_pipeline import release as release_module
@@ -15,7 +16,7 @@ from buffer_pipeline.backjob import reject_backjob, request_backjob
 from buffer_pipeline.batch_size import SMALLEST_BATCH
 from buffer_pipeline.database import make_engine
 from buffer_pipeline.drain import drain_matured
-from buffer_pipeline.errors import BooksOutOfBalance
+from buffer_pipeline.errors import BooksOutOfBalance, InvalidInput
 from buffer_pipeline.freeze import freeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.hours import HOUR, hour_of
@@ -26,6 +27,7 @@ from buffer_pipeline.release import (
     ReleasePosition,
     Shard,
     Stretch,
+    milestones,
     release_matured,
     release_stretch,
 )
@@ -201,6 +203,28 @@ def test_stretch_released_again_releases_nothing(connection: Connection) -> None
     assert books(connection) == before
 
 
+@pytest.mark.parametrize("name", ["now", "due_by"])
+def test_stretch_needs_to_know_the_time(connection: Connection, name: str) -> None:
+    """A clock or a cut-off without a time zone is refused by its name."""
+    times: dict[str, Any] = {"now": DAY_7, "due_by": DAY_7, name: DAY_7.replace(tzinfo=None)}
+    stretch = Stretch(after=ReleasePosition(), through=ReleasePosition.end(DAY_7), shard=Shard())
+
+    with pytest.raises(InvalidInput, match=f"^{name} .* no time zone"):
+        release_stretch(connection, stretch=stretch, source="a test", **times)
+
+
+def test_stretch_sets_its_transaction_up(connection: Connection) -> None:
+    """Its hour is marked, a lock is waited for shortly, and tables are read by index."""
+    release_all(connection)
+
+    settings = ("buffer.entered_hour", "lock_timeout", "enable_seqscan")
+    assert [connection.scalar(select(func.current_setting(name))) for name in settings] == [
+        str(int(DAY_7.timestamp()) // 3600),
+        "50ms",
+        "off",
+    ]
+
+
 # ---- beside others
 
 
@@ -319,10 +343,15 @@ def test_money_that_was_not_credited_is_refused(
     }
 
     with engine.connect() as connection:
-        with pytest.raises(BooksOutOfBalance, match=r"2 holds of 150000 minor .* 1 of 100000 were credited"):
+        with pytest.raises(BooksOutOfBalance) as refusal:
             ways[way](connection)
         connection.rollback()
         assert books(connection) == before
+
+    said = re.sub(r"^batch \d+", "batch N", str(refusal.value))
+    assert said == (
+        "batch N, PHP: 2 holds of 150000 minor units left the buffer, 1 of 100000 were credited; roll back"
+    )
 
 
 def test_stretch_that_has_grown_is_released_in_batches(engine: Engine) -> None:
@@ -352,6 +381,41 @@ def test_stretch_that_has_grown_is_released_in_batches(engine: Engine) -> None:
 
 
 # ---- the course
+
+
+def test_milestones_stand_at_each_so_manyth_hold(connection: Connection) -> None:
+    """Behind a position, in the order of release, of a shard; some of them, or of whole hours only."""
+    for minutes in (0, 10, 30, 50, 90, 95, 100, 150):
+        for payee in (PAYEE, "worker-18"):
+            place_hold(connection, payee=payee, release_date=LATE - timedelta(minutes=minutes))
+    place_hold(connection, release_date=LATE + timedelta(minutes=1))
+    due = matured(connection)
+    first = min(position.wallet_id for position in due)
+    asked: dict[str, Any] = {
+        "due_by": LATE,
+        "after": ReleasePosition(),
+        "every": 3,
+        "milestones_max": 100,
+        "shard": Shard(),
+        "whole_hours": False,
+    }
+
+    def found(**changes: Any) -> list[ReleasePosition]:
+        return milestones(connection, **{**asked, **changes})
+
+    assert found() == due[2::3]
+    assert found(every=1) == due
+    assert found(milestones_max=2) == due[2:6:3]
+    assert found(after=due[4]) == due[7::3]
+    assert found(every=1, after=due[3]) == due[4:]
+    for shard in (Shard(through=first), Shard(after=first)):
+        inside = [position for position in due if shard.after < position.wallet_id <= shard.through]
+        assert found(every=1, shard=shard) == inside
+        assert len(inside) == 8
+    ended = [position for position in due if position.hour < hour_of(LATE)]
+    assert found(every=1, whole_hours=True) == ended
+    assert 0 < len(ended) < len(due)
+    assert connection.scalar(select(func.current_setting("enable_seqscan"))) == "off"
 
 
 @pytest.fixture(params=[1, 2, 3])

@@ -20,6 +20,7 @@ from buffer_pipeline_tests.builders import (
     Wallet,
     all_at_once,
     books,
+    next_generation,
     one_behind_the_other,
     place_hold,
     row_counts,
@@ -307,3 +308,25 @@ def test_statement_keeps_the_sums_of_lines_that_it_leaves_out(connection: Connec
     lines = wallet_statement(connection, owner=PAYEE, as_of=NOON)
 
     assert [(line["reference"], line["balance_after_minor"]) for line in lines] == [("early", 1_500)]
+
+
+def test_statement_has_the_lines_of_every_generation(connection: Connection) -> None:
+    """Lines are found however many transactions of others lie between them, those that left too."""
+    deposit(connection, owner=PAYEE, amount="10", currency="PHP", reference="in-1", now=NOON)
+    next_generation(connection)
+    withdraw(connection, owner=PAYEE, amount="4", currency="PHP", reference="out-1", now=NOON)
+    next_generation(connection, generations=3)
+    place_hold(connection, amount="2.00")
+    release_matured(connection, now=DAY_7, batch_limit=1)
+    next_generation(connection)
+    deposit(connection, owner="worker-18", amount="1", currency="PHP", reference="in-2", now=NOON)
+
+    lines = wallet_statement(connection, owner=PAYEE)
+
+    assert [(line["type"], line["balance_after_minor"]) for line in lines] == [
+        ("DEPOSIT", 1_000),
+        ("WITHDRAWAL", 600),
+        ("PENDING_EARNING", 600),
+        ("EARNING", 800),
+    ]
+    assert [line["transaction_id"] >> 17 for line in lines] == [0, 1, 4, 4]

@@ -1,14 +1,14 @@
 """All the work there is, each by the role whose work it is; and books with an engine for each role."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from sqlalchemy import Engine, text
 
-from buffer_pipeline import reports
+from buffer_pipeline import doctor, reports
 from buffer_pipeline.alerts import AlertKind, day_of, is_told, record_told, untold_stuck_payments
 from buffer_pipeline.backjob import approve_backjob, reject_backjob, request_backjob, withdraw_backjob
 from buffer_pipeline.contact import change_contact, find_contacts, set_contact
@@ -23,11 +23,13 @@ from buffer_pipeline.counts import (
 from buffer_pipeline.daily_report import daily_report
 from buffer_pipeline.database import (
     database_clock,
+    fetch,
     one_moment,
 )
 from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.errors import Refused
 from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
+from buffer_pipeline.history import seal, verify
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.hours import clock_of_a_writer, hour_of
 from buffer_pipeline.inbox import (
@@ -40,6 +42,7 @@ from buffer_pipeline.inbox import (
 )
 from buffer_pipeline.intake import Earning, add_many_pending_earnings, add_pending_earnings
 from buffer_pipeline.legacy import import_legacy
+from buffer_pipeline.metrics import BooksCollector
 from buffer_pipeline.outbox import (
     Outcome,
     Route,
@@ -56,6 +59,7 @@ from buffer_pipeline.outbox import (
     settle,
     to_send,
 )
+from buffer_pipeline.policy import Policy
 from buffer_pipeline.reconcile import reconcile, reconcile_run
 from buffer_pipeline.release import release_early, release_matured
 from buffer_pipeline.wallet import deposit, withdraw
@@ -152,6 +156,10 @@ def what_is_due_is_released(releaser: Engine) -> None:
     """Release as the schedule does, with one worker and with two, and prove it."""
     with releaser.begin() as connection:
         assert release_matured(connection, now=DAY_7, batch_limit=1).holds_released == 1
+    with releaser.connect() as connection:
+        assert release_matured(connection, now=NOON + timedelta(days=3650), batch_limit=1).holds_released == 1
+        # Ids that nothing has.
+        connection.rollback()
     since = hour_of(database_clock_of(releaser))
     for workers, days in ((1, 7), (2, 3650)):
         due_by = NOON + timedelta(days=days)
@@ -161,6 +169,11 @@ def what_is_due_is_released(releaser: Engine) -> None:
         assert reconcile_run(connection, source="run-1", since=since) == []
         reports.due_holds(connection, due_by=DAY_7)
         reports.released_from(connection, source="run-1", since=since)
+
+
+def history_is_sealed(releaser: Engine) -> None:
+    """Seal what has been written."""
+    assert seal(releaser).lines > 0
 
 
 def owners_are_told(releaser: Engine) -> None:
@@ -226,6 +239,8 @@ def books_are_read(engine: Engine) -> None:
     with one_moment(engine) as connection:
         now = database_clock(connection)
         assert reconcile(connection) == []
+        found = verify(connection)
+        assert (found.offence, found.unsealed, found.lines > 0) == (None, 0, True)
         daily_report(connection, day=NOON.date(), days=2)
         counts_between(connection, start=NOON, end=NOON + 3 * HOUR)
         uncounted_hours(connection, start=NOON, end=NOON + 3 * HOUR)
@@ -244,6 +259,31 @@ def books_are_read(engine: Engine) -> None:
         assert connection.execute(text("SELECT version_num FROM buffer.alembic_version")).scalar_one()
 
 
+def all_is_looked_at(engine: Engine) -> None:
+    """Make each check of `doctor` that asks the books."""
+    for check in (
+        doctor.database,
+        doctor.migration,
+        doctor.roles,
+        doctor.overdue,
+        doctor.outbox,
+        doctor.books,
+    ):
+        check(engine)
+    assert doctor.small_books(engine)
+    assert doctor.clock(engine, read=lambda: datetime.now(UTC))[0]
+    assert doctor.remote_disk(engine)[0]
+
+
+def figures_are_served(role: Engine) -> None:
+    """Serve what Prometheus asks for."""
+    figures = BooksCollector(role, policy=Policy(), endpoints=[]).collect()
+    assert next(figures).samples[0].value == 1
+    # Left out there, as these books are counted by nobody.
+    with role.connect() as connection:
+        fetch(connection, "metrics/moved", hours=[NOON])
+
+
 # In the order in which each finds what it needs.
 WORK: Final[list[tuple[str, Callable[[Engine], None]]]] = [
     ("platform", earnings_come_in),
@@ -251,11 +291,15 @@ WORK: Final[list[tuple[str, Callable[[Engine], None]]]] = [
     ("platform", money_moves),
     ("platform", owners_are_known),
     ("releaser", what_is_due_is_released),
+    ("releaser", history_is_sealed),
     ("releaser", owners_are_told),
     ("releaser", hours_are_counted),
     ("releaser", operators_are_told),
     ("releaser", books_are_read),
+    ("releaser", all_is_looked_at),
+    ("releaser", figures_are_served),
     ("reader", books_are_read),
+    ("reader", figures_are_served),
 ]
 
 

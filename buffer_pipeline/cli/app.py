@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from importlib.metadata import version
 from types import FrameType
 from typing import Annotated, Final, NoReturn
 
@@ -16,12 +17,15 @@ from buffer_pipeline.cli import (
     backjob,
     books,
     contact,
+    doctor,
     freeze,
     hold,
+    metrics,
     notifications,
     release,
     report,
     simulate,
+    verify,
     wallet,
 )
 from buffer_pipeline.cli.output import Output, write_json
@@ -42,14 +46,30 @@ app = typer.Typer(
 )
 
 
+def _print_version(context: typer.Context, asked: bool) -> None:
+    if asked:
+        this = version("buffer-pipeline")
+        if context.params.get("as_json"):
+            write_json({"version": this})
+        else:
+            sys.stdout.write(f"{this}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     context: typer.Context,
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="One JSON document on stdout, all else on stderr. May stand behind the command."
+            "--json",
+            is_eager=True,  # Read before --version, which answers by it.
+            help="One JSON document on stdout, all else on stderr. May stand behind the command.",
         ),
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     context.obj = Output(as_json=as_json)
@@ -65,6 +85,9 @@ freeze.register(app)
 books.register(app)
 report.register(app)
 simulate.register(app)
+verify.register(app)
+doctor.register(app)
+metrics.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -72,7 +72,7 @@ def serve(settings: Settings, *, port: int, sample: bool) -> None:
     """
     settings.known_alert_urls()
     _require_free_port(port)
-    root = _repository_root()
+    root = _settings_folder()
     home = settings.home.resolve()
     with _signals() as stop, _databases(settings) as databases:
         if not stop.is_set():
@@ -114,14 +114,10 @@ def _require_free_port(port: int) -> None:
             raise PaymentBufferError(f"port {port}: {reason}; choose another with --port") from None
 
 
-def _repository_root() -> Path:
-    for folder in (Path(__file__).resolve().parents[2], Path.cwd()):
-        if (folder / "workspace.yaml").is_file() and (folder / "dagster.yaml").is_file():
-            return folder
-    raise PaymentBufferError(
-        "workspace.yaml: found neither beside the package nor in the current folder;"
-        " run this from the repository, with dagster.yaml beside it"
-    )
+def _settings_folder() -> Path:
+    """Return where workspace.yaml and dagster.yaml are: in the checkout, or where the wheel puts them."""
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "workspace.yaml").is_file() else checkout / "buffer_pipeline" / "instance"
 
 
 def _module(root: Path) -> dict[str, str]:
@@ -164,24 +160,31 @@ def _databases(settings: Settings) -> Iterator[_Databases]:
         yield _Databases(
             books_url,
             books_url,
-            _dagster_url(given) if given else _beside_the_books(settings, books_url),
+            dagster_url(given) if given else _storage_beside(settings, books_url),
         )
         return
     with embedded_server(settings.home) as server:
-        yield _Databases(server.books_url, server.releaser_url, _dagster_url(given or server.dagster_url))
+        yield _Databases(server.books_url, server.releaser_url, dagster_url(given or server.dagster_url))
 
 
-def _dagster_url(url: str | URL) -> URL:
+def dagster_url(url: str | URL) -> URL:
     """Return the URL with Dagster's driver spelled out: with any other its webserver fails."""
     if isinstance(url, str):
         url = make_url(url.replace("postgres://", "postgresql://", 1))
     return url.set(drivername="postgresql+psycopg2")
 
 
-def _beside_the_books(settings: Settings, books_url: URL) -> URL:
-    """Return the URL of `<books>_dagster` on the books' server, which is created when missing."""
+def beside_the_books(books_url: URL) -> URL:
+    """Return the URL of `<books>_dagster` on the books' server."""
+    return dagster_url(books_url.set(database=f"{books_url.database or books_url.username}_dagster"))
+
+
+def _storage_beside(settings: Settings, books_url: URL) -> URL:
+    """Return the URL of `<books>_dagster`, which is created when missing."""
+    storage_url = beside_the_books(books_url)
+    name = storage_url.database
+    assert name is not None
     with open_database(settings, migrated=False) as engine:
-        name = f"{engine.url.database or engine.url.username}_dagster"
         find = text("SELECT EXISTS (SELECT FROM pg_database WHERE datname = :name)")
         create = text(f"CREATE DATABASE {engine.dialect.identifier_preparer.quote(name)}")
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -195,7 +198,7 @@ def _beside_the_books(settings: Settings, books_url: URL) -> URL:
                             f"database {name!r}: cannot be created ({first_line(error)});"
                             " set BUFFER_DAGSTER_DATABASE_URL to one that Dagster may use"
                         ) from None
-    return _dagster_url(books_url.set(database=name))
+    return storage_url
 
 
 def _prepare_books(settings: Settings, databases: _Databases, *, sample: bool) -> None:

@@ -1,8 +1,6 @@
 """`buffer-pipeline notifications …`: what owners are told, what waits, and what was given up."""
 
-import logging
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from buffer_pipeline.cli.output import Output, iso, present
 from buffer_pipeline.cli.session import books, one_look, one_transaction
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.inputs import parse_time, require_id, require_text
+from buffer_pipeline.logs import logging_to_stderr
 from buffer_pipeline.outbox import (
     Delivery,
     DeliveryState,
@@ -125,7 +124,7 @@ def drain(
     from buffer_pipeline.messages import Messages
 
     output: Output = context.obj
-    with books() as (engine, settings), _logged_to_stderr(), _stopped_by_signals() as stop:
+    with books() as (engine, settings), logging_to_stderr(settings.log), _stopped_by_signals() as stop:
         done = drain_waiting(
             engine,
             configured_endpoints(settings.endpoints),
@@ -238,22 +237,6 @@ def send_to_webhook(
     output.answer(asdict(tried), text=f"{tried.webhook_id}: {tried.outcome} after {tried.seconds:.2f} s.")
     if not tried.delivered:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _logged_to_stderr() -> Iterator[None]:
-    """Show what the channel `log` and the drain say."""
-    logger = logging.getLogger("buffer_pipeline")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 @contextmanager

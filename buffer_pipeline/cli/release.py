@@ -1,17 +1,21 @@
 """`buffer-pipeline release` and `release-now`."""
 
 import time
+import uuid
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from buffer_pipeline.cli.interrupt import between_batches
 from buffer_pipeline.cli.output import Output, amounts_by_currency, counted, iso, money
 from buffer_pipeline.cli.session import books, one_transaction
-from buffer_pipeline.database import database_clock
+from buffer_pipeline.database import database_clock, first_line
 from buffer_pipeline.drain import WORKERS_MAX, ReleaseRun, drain_matured
+from buffer_pipeline.history import seal
 from buffer_pipeline.inputs import parse_as_of
+from buffer_pipeline.logs import release_logged
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.release import ReleaseBatch, release_early
 from buffer_pipeline.reports import Rows, due_holds, holds_of_batch
@@ -48,7 +52,7 @@ def release(
     Example: `buffer-pipeline release --dry-run --verbose`
     """
     output: Output = context.obj
-    with books() as (engine, _):
+    with books() as (engine, settings), release_logged(settings.log, run_id=str(uuid.uuid4())):
         with engine.connect() as connection:
             now = database_clock(connection)
             due_by = parse_as_of(as_of, clock=now)
@@ -89,15 +93,36 @@ def release(
                 after_batch=after_batch,
             )
             seconds = time.perf_counter() - began
+        done = not dry_run and not run.interrupted
+        anchor = _seal(engine, output) if done else None
+        if done and settings.heartbeat_url is not None:
+            from buffer_pipeline.delivery.heartbeat import beat
+
+            beat(settings.heartbeat_url)
     text = _summary(run, seconds=seconds)
     if output.as_json:
         output.remark(text)
     document = _document(
         iso(due_by), dry_run, run.holds_released, amounts_by_currency(run.amounts_minor), run.batches
     )
-    output.answer({**document, "interrupted": run.interrupted}, text=text)
+    output.answer({**document, "interrupted": run.interrupted, "anchor": anchor}, text=text)
     if run.interrupted:
         raise typer.Exit(interruption.exit_code)
+
+
+def _seal(engine: Engine, output: Output) -> str | None:
+    """Seal what has been written and return what to verify it by."""
+    try:
+        sealed = seal(engine)
+    except DBAPIError as error:
+        # What is released is released, and the answer is to say so.
+        output.remark(f"Not sealed, which the next release makes up for: {first_line(error)}")
+        return None
+    if sealed.waits:
+        output.remark("Not sealed, which the next release makes up for: a transaction is open for long.")
+    elif sealed.lines:
+        output.remark(f"Sealed {counted(sealed.lines, 'transaction')}; to verify by: {sealed.anchor}")
+    return None if sealed.anchor is None else str(sealed.anchor)
 
 
 def _summary(run: ReleaseRun, *, seconds: float) -> str:

@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 from sqlalchemy import Engine
 
 from buffer_pipeline.delivery.channel import ChannelOptions
+from buffer_pipeline.logs import FACTS
 from buffer_pipeline.messages import Message
 from buffer_pipeline.texts import one_line
 
@@ -30,7 +31,16 @@ class LogChannel:
 
     async def send(self, message: Message) -> None:
         """Write the line."""
-        logger.info("%s", self.preview(message))
+        data = message.payload["data"]
+        # As JSON, ids and none of the words that are meant for the owner.
+        facts = {
+            "event": "notification",
+            "notification_id": message.notification_id,
+            "type": message.type,
+            "owner": message.owner,
+            **{name: data[name] for name in ("job", "hold_id", "backjob_id") if data[name] is not None},
+        }
+        logger.info("%s", self.preview(message), extra={FACTS: facts})
 
     def preview(self, message: Message) -> str:
         """Return the line: who is told what about which hold."""

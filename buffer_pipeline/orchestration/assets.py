@@ -9,13 +9,16 @@ from typing import Any, Final, NoReturn
 import dagster as dg
 from pydantic import Field
 
-from buffer_pipeline import reports
+from buffer_pipeline import reports, tables
 from buffer_pipeline.batch_size import BATCH_LIMIT
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.delivery.alerts import counted
+from buffer_pipeline.delivery.heartbeat import beat
 from buffer_pipeline.drain import WORKERS_MAX, drain_matured
 from buffer_pipeline.errors import BooksOutOfBalance, InvalidInput
+from buffer_pipeline.history import seal
 from buffer_pipeline.inputs import parse_as_of
+from buffer_pipeline.logs import release_logged
 from buffer_pipeline.orchestration.lineage import (
     BUFFERED,
     GROUP,
@@ -25,16 +28,25 @@ from buffer_pipeline.orchestration.lineage import (
     RELEASED_COLUMNS,
     RUN_COUNT_COLUMNS,
     RUN_COUNTS,
+    SEALED,
     TAGS,
+    about,
+    columns_of,
 )
 from buffer_pipeline.orchestration.metadata import amount_metadata, amounts_text, table_metadata
 from buffer_pipeline.orchestration.resources import Books
+from buffer_pipeline.settings import load_settings
 
 RELEASE_POOL: Final = "release"
 
 OUTCOME_TAG: Final = "buffer/outcome"
+WOULD_RELEASE: Final = "would release"
+"""How the outcome of a dry run begins."""
 
 RETRY_FAILED_OPS_TAG: Final = "dagster/retry_on_asset_or_op_failure"
+
+ANCHOR: Final = "anchor"
+"""In a materialization: the last seal, by which history can be proved."""
 
 BEGAN_AT: Final = "began_at"
 """In a materialization: the database's clock before the run's first batch."""
@@ -130,20 +142,21 @@ def apply_credits(
         began = database_clock(connection)
     started = time.monotonic()
     try:
-        run = drain_matured(
-            books.engine,
-            due_by=cutoff.due_by,
-            source=source,
-            batch_limit=cutoff.batch_limit,
-            workers=cutoff.workers,
-            dry_run=cutoff.dry_run,
-        )
+        with release_logged(load_settings().log, run_id=context.run_id):
+            run = drain_matured(
+                books.engine,
+                due_by=cutoff.due_by,
+                source=source,
+                batch_limit=cutoff.batch_limit,
+                workers=cutoff.workers,
+                dry_run=cutoff.dry_run,
+            )
     except BooksOutOfBalance as broken:
         refuse(context, str(broken))
     seconds = round(time.monotonic() - started, 3)
     summary = f"{counted(run.holds_released, 'payment')}, {amounts_text(run.amounts_minor)}"
     if cutoff.dry_run:
-        tell(context, f"would release {summary}")
+        tell(context, f"{WOULD_RELEASE} {summary}")
         context.log_event(
             dg.AssetObservation(
                 RELEASED,
@@ -219,8 +232,41 @@ released_transactions: Final = _released_transactions.map_asset_specs(
     metadata=RUN_COUNT_COLUMNS,
 )
 def release_counts(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-    """Repeat what this run's `released_transactions` counted."""
-    return dg.MaterializeResult(metadata=released_by_this_run(context))
+    """Repeat what this run's `released_transactions` counted, and say outside that it came this far."""
+    metadata = released_by_this_run(context)
+    if metadata:
+        settings = load_settings()
+        with release_logged(settings.log, run_id=context.run_id):
+            beat(settings.heartbeat_url)
+    return dg.MaterializeResult(metadata=metadata)
+
+
+@dg.asset(
+    key=SEALED,
+    deps=[RELEASED],
+    description="A chain of digests over all transactions, up to this run. Its latest digest stands in each"
+    " materialization, apart from the books: `history_as_sealed` and `buffer-pipeline verify --anchor` prove"
+    " by it that nothing was altered since.",
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"postgres", "dagster"},
+    tags=TAGS,
+    code_version="1",
+    freshness_policy=FRESH_FOR,
+    metadata=about(
+        columns_of(tables.seal), {"line_digests": [(RELEASED, "transaction_id")]}, table=tables.seal
+    ),
+)
+def sealed_history(books: dg.ResourceParam[Books]) -> dg.MaterializeResult[Any]:
+    """Seal what has been written since the last time."""
+    sealed = seal(books.engine)
+    return dg.MaterializeResult(
+        metadata={
+            "transactions": sealed.lines,
+            ANCHOR: "none" if sealed.anchor is None else str(sealed.anchor),
+            "waits_for_another_transaction": sealed.waits,
+        }
+    )
 
 
 def source_of(run_id: str) -> str:

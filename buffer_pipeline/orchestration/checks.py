@@ -1,7 +1,7 @@
 """Asset checks: the books after the credits, and what has waited for too long."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import dagster as dg
@@ -14,9 +14,16 @@ from sqlalchemy import Connection
 from buffer_pipeline import reports
 from buffer_pipeline.counts import differing_counts
 from buffer_pipeline.database import database_clock, one_moment
-from buffer_pipeline.hours import HOUR, hour_of
-from buffer_pipeline.orchestration.assets import BEGAN_AT, do_not_retry, released_by_this_run, source_of
-from buffer_pipeline.orchestration.lineage import FROZEN, HOURLY_COUNTS, RELEASED
+from buffer_pipeline.history import Anchor, verify
+from buffer_pipeline.hours import HOUR, hour_of, overdue_by
+from buffer_pipeline.orchestration.assets import (
+    ANCHOR,
+    BEGAN_AT,
+    do_not_retry,
+    released_by_this_run,
+    source_of,
+)
+from buffer_pipeline.orchestration.lineage import FROZEN, HOURLY_COUNTS, RELEASED, SEALED
 from buffer_pipeline.orchestration.metadata import ROWS_SHOWN_MAX, amount_metadata, table_metadata
 from buffer_pipeline.orchestration.report_assets import hours_of_run
 from buffer_pipeline.orchestration.resources import Books
@@ -30,19 +37,6 @@ from buffer_pipeline.reconcile import (
     reconcile_run,
 )
 
-OVERDUE_AFTER: Final = timedelta(hours=1)
-RELEASE_TAKES: Final = timedelta(minutes=10)
-"""A payment that comes due behind the full hour is released at the next one, and a run takes its time."""
-
-
-def overdue_by(now: datetime) -> datetime:
-    """Return by when a payment must have been due to be overdue.
-
-    That is over an hour ago, and at or before the latest full hour whose release has had its time.
-    """
-    return min(now - OVERDUE_AFTER, hour_of(now - RELEASE_TAKES))
-
-
 BLOCKING: Final = RUN_INVARIANTS
 """The invariants that stand between the credits and the notifications; the others are proved daily."""
 
@@ -53,6 +47,9 @@ OUTCOME_PAGES_MAX: Final = 4
 PROVED: Final = "proved"
 THIS_RUN: Final = "what this run released"
 ALL_BOOKS: Final = "all of the books"
+
+ANCHORS_MAX: Final = 31 * 24
+"""Materializations whose anchors are looked for in the chain: a month's."""
 
 DIFFERING_HOURS_BACK: Final = 31 * 24
 """How far back counts are compared when no run says which hours it is about."""
@@ -139,7 +136,7 @@ def stood(context: dg.AssetCheckExecutionContext, name: str) -> bool:
             if record.status is AssetCheckExecutionRecordStatus.FAILED:
                 return False
             if record.status is AssetCheckExecutionRecordStatus.SUCCEEDED:
-                if _proved(record) != THIS_RUN:
+                if proved(record) != THIS_RUN:
                     return True
                 continue
             run = context.instance.get_run_by_id(record.run_id)
@@ -150,7 +147,7 @@ def stood(context: dg.AssetCheckExecutionContext, name: str) -> bool:
     return False
 
 
-def _proved(record: AssetCheckExecutionRecord) -> object:
+def proved(record: AssetCheckExecutionRecord) -> object:
     """Return what a check that passed says that it proved; all of the books before it said so."""
     event = record.event.dagster_event if record.event else None
     metadata = event.asset_check_evaluation_data.metadata if event else {}
@@ -180,6 +177,40 @@ def counts_equal_transactions(
             **table_metadata("rows", rows),
         },
     )
+
+
+@dg.asset_check(
+    asset=SEALED,
+    description="Every sealed transaction is as it was when it was sealed, and the last seals that runs noted"
+    " here are in the chain: nobody has altered the past, added to it or taken from it.",
+)
+def history_as_sealed(
+    context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books]
+) -> dg.AssetCheckResult:
+    """Verify the chain of seals by the anchors of the latest runs."""
+    anchors = _noted(context.instance)
+    with one_moment(books.engine) as connection:
+        found = verify(connection, anchors=anchors)
+    return dg.AssetCheckResult(
+        passed=found.offence is None,
+        metadata={
+            "transactions": found.lines,
+            "seals": found.seals,
+            "unsealed": found.unsealed,
+            "anchors": len(anchors),
+            "offence": found.offence or "none",
+        },
+    )
+
+
+def _noted(instance: dg.DagsterInstance) -> list[Anchor]:
+    records = instance.fetch_materializations(SEALED, limit=ANCHORS_MAX).records
+    noted = [
+        str(record.asset_materialization.metadata[ANCHOR].value)
+        for record in records
+        if record.asset_materialization is not None and ANCHOR in record.asset_materialization.metadata
+    ]
+    return [Anchor.parse(text) for text in dict.fromkeys(noted) if text != "none"]
 
 
 @dg.asset_check(

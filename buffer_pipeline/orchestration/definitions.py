@@ -33,11 +33,13 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
             assets.released_transactions,
             notifications.release_notifications,
             assets.release_counts,
+            assets.sealed_history,
             report_assets.hourly_release_counts,
             report_assets.daily_release_report,
         ],
         asset_checks=[
             checks.books_reconciled,
+            checks.history_as_sealed,
             checks.nothing_overdue,
             checks.no_payment_stuck,
             checks.counts_equal_transactions,

@@ -8,8 +8,14 @@ from buffer_pipeline.orchestration.assets import (
     RETRY_FAILED_OPS_TAG,
     release_counts,
     released_transactions,
+    sealed_history,
 )
-from buffer_pipeline.orchestration.checks import BLOCKING, books_reconciled, counts_equal_transactions
+from buffer_pipeline.orchestration.checks import (
+    BLOCKING,
+    books_reconciled,
+    counts_equal_transactions,
+    history_as_sealed,
+)
 from buffer_pipeline.orchestration.lineage import RELEASED
 from buffer_pipeline.orchestration.notifications import release_notifications
 from buffer_pipeline.orchestration.report_assets import daily_release_report, hourly_release_counts
@@ -17,7 +23,7 @@ from buffer_pipeline.orchestration.report_assets import daily_release_report, ho
 release_pending_payments: Final = dg.define_asset_job(
     "release_pending_payments",
     selection=dg.AssetSelection.assets(
-        released_transactions, release_notifications, release_counts
+        released_transactions, release_notifications, release_counts, sealed_history
     ).without_checks()
     | dg.AssetSelection.checks(*(dg.AssetCheckKey(RELEASED, name) for name in BLOCKING)),
     description="Releases every payment that is due when it starts, checks the books, then tells the"
@@ -49,8 +55,8 @@ report_days: Final = dg.define_asset_job(
 
 reconcile_books: Final = dg.define_asset_job(
     "reconcile_books",
-    selection=dg.AssetSelection.checks(books_reconciled, counts_equal_transactions),
+    selection=dg.AssetSelection.checks(books_reconciled, counts_equal_transactions, history_as_sealed),
     description="Proves every invariant of the books from the transactions, as `buffer-pipeline reconcile`"
-    " does, and the counts of the last 31 days. Reads only.",
+    " does, the counts of the last 31 days, and that history is as it was sealed. Reads only.",
     executor_def=dg.in_process_executor,
 )

@@ -20,6 +20,7 @@ FROZEN: Final = dg.AssetKey("frozen_payments")
 RELEASED: Final = dg.AssetKey("released_transactions")
 NOTIFICATIONS: Final = dg.AssetKey("release_notifications")
 RUN_COUNTS: Final = dg.AssetKey("release_counts")
+SEALED: Final = dg.AssetKey("sealed_history")
 HOURLY_COUNTS: Final = dg.AssetKey("hourly_release_counts")
 DAILY_REPORT: Final = dg.AssetKey("daily_release_report")
 

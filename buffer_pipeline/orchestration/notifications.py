@@ -1,10 +1,6 @@
 """Notifications in Dagster: a release's own step, a sensor for the time between hours, the dead letters."""
 
-import logging
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import dagster as dg
@@ -13,9 +9,9 @@ from pydantic import Field
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.delivery.channel import configured_endpoints
 from buffer_pipeline.delivery.drain import Drained, Tally, drain
-from buffer_pipeline.delivery.log import logger as notifications_logger
 from buffer_pipeline.errors import InvalidInput, SettingError
 from buffer_pipeline.inputs import parse_time
+from buffer_pipeline.logs import logging_to_stderr
 from buffer_pipeline.messages import Messages
 from buffer_pipeline.orchestration.assets import FRESH_FOR, refuse
 from buffer_pipeline.orchestration.lineage import (
@@ -52,7 +48,7 @@ _UNFINISHED: Final = [
 ]
 
 
-def drain_outbox(books: Books, *, seconds_max: float) -> Drained:
+def drain_outbox(books: Books, *, run_id: str, seconds_max: float) -> Drained:
     """Send what is due to the endpoints of the settings, for `seconds_max` and what is under way then.
 
     Raises:
@@ -60,7 +56,8 @@ def drain_outbox(books: Books, *, seconds_max: float) -> Drained:
     """
     settings = load_settings()
     messages = Messages(templates=settings.templates, locale=settings.locale, time_zone=settings.time_zone)
-    with _notifications_on_stderr():
+    # Dagster keeps what is on stderr as the step's compute log.
+    with logging_to_stderr(settings.log, run_id=run_id, text_format="%(asctime)s %(levelname)s %(message)s"):
         return drain(
             books.engine,
             configured_endpoints(settings.endpoints),
@@ -128,10 +125,12 @@ def _endpoint_row(name: str, tally: Tally | None, left: Figures | None) -> dict[
         )
     ],
 )
-def release_notifications(books: dg.ResourceParam[Books]) -> dg.MaterializeResult[Any]:
+def release_notifications(
+    context: dg.AssetExecutionContext, books: dg.ResourceParam[Books]
+) -> dg.MaterializeResult[Any]:
     """Send what the release has written, and whatever else waits."""
     try:
-        drained = drain_outbox(books, seconds_max=RELEASE_SECONDS_MAX)
+        drained = drain_outbox(books, run_id=context.run.run_id, seconds_max=RELEASE_SECONDS_MAX)
     except SettingError as error:
         # The money has moved. The runs between the hours fail with this, and operators hear of those.
         with books.engine.begin() as connection:
@@ -148,7 +147,7 @@ def release_notifications(books: dg.ResourceParam[Books]) -> dg.MaterializeResul
 )
 def send_notifications(context: dg.OpExecutionContext, books: dg.ResourceParam[Books]) -> None:
     """Send what is due."""
-    drained = drain_outbox(books, seconds_max=DRAIN_SECONDS_MAX)
+    drained = drain_outbox(books, run_id=context.run_id, seconds_max=DRAIN_SECONDS_MAX)
     context.add_output_metadata(drained_metadata(books, drained))
 
 
@@ -208,7 +207,7 @@ def replay_op(context: dg.OpExecutionContext, config: ReplayConfig, books: dg.Re
         replayed += len(batch)
         if len(batch) < REPLAY_BATCH:
             break
-    drained = drain_outbox(books, seconds_max=DRAIN_SECONDS_MAX)
+    drained = drain_outbox(books, run_id=context.run_id, seconds_max=DRAIN_SECONDS_MAX)
     context.add_output_metadata({"replayed": replayed, **drained_metadata(books, drained)})
 
 
@@ -251,19 +250,3 @@ def waiting_notifications(
             f" whose time was over; it is tried again {RETRY_SECONDS_MIN} seconds behind its end"
         )
     return dg.RunRequest()
-
-
-@contextmanager
-def _notifications_on_stderr() -> Iterator[None]:
-    """Write the notifications' lines to stderr, which Dagster keeps as the step's compute log."""
-    # Made here and not at import, since Dagster puts another stderr in place for the step.
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = notifications_logger.level
-    notifications_logger.addHandler(handler)
-    notifications_logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        notifications_logger.setLevel(level)
-        notifications_logger.removeHandler(handler)

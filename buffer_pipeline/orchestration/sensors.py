@@ -18,11 +18,10 @@ from buffer_pipeline.delivery.alerts import (
     send_alert,
     stuck_alert,
 )
-from buffer_pipeline.hours import hour_of
+from buffer_pipeline.hours import hour_of, overdue_by
 from buffer_pipeline.orchestration.checks import (
     no_payment_stuck,
     nothing_overdue,
-    overdue_by,
     overdue_metadata,
     stuck_metadata,
 )

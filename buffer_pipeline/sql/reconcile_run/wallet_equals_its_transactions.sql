@@ -1,8 +1,9 @@
 -- Each wallet that the run credited has the balance that stood before the run's first line to it, changed
 -- by every line since, and the last of these says the same.
 -- The run's batches are those of :source with lines recorded at or after :since; each subquery that is
--- LATERAL reads one wallet by an index, and of its lines those since the balance last moved.
-WITH
+-- LATERAL reads one wallet by an index, and of its lines those since the balance last moved. What came in is
+-- asked of one generation of lines after the other (docs/decisions/0019), backwards until there is one.
+WITH RECURSIVE
 recent AS MATERIALIZED (
   SELECT
     transaction_id,
@@ -31,9 +32,49 @@ credited AS MATERIALIZED (
   GROUP BY to_wallet_id
 ),
 
+-- The last line before that came into the wallet's balance, where there is one.
+sought AS (
+  SELECT
+    wallet_id,
+    first_id,
+    (first_id >> 17) + 1 AS generation,
+    CAST(NULL AS bigint) AS before_id
+  FROM credited
+  UNION ALL
+  SELECT
+    sought.wallet_id,
+    sought.first_id,
+    sought.generation - 1 AS generation,
+    (
+      SELECT max(transaction.transaction_id)
+      FROM buffer.transaction
+      WHERE
+        transaction.transaction_id >> 17 = sought.generation - 1
+        AND transaction.to_wallet_id = sought.wallet_id
+        AND transaction.transaction_id < sought.first_id
+        AND transaction.to_account = 'BALANCE'
+    ) AS before_id
+  FROM sought
+  WHERE sought.before_id IS NULL AND sought.generation > 0
+),
+
+found AS MATERIALIZED (
+  SELECT
+    wallet_id,
+    first_id,
+    before_id
+  FROM sought
+  WHERE before_id IS NOT NULL OR generation = 0
+),
+
+newest AS MATERIALIZED (
+  SELECT max(transaction_id) AS transaction_id
+  FROM buffer.transaction
+),
+
 moved AS MATERIALIZED (
   SELECT
-    credited.wallet_id,
+    found.wallet_id,
     CASE
       WHEN coalesce(in_before.transaction_id, 0) > coalesce(out_before.transaction_id, 0)
         THEN in_before.balance_after_minor
@@ -41,17 +82,14 @@ moved AS MATERIALIZED (
     END AS before_minor,
     coalesce(in_since.amount_minor, 0) - coalesce(out_since.amount_minor, 0) AS change_minor,
     greatest(in_since.last_id, out_since.last_id) AS last_id
-  FROM credited
+  FROM found
   LEFT JOIN LATERAL (
     SELECT
       transaction.transaction_id,
       transaction.balance_after_minor
     FROM buffer.transaction
-    WHERE
-      transaction.to_wallet_id = credited.wallet_id
-      AND transaction.transaction_id < credited.first_id
-      AND transaction.to_account = 'BALANCE'
-    ORDER BY transaction.transaction_id DESC
+    WHERE transaction.transaction_id = found.before_id
+    ORDER BY transaction.transaction_id
     LIMIT 1
   ) AS in_before ON TRUE
   LEFT JOIN LATERAL (
@@ -60,22 +98,32 @@ moved AS MATERIALIZED (
       transaction.balance_after_minor
     FROM buffer.transaction
     WHERE
-      transaction.from_wallet_id = credited.wallet_id
+      transaction.from_wallet_id = found.wallet_id
       AND transaction.from_wallet_id IS DISTINCT FROM transaction.to_wallet_id
-      AND transaction.transaction_id < credited.first_id
+      AND transaction.transaction_id < found.first_id
       AND transaction.from_account = 'BALANCE'
     ORDER BY transaction.transaction_id DESC
     LIMIT 1
   ) AS out_before ON TRUE
   CROSS JOIN LATERAL (
     SELECT
-      sum(transaction.amount_minor) AS amount_minor,
-      max(transaction.transaction_id) AS last_id
-    FROM buffer.transaction
-    WHERE
-      transaction.to_wallet_id = credited.wallet_id
-      AND transaction.transaction_id >= credited.first_id
-      AND transaction.to_account = 'BALANCE'
+      sum(line.amount_minor) AS amount_minor,
+      max(line.transaction_id) AS last_id
+    FROM pg_catalog.generate_series(
+      found.first_id >> 17, (SELECT newest.transaction_id >> 17 FROM newest)
+    ) AS generation (generation)
+    CROSS JOIN LATERAL (
+      SELECT
+        transaction.transaction_id,
+        transaction.amount_minor
+      FROM buffer.transaction
+      WHERE
+        transaction.transaction_id >> 17 = generation.generation
+        AND transaction.to_wallet_id = found.wallet_id
+        AND transaction.transaction_id >= found.first_id
+        AND transaction.to_account = 'BALANCE'
+      ORDER BY transaction.transaction_id
+    ) AS line
   ) AS in_since
   CROSS JOIN LATERAL (
     SELECT
@@ -83,9 +131,9 @@ moved AS MATERIALIZED (
       max(transaction.transaction_id) AS last_id
     FROM buffer.transaction
     WHERE
-      transaction.from_wallet_id = credited.wallet_id
+      transaction.from_wallet_id = found.wallet_id
       AND transaction.from_wallet_id IS DISTINCT FROM transaction.to_wallet_id
-      AND transaction.transaction_id >= credited.first_id
+      AND transaction.transaction_id >= found.first_id
       AND transaction.from_account = 'BALANCE'
   ) AS out_since
 ),

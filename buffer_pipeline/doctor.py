@@ -1,0 +1,296 @@
+"""What is wrong with an installation: one small look each at the server and at the books.
+
+What Dagster knows is looked at by `orchestration.health`. Reads only.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import psycopg
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from buffer_pipeline.database import (
+    OLDEST_SERVER,
+    REVISION,
+    Row,
+    books_revision,
+    database_clock,
+    fetch,
+    first_line,
+    one_moment,
+)
+from buffer_pipeline.errors import PaymentBufferError
+from buffer_pipeline.history import verify
+from buffer_pipeline.hours import overdue_by
+from buffer_pipeline.outbox import delivery_figures
+from buffer_pipeline.reconcile import INVARIANTS, reconcile
+from buffer_pipeline.reports import due_holds
+
+SKEW_SECONDS_MAX: Final = 2.0
+"""A run needs longer from its tick to its first statement: what is due on the hour is not missed."""
+
+WAITING_MAX: Final = timedelta(hours=1)
+"""A message goes out within a minute; one that waits for longer has a receiver that is down, or no daemon."""
+
+SMALL_BOOKS_BYTES: Final = 64 * 2**20
+"""Up to this size of the transactions, some 450,000, the books are proved here and now."""
+
+FREE_BYTES_MIN: Final = 2**30
+FREE_SHARE_MIN: Final = 0.05
+
+KEPT_BYTES_MAX: Final = 512 * 2**20
+
+_ANSWER_SECONDS_MAX: Final = 30
+_DENIED: Final = "42501"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a check found, and what to do where it is not right."""
+
+    check: str
+    ok: bool
+    fact: str
+    advice: str | None = None
+
+
+Answer = tuple[bool, str, str]
+"""Whether it is right, the fact, and what to do where it is not."""
+
+
+def look(check: str, ask: Callable[[], Answer]) -> Finding:
+    """Ask, and return what was found; a check that cannot be made says why, and is not right."""
+    try:
+        ok, fact, advice = ask()
+    except Exception as error:  # noqa: BLE001 - whatever breaks is what is to be found
+        return Finding(check=check, ok=False, fact=f"cannot be checked: {_reason(error)}", advice=_way(error))
+    return Finding(check=check, ok=ok, fact=fact, advice=None if ok else advice)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _reason(error: Exception) -> str:
+    for each in _chain(error):
+        if isinstance(each, PaymentBufferError):
+            return str(each)
+        if isinstance(each, DBAPIError):
+            return first_line(each)
+        if isinstance(each, psycopg.Error):
+            return str(each).strip().splitlines()[0]
+        if isinstance(each, OSError) and each.strerror:
+            return f"{each.filename or 'a file'}: {each.strerror}"
+    # Another library's words may repeat a password out of its configuration.
+    return type(error).__name__
+
+
+def _way(error: Exception) -> str:
+    for each in _chain(error):
+        if getattr(getattr(each, "orig", None), "sqlstate", None) == _DENIED:
+            return "ask as a login that may see it: docs/roles.md"
+    return "put right what it names, and ask again"
+
+
+@contextmanager
+def _asking(engine: Engine) -> Iterator[Connection]:
+    with one_moment(engine) as connection:
+        fetch(connection, "doctor/patience", milliseconds=str(_ANSWER_SECONDS_MAX * 1000))
+        yield connection
+
+
+def database(engine: Engine) -> Answer:
+    """Look whether it answers, and at its version."""
+    with _asking(engine) as connection:
+        server = fetch(connection, "doctor/server")[0]
+    oldest = OLDEST_SERVER // 10_000
+    return (
+        server["number"] >= OLDEST_SERVER,
+        f"PostgreSQL {server['version']}",
+        f"upgrade the server to PostgreSQL {oldest} or newer",
+    )
+
+
+def migration(engine: Engine) -> Answer:
+    """Compare the books' revision with this version's."""
+    found = books_revision(engine)
+    if found == REVISION:
+        return True, f"the books are at revision {REVISION}", ""
+    fact = f"the books are at revision {found or 'none'}, this version needs {REVISION}"
+    if found is not None and found > REVISION:
+        return False, fact, "install the version of buffer-pipeline that migrated them, or a newer one"
+    return False, fact, "run `buffer-pipeline migrate` as the books' owner"
+
+
+def roles(engine: Engine) -> Answer:
+    """Look whether the roles are there, have their rights, and whether this login is one of them."""
+    with _asking(engine) as connection:
+        found = fetch(connection, "doctor/roles")
+    missing = [role["name"] for role in found if not role["is_there"]]
+    if missing:
+        statements = " ".join(f"CREATE ROLE {name};" for name in missing)
+        return (
+            False,
+            f"missing: {', '.join(missing)}",
+            f"run `{statements}` and grant their rights: docs/roles.md",
+        )
+    without = [role["name"] for role in found if not role["has_its_rights"]]
+    if without:
+        return (
+            False,
+            f"without their rights in these books: {', '.join(without)}",
+            "restore the books with their privileges (pg_restore without --no-privileges): docs/roles.md",
+        )
+    return _login(found)
+
+
+def _login(found: Sequence[Row]) -> Answer:
+    login = found[0]["login"]
+    member = [role["name"] for role in found if role["is_ours"]]
+    if found[0]["owns_the_books"]:
+        return True, f"all three have their rights; {login} owns the books", ""
+    return (
+        bool(member),
+        f"all three have their rights; {login} is " + (" and ".join(member) or "none of them"),
+        f"run `GRANT buffer_releaser TO {login};`, or use a login of Dagster's",
+    )
+
+
+def clock(engine: Engine, *, read: Callable[[], datetime]) -> Answer:
+    """Compare this machine's clock, by `read`, with the database's."""
+    with _asking(engine) as connection:
+        before = read()
+        there = database_clock(connection)
+        after = read()
+    # The answer was made between the two, so what is left is no time of travel.
+    ahead, behind = (before - there).total_seconds(), (there - after).total_seconds()
+    skew = max(ahead, behind, 0.0)
+    fact = "this machine's clock and the database's agree"
+    if skew > 0.0:
+        where = "ahead of" if ahead > behind else "behind"
+        fact = f"this machine's clock is {skew:,.1f} s {where} the database's"
+    return (
+        skew <= SKEW_SECONDS_MAX,
+        fact,
+        "let NTP set the clock of both machines; the database's is what counts",
+    )
+
+
+def overdue(engine: Engine) -> Answer:
+    """Look whether something was due for longer than a release lets it wait."""
+    with _asking(engine) as connection:
+        due = due_holds(connection, due_by=overdue_by(database_clock(connection)))
+    if due.oldest_release_date is None:
+        return True, "no payment has been due for more than an hour", ""
+    plural = "" if due.holds == 1 else "s"
+    return (
+        False,
+        f"{due.holds:,} payment{plural} due for more than an hour, the oldest since"
+        f" {_stamp(due.oldest_release_date)}",
+        "run `buffer-pipeline release`; the lines on schedules, daemon and last release say why none ran",
+    )
+
+
+def outbox(engine: Engine) -> Answer:
+    """Look at what was given up, and at what waits for long."""
+    with _asking(engine) as connection:
+        figures = delivery_figures(connection)
+        since = database_clock(connection) - WAITING_MAX
+    waiting = sum(figure.waiting for figure in figures)
+    dead = {figure.endpoint: figure.dead for figure in figures if figure.dead}
+    late = [
+        figure for figure in figures if figure.oldest_waiting is not None and figure.oldest_waiting < since
+    ]
+    if dead:
+        named = ", ".join(f"{count:,} of {endpoint}" for endpoint, count in dead.items())
+        return (
+            False,
+            f"dead letters: {named}; {_waiting(waiting)}",
+            "`buffer-pipeline notifications list --state DEAD` says why; then `notifications replay`",
+        )
+    if late:
+        endpoint = late[0].endpoint or "not dispatched"
+        oldest = late[0].oldest_waiting
+        assert oldest is not None
+        return (
+            False,
+            f"{_waiting(waiting)}, the oldest ({endpoint}) since {_stamp(oldest)}",
+            "`buffer-pipeline notifications list --state WAITING` says why; `notifications drain` sends",
+        )
+    return True, f"no dead letters; {_waiting(waiting)}", ""
+
+
+def _waiting(number: int) -> str:
+    return "1 notification waits" if number == 1 else f"{number:,} notifications wait"
+
+
+def small_books(engine: Engine) -> bool:
+    """Return whether the books can be proved in a second or two."""
+    with _asking(engine) as connection:
+        size: int = fetch(connection, "doctor/size_of_books")[0]["transaction_bytes"]
+    return size <= SMALL_BOOKS_BYTES
+
+
+def books(engine: Engine) -> Answer:
+    """Prove every invariant from the transactions, now, and compare history with its seals."""
+    with _asking(engine) as connection:
+        violations = reconcile(connection)
+        history = verify(connection)
+    advice = "stop releases; `buffer-pipeline reconcile` and `verify` list the rows"
+    if violations:
+        named = ", ".join(f"{violation.invariant} ({len(violation.rows)} rows)" for violation in violations)
+        return False, f"broken: {named}", advice
+    if history.offence is not None:
+        return False, history.offence, advice
+    return (
+        True,
+        f"proved now: {len(INVARIANTS)} invariants hold, {history.lines:,} transactions are as sealed",
+        "",
+    )
+
+
+def local_disk(folder: Path) -> Answer:
+    """Look at the room on the disk of the embedded server's data."""
+    usage = shutil.disk_usage(folder)
+    free = usage.free / usage.total
+    return (
+        usage.free >= FREE_BYTES_MIN and free >= FREE_SHARE_MIN,
+        f"{_size(usage.free)} of {_size(usage.total)} free ({free:.0%}) at {folder}",
+        "make room: a full disk stops releases and may stop the server",
+    )
+
+
+def remote_disk(engine: Engine) -> Answer:
+    """Look at what SQL says of the server's disk, whose free room it does not know."""
+    with _asking(engine) as connection:
+        found = fetch(connection, "doctor/disk")[0]
+    size = f"the books' database has {_size(found['database_bytes'])}"
+    if found["kept_bytes"] > KEPT_BYTES_MAX:
+        return (
+            False,
+            f"{size}; {_size(found['kept_bytes'])} of log are kept for replication slots that nobody reads:"
+            f" {', '.join(found['slots'])}",
+            "start what reads them, or `SELECT pg_drop_replication_slot('…')`, before the log fills the disk",
+        )
+    return True, f"{size}; how much room is left SQL cannot say: watch the server's disk", ""
+
+
+def _stamp(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _size(number: int) -> str:
+    size = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1024:  # noqa: PLR2004 - bytes in a kilobyte, and so on
+            return f"{size:.0f} {unit}" if unit in {"B", "kB"} else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TB"

@@ -1,0 +1,234 @@
+"""The past is sealed: a chain of digests over the transactions, which shows what is altered later.
+
+A seal has the digest of each line that it is about (`buffer.line_digest`, 16 bytes of SHA-256), and SHA-256
+over the seal before, its own numbers and those digests. Whoever keeps the last seal's digest elsewhere, an
+anchor, can prove all of history up to there. See docs/decisions/0020.
+"""
+
+import struct
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine
+
+from buffer_pipeline.database import AnyConnection, fetch
+from buffer_pipeline.errors import InvalidInput
+
+STRETCH: Final = 32_768
+"""Ids a seal is about, at most: half a megabyte of digests."""
+READERS: Final = 2
+"""Connections that digest a stretch each."""
+WAIT_SECONDS: Final = 5.0
+"""For how long it waits for transactions that may still add to what is to be sealed."""
+DIGEST_BYTES: Final = 16
+_BEFORE_ALL: Final = -(2**63)
+"""No line has this id, though a line may have been given one below zero."""
+_POLL_SECONDS: Final = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchor:
+    """A seal's number and digest, to be kept where whoever may alter the books may not."""
+
+    seal_id: int
+    digest: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> "Anchor":
+        """Return the anchor that `str` has written.
+
+        Raises:
+            InvalidInput: it is none.
+        """
+        number, _, digest = text.partition(":")
+        try:
+            anchor = cls(seal_id=int(number), digest=bytes.fromhex(digest))
+        except ValueError:
+            raise InvalidInput(
+                f"anchor {text!r}: not a seal's number, a colon and 64 hexadecimal digits"
+            ) from None
+        if not 0 < anchor.seal_id < 2**63 or len(anchor.digest) != sha256().digest_size:
+            raise InvalidInput(f"anchor {text!r}: not a seal's number, a colon and 64 hexadecimal digits")
+        return anchor
+
+    def __str__(self) -> str:
+        return f"{self.seal_id}:{self.digest.hex()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """What a call has sealed. `waits` where nothing was, since an open transaction may write older lines."""
+
+    anchor: Anchor | None
+    lines: int
+    waits: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was compared, and the first thing that is not as it was sealed.
+
+    `unsealed` lines came behind the last seal. `offence` is a sentence that names the line or the seal, and
+    `transaction_id` the line where there is one.
+    """
+
+    anchor: Anchor | None
+    seals: int
+    lines: int
+    unsealed: int
+    offence: str | None = None
+    transaction_id: int | None = None
+
+
+_Link = Mapping[Any, Any]
+"""first_id, through_id, lines, transaction_ids, line_digests."""
+
+
+def seal(engine: Engine, *, wait_seconds: float = WAIT_SECONDS) -> Sealed:
+    """Seal all transactions that are written, but for those that others may still come to stand between.
+
+    Safe to run again, and at the same time as anything else.
+    """
+    newest_id = _newest_complete(engine, wait_seconds)
+    with engine.begin() as connection:
+        fetch(connection, "history/lock_seals")
+        rows = fetch(connection, "history/last_seal")
+        anchor = Anchor(seal_id=rows[0]["seal_id"], digest=rows[0]["digest"]) if rows else None
+        lines = 0
+        if newest_id is not None:
+            after_id = rows[0]["through_id"] if rows else _BEFORE_ALL
+            for link in _links(engine, connection, after_id=after_id, through_id=newest_id):
+                anchor = _add(connection, anchor, link)
+                lines += link["lines"]
+    return Sealed(anchor=anchor, lines=lines, waits=newest_id is None)
+
+
+def _newest_complete(engine: Engine, wait_seconds: float) -> int | None:
+    """Return an id up to which no more lines can come; None when somebody kept that open for too long."""
+    with engine.begin() as connection:
+        seen = fetch(connection, "history/newest")[0]
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        with engine.begin() as connection:
+            if fetch(connection, "history/has_passed", horizon=seen["horizon"])[0]["has_passed"]:
+                return _BEFORE_ALL if seen["newest_id"] is None else int(seen["newest_id"])
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(_POLL_SECONDS)
+
+
+def _links(engine: Engine, connection: Connection, *, after_id: int, through_id: int) -> Iterator[_Link]:
+    """Yield what is to be sealed, stretch by stretch; the next ones are digested meanwhile."""
+
+    def digest(after: int, through: int) -> _Link:
+        with engine.begin() as reading:
+            return _digest(reading, after_id=after, through_id=through)
+
+    under_way: deque[Future[_Link]] = deque()
+    with ThreadPoolExecutor(max_workers=READERS) as readers:
+        while rows := fetch(connection, "history/first_line", after_id=after_id, through_id=through_id):
+            through = min(rows[0]["transaction_id"] + STRETCH - 1, through_id)
+            under_way.append(readers.submit(digest, after_id, through))
+            after_id = through
+            if len(under_way) > READERS:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def _digest(connection: AnyConnection, *, after_id: int, through_id: int) -> _Link:
+    stretch: dict[str, int] = {"after_id": after_id, "through_id": through_id}
+    link = dict(fetch(connection, "history/digest_lines", **stretch)[0])
+    link["transaction_ids"] = None
+    if link["lines"] and link["through_id"] - link["first_id"] + 1 != link["lines"]:
+        link |= fetch(connection, "history/line_ids", **stretch)[0]
+    return link
+
+
+def _add(connection: AnyConnection, last: Anchor | None, link: _Link) -> Anchor:
+    anchor = _anchor(last, link)
+    fetch(connection, "history/add_seal", seal_id=anchor.seal_id, digest=anchor.digest, **link)
+    return anchor
+
+
+def _anchor(last: Anchor | None, link: _Link) -> Anchor:
+    """Return a link's number and digest, by the one before."""
+    seal_id, before = (1, bytes(sha256().digest_size)) if last is None else (last.seal_id + 1, last.digest)
+    transaction_ids = link["transaction_ids"] or ()
+    digest = sha256(before)
+    digest.update(struct.pack(">4q", seal_id, link["first_id"], link["through_id"], link["lines"]))
+    digest.update(struct.pack(f">{len(transaction_ids)}q", *transaction_ids))
+    digest.update(link["line_digests"])
+    return Anchor(seal_id=seal_id, digest=digest.digest())
+
+
+def verify(connection: AnyConnection, *, anchors: Iterable[Anchor] = ()) -> Verification:
+    """Compare all that is sealed with what is there, in order, up to the first difference. Reads only.
+
+    Each of `anchors` must be in the chain. To see one moment, call it with `database.one_moment`.
+    """
+    noted = {anchor.seal_id: anchor for anchor in anchors}
+    last: Anchor | None = None
+    after_id, lines = _BEFORE_ALL, 0
+
+    def found(offence: str | None = None, transaction_id: int | None = None) -> Verification:
+        return Verification(
+            anchor=last,
+            seals=0 if last is None else last.seal_id,
+            lines=lines,
+            unsealed=fetch(connection, "history/count_lines", after_id=after_id)[0]["lines"],
+            offence=offence,
+            transaction_id=transaction_id,
+        )
+
+    while rows := fetch(connection, "history/next_seal", seal_id=0 if last is None else last.seal_id):
+        link = rows[0]
+        anchor = _anchor(last, link)
+        about = f"transactions {link['first_id']} to {link['through_id']}"
+        if link["seal_id"] != anchor.seal_id:
+            return found(f"seal {anchor.seal_id}: is missing")
+        if link["digest"] != anchor.digest or link["first_id"] <= after_id:
+            return found(
+                f"seal {anchor.seal_id}, of {about}: is not what was sealed, or the one before is not"
+            )
+        if noted.pop(anchor.seal_id, anchor) != anchor:
+            return found(
+                f"seal {anchor.seal_id}, of {about}: is not the one that was noted; all was sealed anew"
+            )
+        is_now = _digest(connection, after_id=after_id, through_id=link["through_id"])
+        if any(is_now[name] != link[name] for name in is_now):
+            transaction_id, became = _first_difference(connection, link, is_now, after_id=after_id)
+            return found(f"transaction {transaction_id}: {became}", transaction_id)
+        last, after_id, lines = anchor, link["through_id"], lines + link["lines"]
+    if noted:
+        return found(f"seal {min(noted)}: was noted and is missing")
+    return found()
+
+
+def _first_difference(
+    connection: AnyConnection, link: _Link, is_now: _Link, *, after_id: int
+) -> tuple[int, str]:
+    ids_now = fetch(connection, "history/line_ids", after_id=after_id, through_id=link["through_id"])[0]
+    sealed = _by_id(link["transaction_ids"] or range(link["first_id"], link["through_id"] + 1), link)
+    now = _by_id(ids_now["transaction_ids"] or (), is_now)
+    transaction_id = min(
+        number for number in sealed.keys() | now.keys() if sealed.get(number) != now.get(number)
+    )
+    if transaction_id not in now:
+        return transaction_id, "is missing; it was there when it was sealed"
+    if transaction_id not in sealed:
+        return transaction_id, "was added among lines that were sealed before"
+    return transaction_id, "was altered; it is not what was sealed"
+
+
+def _by_id(transaction_ids: Iterable[int], link: _Link) -> dict[int, bytes]:
+    digests = link["line_digests"] or b""
+    return {
+        number: digests[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
+        for place, number in enumerate(transaction_ids)
+    }

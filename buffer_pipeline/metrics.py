@@ -1,0 +1,273 @@
+"""The books in figures for Prometheus, read from them at each scrape: no process keeps count of anything.
+
+A scrape is one transaction that reads only. It costs one pass over what waits in the buffer, what is open
+(freezes, deliveries, dead letters) by its own indexes, a row an hour and currency of the counts, and the
+transactions of the hours that are not counted yet and of the last two: nothing grows with the history but
+the counts. Amounts are minor units.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from itertools import accumulate
+from threading import Lock
+from typing import Final
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeHistogramMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from buffer_pipeline.database import database_clock, fetch, first_line, one_moment
+from buffer_pipeline.hold import UNSETTLED
+from buffer_pipeline.hours import HOUR, hour_of, overdue_by
+from buffer_pipeline.outbox import delivery_figures
+from buffer_pipeline.policy import Policy
+from buffer_pipeline.reconcile import INVARIANTS
+from buffer_pipeline.reports import count_stuck
+
+STATEMENT_SECONDS_MAX: Final = 8
+"""Prometheus gives up a scrape after 10 seconds, by default."""
+
+UNCOUNTED_HOURS_MAX: Final = 168
+"""With more hours than these to count, what has moved is left out: it would have to be read line by line."""
+
+LATENESS_WINDOW: Final = timedelta(hours=2)
+"""An hourly release lies in it at any moment."""
+
+LATENESS_BOUNDS_SECONDS: Final = (60, 300, 900, 1800, 2700, 3600, 4500, 7200, 21600, 86400)
+
+RUN_ENDED: Final = '["release_counts"]'
+"""The asset, as Dagster's storage spells it, that a release run materializes at its very end, even when
+nothing was due."""
+
+CHECKS: Final = {
+    **dict.fromkeys(INVARIANTS, '["released_transactions"]'),
+    "history_as_sealed": '["sealed_history"]',
+}
+"""The asset of each check that proves something of the books."""
+
+logger: Final = logging.getLogger("buffer_pipeline.metrics")
+
+
+class BooksCollector(Collector):
+    """Reads the books, and Dagster's storage where an engine on it is given, whenever it is asked."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        policy: Policy,
+        endpoints: Sequence[str],
+        dagster_storage: Engine | None = None,
+    ) -> None:
+        self._engine = engine.execution_options(postgresql_readonly=True)
+        self._dagster_storage = dagster_storage and dagster_storage.execution_options(
+            postgresql_readonly=True
+        )
+        self._policy = policy
+        self._endpoints = endpoints
+        # However many scrape: the books are read by one at a time.
+        self._reading = Lock()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all figures; `buffer_up` 0 and none of the books where they can't be read in time."""
+        with self._reading:
+            books = self._of_books()
+            dagster = [] if self._dagster_storage is None else self._of_dagster(self._dagster_storage)
+        yield from [*books, *dagster]
+
+    def _of_books(self) -> list[Metric]:
+        up = GaugeMetricFamily("buffer_up", "Whether the books could be read.")
+        try:
+            with _scrape(self._engine) as connection:
+                now = database_clock(connection)
+                found = [
+                    *_waiting(connection, now=now),
+                    _stuck(connection, now=now, policy=self._policy),
+                    *self._outbox(connection, now=now),
+                    *_released(connection, now=now),
+                ]
+        except DBAPIError as error:
+            logger.warning("books: %s", first_line(error))
+            up.add_metric([], 0)
+            return [up]
+        up.add_metric([], 1)
+        return [up, *found]
+
+    def _outbox(self, connection: Connection, *, now: datetime) -> list[Metric]:
+        if not fetch(connection, "metrics/may_read_outbox")[0]["may"]:
+            return []
+        figures = {found.endpoint: found for found in delivery_figures(connection)}
+        new = GaugeMetricFamily("buffer_outbox_undispatched", "Notifications without deliveries yet.")
+        waiting = GaugeMetricFamily(
+            "buffer_outbox_waiting", "Deliveries that are not through yet.", labels=["endpoint"]
+        )
+        dead = GaugeMetricFamily(
+            "buffer_outbox_dead_letters", "Deliveries that were given up.", labels=["endpoint"]
+        )
+        age = GaugeMetricFamily(
+            "buffer_outbox_oldest_age_seconds",
+            "Age of the oldest that waits, dispatched or not; 0 without any.",
+        )
+        undispatched = figures.pop(None, None)
+        new.add_metric([], undispatched.waiting if undispatched else 0)
+        for endpoint in sorted({*self._endpoints, *(name for name in figures if name is not None)}):
+            found = figures.get(endpoint)
+            waiting.add_metric([endpoint], found.waiting if found else 0)
+            dead.add_metric([endpoint], found.dead if found else 0)
+        oldest = (
+            found.oldest_waiting
+            for found in [*figures.values(), undispatched]
+            if found and found.oldest_waiting
+        )
+        age.add_metric([], _age(min(oldest, default=None), now=now))
+        return [new, waiting, dead, age]
+
+    def _of_dagster(self, storage: Engine) -> list[Metric]:
+        up = GaugeMetricFamily("buffer_dagster_up", "Whether Dagster's storage could be read.")
+        succeeded = GaugeMetricFamily(
+            "buffer_last_success_timestamp_seconds",
+            "When a release run last came to its end, money moved or not.",
+        )
+        passed = GaugeMetricFamily(
+            "buffer_check_passed", "Whether an invariant held when it was last proved.", labels=["check"]
+        )
+        checked = GaugeMetricFamily(
+            "buffer_check_timestamp_seconds", "When an invariant was last proved.", labels=["check"]
+        )
+        try:
+            with _scrape(storage) as connection:
+                runs = fetch(connection, "metrics/dagster_runs", asset_key=RUN_ENDED)
+                checks = fetch(
+                    connection,
+                    "metrics/dagster_checks",
+                    asset_keys=[*CHECKS.values()],
+                    checks=[*CHECKS],
+                )
+        except DBAPIError as error:
+            logger.warning("Dagster's storage: %s", first_line(error))
+            up.add_metric([], 0)
+            return [up]
+        up.add_metric([], 1)
+        for row in runs:
+            succeeded.add_metric([], row["succeeded_at"].timestamp())
+        for row in checks:
+            passed.add_metric([row["check_name"]], row["passed"])
+            checked.add_metric([row["check_name"]], row["checked_at"].timestamp())
+        return [up, succeeded, passed, checked]
+
+
+@contextmanager
+def _scrape(engine: Engine) -> Iterator[Connection]:
+    with one_moment(engine) as connection:
+        fetch(connection, "metrics/scrape_settings", milliseconds_max=int(1000 * STATEMENT_SECONDS_MAX))
+        yield connection
+
+
+def _waiting(connection: Connection, *, now: datetime) -> list[Metric]:
+    holds = GaugeMetricFamily("buffer_holds", "Unsettled holds.", labels=["state", "currency"])
+    held = GaugeMetricFamily("buffer_held_amount_minor", "What they hold.", labels=["state", "currency"])
+    due = GaugeMetricFamily(
+        "buffer_due_holds", "Holds that a release would release now.", labels=["currency"]
+    )
+    due_amount = GaugeMetricFamily("buffer_due_amount_minor", "What they hold.", labels=["currency"])
+    overdue = GaugeMetricFamily(
+        "buffer_overdue_holds",
+        "Holds that have been due for over an hour, and since before the latest full hour.",
+        labels=["currency"],
+    )
+    age = GaugeMetricFamily(
+        "buffer_oldest_due_age_seconds", "How long the oldest due hold has been due; 0 without any."
+    )
+    rows = fetch(connection, "metrics/waiting_holds", now=now, overdue_by=overdue_by(now))
+    for currency in sorted({row["currency"] for row in rows}):
+        of_currency = {row["state"]: row for row in rows if row["currency"] == currency}
+        for state in sorted(UNSETTLED):
+            row = of_currency.get(state)
+            holds.add_metric([state, currency], row["holds"] if row else 0)
+            held.add_metric([state, currency], row["amount_minor"] if row else 0)
+        due.add_metric([currency], sum(row["due_holds"] for row in of_currency.values()))
+        due_amount.add_metric([currency], sum(row["due_minor"] for row in of_currency.values()))
+        overdue.add_metric([currency], sum(row["overdue_holds"] for row in of_currency.values()))
+    oldest = min((row["oldest_due"] for row in rows if row["oldest_due"] is not None), default=None)
+    age.add_metric([], _age(oldest, now=now))
+    return [holds, held, due, due_amount, overdue, age]
+
+
+def _stuck(connection: Connection, *, now: datetime, policy: Policy) -> Metric:
+    stuck = GaugeMetricFamily("buffer_stuck_holds", "Holds that have been frozen for too long.")
+    stuck.add_metric([], count_stuck(connection, now=now, older_than=policy.stuck_after).holds)
+    return stuck
+
+
+def _released(connection: Connection, *, now: datetime) -> list[Metric]:
+    """Return what the transactions say. By index from here on, to the end of the transaction."""
+    fetch(connection, "read_by_index")
+    last = GaugeMetricFamily(
+        "buffer_last_release_timestamp_seconds", "When a scheduled release last moved money."
+    )
+    for row in fetch(connection, "metrics/last_release"):
+        last.add_metric([], row["recorded_at"].timestamp())
+    uncounted = GaugeMetricFamily("buffer_uncounted_hours", "Hours that are over and not counted.")
+    began = fetch(connection, "counts/first_moment")[0]["moment"]
+    hours: list[datetime] = []
+    if began is not None:
+        until = hour_of(now) + HOUR
+        found = fetch(connection, "counts/uncounted_hours", since=hour_of(began), until=until)
+        hours = [row["hour"] for row in found]
+    over = [hour for hour in hours if hour + HOUR <= now]
+    uncounted.add_metric([], len(over))
+    moved = _moved(connection, hours) if len(over) <= UNCOUNTED_HOURS_MAX else []
+    return [last, uncounted, *moved, _lateness(connection, now=now)]
+
+
+def _moved(connection: Connection, hours: Sequence[datetime]) -> list[Metric]:
+    added = CounterMetricFamily("buffer_holds_added", "Holds.", labels=["currency"])
+    added_amount = CounterMetricFamily("buffer_added_amount_minor", "What they came to.", labels=["currency"])
+    released = CounterMetricFamily("buffer_holds_released", "Releases.", labels=["currency", "early"])
+    released_amount = CounterMetricFamily(
+        "buffer_released_amount_minor", "What they came to.", labels=["currency"]
+    )
+    refunds = CounterMetricFamily(
+        "buffer_refunds", "Refunds, of a hold or a part of it.", labels=["currency"]
+    )
+    refunded = CounterMetricFamily("buffer_refunded_amount_minor", "What they came to.", labels=["currency"])
+    for row in fetch(connection, "metrics/moved", hours=list(hours)):
+        currency, early = row["currency"], row["holds_released_early"]
+        added.add_metric([currency], row["holds_added"])
+        added_amount.add_metric([currency], row["added_minor"])
+        released.add_metric([currency, "no"], row["holds_released"] - early)
+        released.add_metric([currency, "yes"], early)
+        released_amount.add_metric([currency], row["released_minor"])
+        refunds.add_metric([currency], row["refunds"])
+        refunded.add_metric([currency], row["refunded_minor"])
+    return [added, added_amount, released, released_amount, refunds, refunded]
+
+
+def _lateness(connection: Connection, *, now: datetime) -> Metric:
+    lateness = GaugeHistogramMetricFamily(
+        "buffer_release_lateness_seconds",
+        "Seconds from release date to release, of what the schedule released in the last two hours.",
+    )
+    rows = fetch(
+        connection,
+        "metrics/lateness",
+        since=now - LATENESS_WINDOW,
+        bounds_seconds=list(LATENESS_BOUNDS_SECONDS),
+    )
+    by_place = {row["bounds_below"]: row["releases"] for row in rows}
+    in_order = accumulate(by_place.get(place, 0) for place in range(len(LATENESS_BOUNDS_SECONDS) + 1))
+    bounds = [*(f"{bound:.1f}" for bound in LATENESS_BOUNDS_SECONDS), "+Inf"]
+    lateness.add_metric([], list(zip(bounds, in_order, strict=True)), sum(row["seconds"] for row in rows))
+    return lateness
+
+
+def _age(moment: datetime | None, *, now: datetime) -> float:
+    return 0.0 if moment is None else max(0.0, (now - moment).total_seconds())

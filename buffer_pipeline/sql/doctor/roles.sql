@@ -1,0 +1,22 @@
+-- Each role of docs/roles.md: whether the server has it, whether it has its rights in these books, which one
+-- privilege stands for, and whether this login is one; and who this login is.
+SELECT
+  role.name,
+  pg_roles.oid IS NOT NULL AS is_there,
+  coalesce(
+    has_schema_privilege(pg_roles.oid, books.oid, 'USAGE')
+    AND has_any_column_privilege(pg_roles.oid, pg_class.oid, role.privilege),
+    FALSE
+  ) AS has_its_rights,
+  coalesce(pg_has_role(pg_roles.oid, 'USAGE'), FALSE) AS is_ours,
+  current_user::text AS login,
+  coalesce(pg_has_role(books.nspowner, 'USAGE'), FALSE) AS owns_the_books
+FROM (
+  VALUES ('buffer_platform', 'hold', 'INSERT'),
+  ('buffer_releaser', 'batch', 'INSERT'),
+  ('buffer_reader', 'transaction', 'SELECT')
+) AS role (name, relation, privilege)
+LEFT JOIN pg_roles ON pg_roles.rolname = role.name
+LEFT JOIN pg_namespace AS books ON books.nspname = 'buffer'
+LEFT JOIN pg_class ON pg_class.relname = role.relation AND pg_class.relnamespace = books.oid
+ORDER BY role.name

@@ -1,0 +1,41 @@
+-- What has come in, been released and been refunded since the books began, by currency: what the counted hours
+-- say, and the transactions of :hours, which are those that nobody has counted yet, by the block-range index.
+SELECT
+  currency,
+  CAST(sum(holds_added) AS bigint) AS holds_added,
+  CAST(sum(added_minor) AS bigint) AS added_minor,
+  CAST(sum(holds_released) AS bigint) AS holds_released,
+  CAST(sum(holds_released_early) AS bigint) AS holds_released_early,
+  CAST(sum(released_minor) AS bigint) AS released_minor,
+  CAST(sum(refunds) AS bigint) AS refunds,
+  CAST(sum(refunded_minor) AS bigint) AS refunded_minor
+FROM (
+  SELECT
+    currency,
+    holds_added,
+    added_minor,
+    holds_released,
+    holds_released_early,
+    released_minor,
+    refunds,
+    refunded_minor
+  FROM buffer.hourly_release_count
+  UNION ALL
+  SELECT
+    line.currency,
+    count(*) FILTER (WHERE line.type = 'PENDING_EARNING'),
+    coalesce(sum(line.amount_minor) FILTER (WHERE line.type = 'PENDING_EARNING'), 0),
+    count(*) FILTER (WHERE line.type = 'EARNING'),
+    count(*) FILTER (WHERE line.type = 'EARNING' AND batch.kind = 'EARLY'),
+    coalesce(sum(line.amount_minor) FILTER (WHERE line.type = 'EARNING'), 0),
+    count(*) FILTER (WHERE line.type = 'REFUND'),
+    coalesce(sum(line.amount_minor) FILTER (WHERE line.type = 'REFUND'), 0)
+  FROM unnest(CAST(:hours AS timestamptz [])) AS asked (hour)
+  INNER JOIN buffer.transaction AS line
+    ON line.recorded_at >= asked.hour AND line.recorded_at < asked.hour + interval '1 hour'
+  LEFT JOIN buffer.batch ON line.batch_id = batch.batch_id
+  WHERE line.hold_id IS NOT NULL
+  GROUP BY line.currency
+) AS moved
+GROUP BY currency
+ORDER BY currency

