@@ -269,7 +269,7 @@ def test_the_image_is_slim_and_nobodys() -> None:
 
 
 def test_the_images_labels_are_the_projects() -> None:
-    """Its name and licence are those of pyproject.toml, and its version is the one that the wheel is given."""
+    """Its name and licence are those of pyproject.toml, and its version is the wheel's."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', IMAGE.last("LABEL")))
 
