@@ -370,6 +370,22 @@ def test_no_line_can_come_to_stand_among_sealed_ones(engine: Engine) -> None:
     assert verified(engine).offence is None
 
 
+def test_an_open_transaction_with_a_later_number_is_waited_for(engine: Engine) -> None:
+    """One that began behind all that has ended, and has an older line than the newest, is not passed over."""
+    with engine.connect() as one, engine.connect() as two:
+        deposit(one, owner="worker-1", amount="1", currency="PHP", reference="in-1", now=NOON)
+        deposit(two, owner="worker-2", amount="1", currency="PHP", reference="in-2", now=NOON)
+        deposit(one, owner="worker-1", amount="1", currency="PHP", reference="in-3", now=NOON)
+        one.commit()
+
+        before = seal(engine, wait_seconds=0)
+        two.commit()
+
+    assert (before.lines, before.waits) == (0, True)
+    assert seal(engine).lines == 3
+    assert verified(engine).offence is None
+
+
 def test_two_sealers_make_one_chain(every_kind: Engine) -> None:
     """Whoever comes second seals what the first has left: nothing."""
     sealed = all_at_once(every_kind, lambda _: seal(every_kind), lambda _: seal(every_kind))
