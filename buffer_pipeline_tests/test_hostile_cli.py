@@ -1,5 +1,6 @@
 """Arguments that nobody would type, to every command: an exit code, one line, and nothing half written."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+import prometheus_client
 import pytest
 import typer
 from hypothesis import event, given
@@ -195,6 +197,10 @@ def books_url(server: EmbeddedServer) -> Iterator[str]:
         yield url
 
 
+def _taken(*_: object) -> None:
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
 @pytest.fixture
 def shared(books_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine on the shared books, which are those of the settings, in the folder with the files."""
@@ -202,6 +208,8 @@ def shared(books_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("BUFFER_DATABASE_URL", books_url)
     # `dev` looks at this first: with it wrong, it starts nothing.
     monkeypatch.setenv("BUFFER_ALERT_URLS", "nonsense")
+    # `metrics` would serve until it is stopped: it finds its port taken, whichever that is.
+    monkeypatch.setattr(prometheus_client, "start_http_server", _taken)
     engine = make_engine(books_url)
     yield engine
     engine.dispose()
