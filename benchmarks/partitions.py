@@ -26,8 +26,6 @@ DECLARE
   month timestamptz;
 BEGIN
   DROP VIEW buffer.hold_status;
-  -- Nothing is sealed here.
-  DROP FUNCTION buffer.line_digest(buffer.transaction);
   ALTER TABLE buffer.transaction RENAME TO transaction_whole;
   CREATE TABLE buffer.transaction (
     LIKE buffer.transaction_whole INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING IDENTITY

@@ -1,16 +1,17 @@
 """The past is sealed: a chain of digests over the transactions, which shows what is altered later.
 
-A seal has the digest of each line that it is about (`buffer.line_digest`, 16 bytes of SHA-256), and SHA-256
-over the seal before, its own numbers and those digests. Whoever keeps the last seal's digest elsewhere, an
-anchor, can prove all of history up to there. See docs/decisions/0020.
+A seal has the digest of each line that it is about (`sql/history/digest_lines.sql`, 16 bytes of SHA-256),
+and SHA-256 over the seal before, its own numbers and those digests. Whoever keeps the last seal's digest
+elsewhere, an anchor, can prove all of history up to there. See docs/decisions/0020.
 """
 
 import struct
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ STRETCH: Final = 32_768
 READERS: Final = 2
 """Connections that digest a stretch each."""
 WAIT_SECONDS: Final = 5.0
-"""For how long it waits for transactions that may still add to what is to be sealed."""
+"""For how long it waits for transactions that may still write older lines, and for another sealer."""
 DIGEST_BYTES: Final = 16
 _BEFORE_ALL: Final = -(2**63)
 """No line has this id, though a line may have been given one below zero."""
@@ -62,7 +63,9 @@ class Anchor:
 
 @dataclass(frozen=True, kw_only=True)
 class Sealed:
-    """What a call has sealed. `waits` where nothing was, since an open transaction may write older lines."""
+    """What a call has sealed. `waits` where nothing was: an open transaction may write older lines, another
+    seals, or the caller wants no more.
+    """
 
     anchor: Anchor | None
     lines: int
@@ -73,14 +76,16 @@ class Sealed:
 class Verification:
     """What was compared, and the first thing that is not as it was sealed.
 
-    `unsealed` lines came behind the last seal. `offence` is a sentence that names the line or the seal, and
-    `transaction_id` the line where there is one.
+    `anchor`, `seals` and `lines` are of what is in order. `unsealed` lines came behind the last seal that
+    there is, the first of them at `unsealed_since`. `offence` is a sentence that names the line or the seal,
+    and `transaction_id` the line where there is one.
     """
 
     anchor: Anchor | None
     seals: int
     lines: int
     unsealed: int
+    unsealed_since: datetime | None = None
     offence: str | None = None
     transaction_id: int | None = None
 
@@ -89,37 +94,48 @@ _Link = Mapping[Any, Any]
 """first_id, through_id, lines, transaction_ids, line_digests."""
 
 
-def seal(engine: Engine, *, wait_seconds: float = WAIT_SECONDS) -> Sealed:
+def seal(
+    engine: Engine, *, wait_seconds: float = WAIT_SECONDS, stop: Callable[[], bool] = lambda: False
+) -> Sealed:
     """Seal all transactions that are written, but for those that others may still come to stand between.
 
-    Safe to run again, and at the same time as anything else.
+    Safe to run again, and at the same time as anything else. Where `stop` says so it waits no longer and
+    keeps what it has sealed.
     """
-    newest_id = _newest_complete(engine, wait_seconds)
-    with engine.begin() as connection:
-        fetch(connection, "history/lock_seals")
-        rows = fetch(connection, "history/last_seal")
-        anchor = Anchor(seal_id=rows[0]["seal_id"], digest=rows[0]["digest"]) if rows else None
-        lines = 0
-        if newest_id is not None:
-            after_id = rows[0]["through_id"] if rows else _BEFORE_ALL
-            for link in _links(engine, connection, after_id=after_id, through_id=newest_id):
-                anchor = _add(connection, anchor, link)
-                lines += link["lines"]
-    return Sealed(anchor=anchor, lines=lines, waits=newest_id is None)
-
-
-def _newest_complete(engine: Engine, wait_seconds: float) -> int | None:
-    """Return an id up to which no more lines can come; None when somebody kept that open for too long."""
     with engine.begin() as connection:
         seen = fetch(connection, "history/newest")[0]
+    newest_id = _BEFORE_ALL if seen["newest_id"] is None else int(seen["newest_id"])
     deadline = time.monotonic() + wait_seconds
     while True:
         with engine.begin() as connection:
-            if fetch(connection, "history/has_passed", horizon=seen["horizon"])[0]["has_passed"]:
-                return _BEFORE_ALL if seen["newest_id"] is None else int(seen["newest_id"])
-        if time.monotonic() > deadline:
-            return None
+            # Up to the newest that was seen no more lines can come, and nobody else seals.
+            if (
+                fetch(connection, "history/has_passed", horizon=seen["horizon"])[0]["has_passed"]
+                and fetch(connection, "history/try_lock")[0]["is_mine"]
+            ):
+                return _seal_through(engine, connection, newest_id, stop)
+            if time.monotonic() > deadline or stop():
+                return Sealed(anchor=_last(connection)[0], lines=0, waits=True)
         time.sleep(_POLL_SECONDS)
+
+
+def _seal_through(engine: Engine, connection: Connection, newest_id: int, stop: Callable[[], bool]) -> Sealed:
+    anchor, after_id = _last(connection)
+    lines = 0
+    for link in _links(engine, connection, after_id=after_id, through_id=newest_id):
+        anchor = _add(connection, anchor, link)
+        lines += link["lines"]
+        if stop():
+            return Sealed(anchor=anchor, lines=lines, waits=True)
+    return Sealed(anchor=anchor, lines=lines, waits=False)
+
+
+def _last(connection: AnyConnection) -> tuple[Anchor | None, int]:
+    """Return the end of the chain, and the last id that is sealed."""
+    rows = fetch(connection, "history/last_seal")
+    if not rows:
+        return None, _BEFORE_ALL
+    return Anchor(seal_id=rows[0]["seal_id"], digest=rows[0]["digest"]), rows[0]["through_id"]
 
 
 def _links(engine: Engine, connection: Connection, *, after_id: int, through_id: int) -> Iterator[_Link]:
@@ -167,63 +183,85 @@ def _anchor(last: Anchor | None, link: _Link) -> Anchor:
     return Anchor(seal_id=seal_id, digest=digest.digest())
 
 
+_Offence = tuple[str, int | None]
+"""A sentence that names what is not as it was sealed, and the line's id where it is one."""
+
+
 def verify(connection: AnyConnection, *, anchors: Iterable[Anchor] = ()) -> Verification:
     """Compare all that is sealed with what is there, in order, up to the first difference. Reads only.
 
     Each of `anchors` must be in the chain. To see one moment, call it with `database.one_moment`.
     """
-    noted = {anchor.seal_id: anchor for anchor in anchors}
+    noted: dict[int, set[Anchor]] = {}
+    for anchor in anchors:
+        noted.setdefault(anchor.seal_id, set()).add(anchor)
     last: Anchor | None = None
     after_id, lines = _BEFORE_ALL, 0
-
-    def found(offence: str | None = None, transaction_id: int | None = None) -> Verification:
-        return Verification(
-            anchor=last,
-            seals=0 if last is None else last.seal_id,
-            lines=lines,
-            unsealed=fetch(connection, "history/count_lines", after_id=after_id)[0]["lines"],
-            offence=offence,
-            transaction_id=transaction_id,
-        )
-
+    offence: _Offence | None = None
     while rows := fetch(connection, "history/next_seal", seal_id=0 if last is None else last.seal_id):
         link = rows[0]
         anchor = _anchor(last, link)
-        about = f"transactions {link['first_id']} to {link['through_id']}"
-        if link["seal_id"] != anchor.seal_id:
-            return found(f"seal {anchor.seal_id}: is missing")
-        if link["digest"] != anchor.digest or link["first_id"] <= after_id:
-            return found(
-                f"seal {anchor.seal_id}, of {about}: is not what was sealed, or the one before is not"
-            )
-        if noted.pop(anchor.seal_id, anchor) != anchor:
-            return found(
-                f"seal {anchor.seal_id}, of {about}: is not the one that was noted; all was sealed anew"
-            )
-        is_now = _digest(connection, after_id=after_id, through_id=link["through_id"])
-        if any(is_now[name] != link[name] for name in is_now):
-            transaction_id, became = _first_difference(connection, link, is_now, after_id=after_id)
-            return found(f"transaction {transaction_id}: {became}", transaction_id)
+        offence = _broken_link(link, anchor, after_id=after_id, noted=noted.pop(anchor.seal_id, {anchor}))
+        offence = offence or _broken_lines(connection, link, anchor, after_id=after_id)
+        if offence:
+            break
         last, after_id, lines = anchor, link["through_id"], lines + link["lines"]
-    if noted:
-        return found(f"seal {min(noted)}: was noted and is missing")
-    return found()
+    if offence is None and noted:
+        offence = f"seal {min(noted)}: was noted and is missing", None
+    unsealed = fetch(connection, "history/unsealed")[0]
+    sentence, transaction_id = offence or (None, None)
+    return Verification(
+        anchor=last,
+        seals=0 if last is None else last.seal_id,
+        lines=lines,
+        unsealed=unsealed["lines"],
+        unsealed_since=unsealed["since"],
+        offence=sentence,
+        transaction_id=transaction_id,
+    )
+
+
+def _about(link: _Link, anchor: Anchor) -> str:
+    return f"seal {anchor.seal_id}, of transactions {link['first_id']} to {link['through_id']}"
+
+
+def _broken_link(link: _Link, anchor: Anchor, *, after_id: int, noted: set[Anchor]) -> _Offence | None:
+    if link["seal_id"] != anchor.seal_id:
+        return f"seal {anchor.seal_id}: is missing", None
+    if link["digest"] != anchor.digest or link["first_id"] <= after_id:
+        return f"{_about(link, anchor)}: is not what was sealed, or the one before is not", None
+    if noted != {anchor}:
+        return f"{_about(link, anchor)}: is not the one that was noted; all was sealed anew", None
+    return None
+
+
+def _broken_lines(
+    connection: AnyConnection, link: _Link, anchor: Anchor, *, after_id: int
+) -> _Offence | None:
+    is_now = _digest(connection, after_id=after_id, through_id=link["through_id"])
+    if all(is_now[name] == link[name] for name in is_now):
+        return None
+    different = _first_difference(connection, link, is_now, after_id=after_id)
+    return different or (f"{_about(link, anchor)}: says of itself what its lines do not", None)
 
 
 def _first_difference(
     connection: AnyConnection, link: _Link, is_now: _Link, *, after_id: int
-) -> tuple[int, str]:
+) -> _Offence | None:
     ids_now = fetch(connection, "history/line_ids", after_id=after_id, through_id=link["through_id"])[0]
     sealed = _by_id(link["transaction_ids"] or range(link["first_id"], link["through_id"] + 1), link)
     now = _by_id(ids_now["transaction_ids"] or (), is_now)
-    transaction_id = min(
-        number for number in sealed.keys() | now.keys() if sealed.get(number) != now.get(number)
-    )
+    differing = [number for number in sealed.keys() | now.keys() if sealed.get(number) != now.get(number)]
+    if not differing:
+        return None
+    transaction_id = min(differing)
     if transaction_id not in now:
-        return transaction_id, "is missing; it was there when it was sealed"
-    if transaction_id not in sealed:
-        return transaction_id, "was added among lines that were sealed before"
-    return transaction_id, "was altered; it is not what was sealed"
+        became = "is missing; it was there when it was sealed"
+    elif transaction_id not in sealed:
+        became = "was added among lines that were sealed before"
+    else:
+        became = "was altered; it is not what was sealed"
+    return f"transaction {transaction_id}: {became}", transaction_id
 
 
 def _by_id(transaction_ids: Iterable[int], link: _Link) -> dict[int, bytes]:

@@ -361,7 +361,7 @@ seal = Table(
     Column("digest", LargeBinary, nullable=False, doc="SHA-256 over the link before and all of this one"),
     _when("sealed_at"),
     UniqueConstraint("first_id", name="seal_first_id_key"),
-    CheckConstraint("seal_id > 0", name="seal_counts_from_one"),
+    CheckConstraint("seal_id BETWEEN 1 AND 4611686018427387904", name="seal_counts_from_one"),
     CheckConstraint("lines > 0 AND through_id >= first_id", name="seal_has_lines"),
     CheckConstraint(
         "(through_id - first_id + 1 = lines) = (transaction_ids IS NULL)"

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine
 
 from buffer_pipeline.backjob import approve_backjob, request_backjob
 from buffer_pipeline.counts import count_hours
+from buffer_pipeline.history import seal
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.hours import HOUR, hour_of, overdue_by
 from buffer_pipeline.orchestration.definitions import defs
@@ -165,6 +166,7 @@ def test_a_broken_invariant_fails_its_check(
     job = defs.resolve_job_def(RECONCILE_JOB)
     with engine.begin() as connection:
         statements = CORRUPTIONS[invariant](connection)
+    seal(engine)
     before = job.execute_in_process(instance=instance)
 
     corrupt(superuser_url, *statements)

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
@@ -18,6 +19,7 @@ from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.history import Anchor, Verification, seal, verify
 from buffer_pipeline.orchestration.checks import history_as_sealed
 from buffer_pipeline.orchestration.definitions import defs
+from buffer_pipeline.tables import transaction
 from buffer_pipeline.wallet import deposit, open_balance, withdraw
 from buffer_pipeline_tests.builders import (
     ADMIN,
@@ -27,8 +29,9 @@ from buffer_pipeline_tests.builders import (
     all_at_once,
     next_generation,
     place_hold,
+    waiting_for_a_lock,
 )
-from buffer_pipeline_tests.conftest import NOON
+from buffer_pipeline_tests.conftest import NOON, Books
 from buffer_pipeline_tests.runs import corrupt, release
 
 LINES: Final = 11
@@ -90,7 +93,9 @@ def test_all_is_sealed_and_nothing_twice(every_kind: Engine) -> None:
 
 def test_books_without_seals_have_nothing_to_compare(every_kind: Engine) -> None:
     """What is not sealed is counted as such."""
-    assert verified(every_kind) == Verification(anchor=None, seals=0, lines=0, unsealed=LINES)
+    assert verified(every_kind) == Verification(
+        anchor=None, seals=0, lines=0, unsealed=LINES, unsealed_since=NOON
+    )
 
 
 def test_empty_books_have_nothing_to_seal(engine: Engine) -> None:
@@ -231,6 +236,7 @@ def test_each_column_of_each_kind_of_line_is_sealed(
             connection.rollback()
     engine.dispose()
 
+    assert _ALTERED.keys() | {"transaction_id"} == set(transaction.c.keys())
     already = {"DEPOSIT"} if column == "type" else {"OPENING_BALANCE"} if column == "from_account" else set()
     already |= {"WITHDRAWAL"} if column == "to_account" else set()
     assert len(named) == 6
@@ -242,6 +248,36 @@ def test_each_column_of_each_kind_of_line_is_sealed(
         for kind, found in named.items()
         if kind not in already
     )
+
+
+def test_a_batch_of_a_far_away_number_is_another(every_kind: Engine, superuser_url: str) -> None:
+    """An EARNING that is said to be of a batch beyond what a packed line has room for is named."""
+    anchor = seal(every_kind).anchor
+
+    corrupt(
+        superuser_url,
+        "UPDATE buffer.transaction SET batch_id = batch_id + 2147483648 WHERE transaction_id ="
+        " (SELECT max(transaction_id) FROM buffer.transaction)",
+    )
+
+    assert verified(every_kind, anchor).transaction_id == ids(every_kind)[-1]
+
+
+def test_nothing_in_the_database_says_how_lines_are_digested(every_kind: Engine, superuser_url: str) -> None:
+    """What verifying computes comes with the program: the books' schema has no function to replace for it."""
+    seal(every_kind)
+    engine = make_engine(superuser_url)
+    with engine.connect() as connection:
+        names = connection.scalars(
+            text(
+                "SELECT proname FROM pg_proc WHERE pronamespace = CAST('buffer' AS regnamespace)"
+                " AND prorettype <> CAST('trigger' AS regtype)"
+            )
+        ).all()
+    engine.dispose()
+
+    assert names == ["enter_hour"]
+    assert verified(every_kind).offence is None
 
 
 def test_first_of_many_is_named(every_kind: Engine, superuser_url: str) -> None:
@@ -331,6 +367,49 @@ def test_an_altered_chain_is_named(
     assert found.transaction_id is None
 
 
+def test_a_seal_that_says_too_much_is_named(every_kind: Engine, superuser_url: str) -> None:
+    """One that is chained well and whose range is wider than its lines is named itself."""
+    seal(every_kind)
+    through = ids(every_kind)[-1]
+    with every_kind.begin() as connection:
+        place_hold(connection, job="job-9")
+        next_generation(connection)
+        place_hold(connection, job="job-10")
+    seal(every_kind)
+    with every_kind.connect() as connection:
+        before, forged = connection.execute(
+            text("SELECT * FROM buffer.seal ORDER BY seal_id DESC LIMIT 2")
+        ).all()[::-1]
+    assert before.through_id == through + 1
+    digest = sha256(before.digest)
+    digest.update(struct.pack(">4q", forged.seal_id, forged.first_id, forged.through_id + 5, forged.lines))
+    digest.update(struct.pack(">q", forged.first_id) + forged.line_digests)
+    corrupt(
+        superuser_url,
+        "UPDATE buffer.seal SET through_id = through_id + 5, transaction_ids = ARRAY[first_id],"
+        f" digest = decode('{digest.hexdigest()}', 'hex') WHERE seal_id = {forged.seal_id}",
+    )
+
+    found = verified(every_kind)
+
+    assert str(found.offence).endswith("says of itself what its lines do not")
+    assert found.transaction_id is None
+
+
+def test_two_anchors_of_one_number_cannot_both_be(every_kind: Engine, superuser_url: str) -> None:
+    """In whichever order they are given, one of the two is not in the chain."""
+    original = seal(every_kind).anchor
+    corrupt(
+        superuser_url,
+        "UPDATE buffer.transaction SET amount_minor = amount_minor + 1 WHERE type = 'DEPOSIT'",
+        "DELETE FROM buffer.seal",
+    )
+    anew = seal(every_kind).anchor
+
+    for anchors in ((original, anew), (anew, original)):
+        assert "is not the one that was noted" in str(verified(every_kind, *anchors).offence)
+
+
 def test_history_that_was_sealed_anew_is_found_by_an_anchor(every_kind: Engine, superuser_url: str) -> None:
     """A superuser who alters a line and makes the whole chain again deceives the chain, and no anchor."""
     anchor = seal(every_kind).anchor
@@ -384,6 +463,60 @@ def test_an_open_transaction_with_a_later_number_is_waited_for(engine: Engine) -
     assert (before.lines, before.waits) == (0, True)
     assert seal(engine).lines == 3
     assert verified(engine).offence is None
+
+
+def test_a_line_whose_id_comes_before_all_else_is_waited_for(roles: Books) -> None:
+    """A platform's own INSERT that waits behind its line's id is an open transaction to the sealer."""
+    raw = text(
+        "INSERT INTO buffer.transaction (type, from_account, to_account, to_wallet_id, currency,"
+        " amount_minor, balance_after_minor, reference, recorded_at) VALUES ('DEPOSIT', 'EXTERNAL', 'BALANCE',"
+        " (SELECT wallet_id FROM buffer.wallet), 'PHP', 100, 200, 'raw-1',"
+        " now() + CAST(pg_advisory_xact_lock(17) IS NULL AS integer) * interval '1 second')"
+    )
+
+    def insert() -> None:
+        with roles.platform.begin() as connection:
+            connection.execute(raw)
+
+    def put_in(owner: str, reference: str) -> None:
+        with roles.platform.begin() as connection:
+            deposit(connection, owner=owner, amount="1", currency="PHP", reference=reference, now=NOON)
+
+    put_in(PAYEE, "in-1")
+    with roles.owner.connect() as gate, ThreadPoolExecutor(1) as other:
+        gate.execute(text("SELECT pg_advisory_lock(17)"))
+        inserted = other.submit(insert)
+        while not waiting_for_a_lock(gate):
+            pass
+        put_in(PAYER, "in-2")
+
+        before = seal(roles.releaser, wait_seconds=0)
+        gate.execute(text("SELECT pg_advisory_unlock(17)"))
+        inserted.result()
+
+    assert (before.lines, before.waits) == (0, True)
+    assert seal(roles.releaser).lines == 3
+    assert verified(roles.reader).offence is None
+
+
+def test_whoever_holds_the_sealers_lock_holds_up_no_release(every_kind: Engine) -> None:
+    """Any login may take an advisory lock: sealing gives up and says so, and the next run makes up for it."""
+    with every_kind.connect() as other:
+        other.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('buffer.seal', 0))"))
+
+        held_up = seal(every_kind, wait_seconds=0.1)
+
+    assert (held_up.lines, held_up.waits) == (0, True)
+    assert seal(every_kind).lines == LINES
+
+
+def test_sealing_stops_where_it_is_asked_to(every_kind: Engine) -> None:
+    """What is sealed by then stays sealed, and the next time goes on behind it."""
+    stopped = seal(every_kind, stop=lambda: True)
+    rest = seal(every_kind)
+
+    assert (stopped.lines, stopped.waits, rest.lines) == (4, True, LINES - 4)
+    assert verified(every_kind, stopped.anchor, rest.anchor).offence is None
 
 
 def test_two_sealers_make_one_chain(every_kind: Engine) -> None:
@@ -450,3 +583,23 @@ def test_the_daily_job_proves_history_by_what_runs_noted(
     )
     assert (failed.passed, failed.metadata["transactions"].value) == (False, 0)
     assert "is not the one that was noted" in str(failed.metadata["offence"].value)
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_daily_job_warns_of_what_is_not_sealed_for_long(
+    every_kind: Engine, instance: dg.DagsterInstance
+) -> None:
+    """Lines of months ago that no run has sealed, as when a transaction is open all the time."""
+    job = defs.resolve_job_def("reconcile_books")
+    before = job.execute_in_process(instance=instance, raise_on_error=False)
+    seal(every_kind)
+    behind = job.execute_in_process(instance=instance, raise_on_error=False)
+
+    [name] = [key.name for key in history_as_sealed.check_keys]
+    warned, passed = (
+        next(found for found in run.get_asset_check_evaluations() if found.check_name == name)
+        for run in (before, behind)
+    )
+    assert (warned.passed, warned.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert warned.metadata["unsealed"].value == LINES
+    assert passed.passed

@@ -165,6 +165,26 @@ def test_a_signal_ends_a_release_behind_the_batch_in_hand(
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_seals_loses_no_answer(engine: Engine, database_url: str) -> None:
+    """Behind its last batch a release waits for an open transaction; a signal ends that, and it says what it
+    has released.
+    """
+    hold_many(engine, holds=10, wallets=5)
+    with engine.connect() as other:
+        other.execute(text("SELECT pg_current_xact_id()"))
+        process = start("release", "--json", BUFFER_DATABASE_URL=database_url)
+        wait_until(lambda: figures(engine)[0] == 10)
+
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=WAIT_SECONDS_MAX)
+
+    answer = json.loads(out)
+    assert (answer["holds_released"], answer["anchor"]) == (10, None)
+    # Where the signal came before the run saw that nothing is left, the run itself was interrupted.
+    assert process.returncode == (143 if answer["interrupted"] else 0)
+    assert answer["interrupted"] or "Not all is sealed" in err
+
+
 def test_another_ctrl_c_ends_a_release_at_once(
     engine: Engine, database_url: str, first: signal.Signals, workers: int
 ) -> None:

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -93,12 +94,8 @@ def release(
                 after_batch=after_batch,
             )
             seconds = time.perf_counter() - began
-        done = not dry_run and not run.interrupted
-        anchor = _seal(engine, output) if done else None
-        if done and settings.heartbeat_url is not None:
-            from buffer_pipeline.delivery.heartbeat import beat
-
-            beat(settings.heartbeat_url)
+            done = not dry_run and not run.interrupted
+            anchor = _seal(engine, output, stop=interruption.asked) if done else None
     text = _summary(run, seconds=seconds)
     if output.as_json:
         output.remark(text)
@@ -106,20 +103,28 @@ def release(
         iso(due_by), dry_run, run.holds_released, amounts_by_currency(run.amounts_minor), run.batches
     )
     output.answer({**document, "interrupted": run.interrupted, "anchor": anchor}, text=text)
+    if done and settings.heartbeat_url is not None:
+        from buffer_pipeline.delivery.heartbeat import beat
+
+        beat(settings.heartbeat_url)
     if run.interrupted:
         raise typer.Exit(interruption.exit_code)
 
 
-def _seal(engine: Engine, output: Output) -> str | None:
+def _seal(engine: Engine, output: Output, *, stop: Callable[[], bool]) -> str | None:
     """Seal what has been written and return what to verify it by."""
     try:
-        sealed = seal(engine)
+        sealed = seal(engine, stop=stop)
+    # What is released is released, and the answer is to say so.
     except DBAPIError as error:
-        # What is released is released, and the answer is to say so.
         output.remark(f"Not sealed, which the next release makes up for: {first_line(error)}")
         return None
+    except KeyboardInterrupt:
+        output.remark("Not sealed, which the next release makes up for: interrupted")
+        return None
     if sealed.waits:
-        output.remark("Not sealed, which the next release makes up for: a transaction is open for long.")
+        why = "interrupted" if stop() else "a transaction is open for long, or somebody else seals"
+        output.remark(f"Not all is sealed, which the next release makes up for: {why}")
     elif sealed.lines:
         output.remark(f"Sealed {counted(sealed.lines, 'transaction')}; to verify by: {sealed.anchor}")
     return None if sealed.anchor is None else str(sealed.anchor)

@@ -1,7 +1,7 @@
 """Asset checks: the books after the credits, and what has waited for too long."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import dagster as dg
@@ -40,6 +40,8 @@ from buffer_pipeline.reconcile import (
 BLOCKING: Final = RUN_INVARIANTS
 """The invariants that stand between the credits and the notifications; the others are proved daily."""
 
+_WARN: Final = dg.AssetCheckSeverity.WARN
+
 OUTCOMES_PER_PAGE: Final = 30
 OUTCOME_PAGES_MAX: Final = 4
 """How far back a check looks for its latest proof of all of the books: a day's hours are the first page."""
@@ -47,6 +49,9 @@ OUTCOME_PAGES_MAX: Final = 4
 PROVED: Final = "proved"
 THIS_RUN: Final = "what this run released"
 ALL_BOOKS: Final = "all of the books"
+
+SEALED_WITHIN: Final = timedelta(hours=3)
+"""Each run seals; one that finds a transaction open leaves it to the next."""
 
 ANCHORS_MAX: Final = 31 * 24
 """Materializations whose anchors are looked for in the chain: a month's."""
@@ -182,7 +187,8 @@ def counts_equal_transactions(
 @dg.asset_check(
     asset=SEALED,
     description="Every sealed transaction is as it was when it was sealed, and the last seals that runs noted"
-    " here are in the chain: nobody has altered the past, added to it or taken from it.",
+    " here are in the chain: nobody has altered the past, added to it or taken from it. It warns where a"
+    " transaction has not been sealed for three hours, which one that is open for so long keeps from it.",
 )
 def history_as_sealed(
     context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books]
@@ -190,13 +196,17 @@ def history_as_sealed(
     """Verify the chain of seals by the anchors of the latest runs."""
     anchors = _noted(context.instance)
     with one_moment(books.engine) as connection:
+        now = database_clock(connection)
         found = verify(connection, anchors=anchors)
+    since = found.unsealed_since
     return dg.AssetCheckResult(
-        passed=found.offence is None,
+        passed=found.offence is None and (since is None or now - since <= SEALED_WITHIN),
+        severity=_WARN if found.offence is None else dg.AssetCheckSeverity.ERROR,
         metadata={
             "transactions": found.lines,
             "seals": found.seals,
             "unsealed": found.unsealed,
+            "unsealed_since": "none" if since is None else dg.MetadataValue.timestamp(since),
             "anchors": len(anchors),
             "offence": found.offence or "none",
         },
@@ -239,9 +249,6 @@ def nothing_overdue(books: dg.ResourceParam[Books]) -> dg.AssetCheckResult:
         overdue = reports.due_holds(connection, due_by=due_by)
         metadata = overdue_metadata(connection, overdue, due_by=due_by)
     return dg.AssetCheckResult(passed=overdue.holds == 0, metadata=metadata, severity=_WARN)
-
-
-_WARN: Final = dg.AssetCheckSeverity.WARN
 
 
 def stuck_metadata(

@@ -1,4 +1,2 @@
 -- Whether all have ended that had begun before :horizon.
-SELECT
-  pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())
-  >= CAST(CAST(:horizon AS text) AS xid8) AS has_passed
+SELECT pg_snapshot_xmin(pg_current_snapshot()) >= CAST(CAST(:horizon AS text) AS xid8) AS has_passed

@@ -1,5 +1,5 @@
 -- The ids of the lines behind :after_id up to :through_id, in order.
-SELECT pg_catalog.array_agg(transaction_id ORDER BY transaction_id) AS transaction_ids
+SELECT array_agg(transaction_id ORDER BY transaction_id) AS transaction_ids
 FROM buffer.transaction
 WHERE
   transaction_id > CAST(:after_id AS bigint)
