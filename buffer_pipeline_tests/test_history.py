@@ -469,7 +469,8 @@ def test_a_line_whose_id_comes_before_all_else_is_waited_for(roles: Books) -> No
     """A platform's own INSERT that waits behind its line's id is an open transaction to the sealer."""
     raw = text(
         "INSERT INTO buffer.transaction (type, from_account, to_account, to_wallet_id, currency,"
-        " amount_minor, balance_after_minor, reference, recorded_at) VALUES ('DEPOSIT', 'EXTERNAL', 'BALANCE',"
+        " amount_minor, balance_after_minor, reference, recorded_at)"
+        " VALUES ('DEPOSIT', 'EXTERNAL', 'BALANCE',"
         " (SELECT wallet_id FROM buffer.wallet), 'PHP', 100, 200, 'raw-1',"
         " now() + CAST(pg_advisory_xact_lock(17) IS NULL AS integer) * interval '1 second')"
     )

@@ -163,8 +163,6 @@ def test_a_signal_ends_a_release_behind_the_batch_in_hand(
     assert (rest["holds_released"], rest["interrupted"]) == (6_000 - released, False)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_it_seals_loses_no_answer(engine: Engine, database_url: str) -> None:
     """Behind its last batch a release waits for an open transaction; a signal ends that, and it says what it
     has released.
@@ -185,6 +183,8 @@ def test_a_signal_while_it_seals_loses_no_answer(engine: Engine, database_url: s
     assert answer["interrupted"] or "Not all is sealed" in err
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_another_ctrl_c_ends_a_release_at_once(
     engine: Engine, database_url: str, first: signal.Signals, workers: int
 ) -> None:
