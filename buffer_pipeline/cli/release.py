@@ -53,7 +53,8 @@ def release(
     Example: `buffer-pipeline release --dry-run --verbose`
     """
     output: Output = context.obj
-    with books() as (engine, settings), release_logged(settings.log, run_id=str(uuid.uuid4())):
+    run_id = str(uuid.uuid4())
+    with books() as (engine, settings), release_logged(settings.log, run_id=run_id):
         with engine.connect() as connection:
             now = database_clock(connection)
             due_by = parse_as_of(as_of, clock=now)
@@ -106,7 +107,8 @@ def release(
     if done and settings.heartbeat_url is not None:
         from buffer_pipeline.delivery.heartbeat import beat
 
-        beat(settings.heartbeat_url)
+        with release_logged(settings.log, run_id=run_id):
+            beat(settings.heartbeat_url)
     if run.interrupted:
         raise typer.Exit(interruption.exit_code)
 
