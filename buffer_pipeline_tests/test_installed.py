@@ -30,6 +30,7 @@ from buffer_pipeline_tests.stack import (
 )
 
 ROOT: Final = Path(__file__).parents[1]
+pytestmark = pytest.mark.dagster  # A whole installation, on the server that comes along.
 EARNING: Final = (
     "--reference=job-8-done --job=job-8 --payee=worker-17 --payer=client-3 --amount=1250.50 --currency=PHP"
     " --held-at=2026-03-02T12:00Z"

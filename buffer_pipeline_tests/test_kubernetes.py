@@ -31,6 +31,7 @@ from buffer_pipeline.settings import Settings
 from buffer_pipeline_tests.builders import place_hold, state_of
 
 ROOT: Final = Path(__file__).parents[1]
+pytestmark = pytest.mark.dagster  # A whole installation, on the server that comes along.
 FOLDER: Final = ROOT / "deploy/kubernetes"
 CHART: Final = FOLDER / "chart"
 RELEASES: Final = ("1.31", "1.37")
