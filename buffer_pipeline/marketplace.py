@@ -39,7 +39,7 @@ from buffer_pipeline.intake import AddedHold, Earning, add_many_pending_earnings
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.release import release_early
-from buffer_pipeline.tables import metadata, unsettled_hold, wallet
+from buffer_pipeline.tables import unsettled_hold, wallet
 from buffer_pipeline.wallet import deposit, withdraw
 
 JOBS_A_DAY: Final = 24
@@ -373,11 +373,3 @@ def _held(outcomes: Sequence[AddedHold | Refused]) -> Iterator[AddedHold]:
         if isinstance(outcome, Refused):
             raise outcome
         yield outcome
-
-
-def tables_in_use(connection: Connection) -> list[str]:
-    """Return the tables of the books that have a row: none of them, in empty books."""
-    tables = metadata.sorted_tables
-    return sorted(
-        table.name for table in tables if connection.execute(select(table).limit(1)).first() is not None
-    )

@@ -6,7 +6,11 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Any, Final
 
+from sqlalchemy import Connection, select
+
 from buffer_pipeline.database import AnyConnection, Row, fetch, statement_text
+from buffer_pipeline.errors import Refused
+from buffer_pipeline.tables import metadata
 
 INVARIANTS: Final = (
     "books_balance",
@@ -79,3 +83,25 @@ def _violations(found: Iterable[tuple[str, Sequence[Row]]]) -> list[Violation]:
     return [
         Violation(invariant=invariant, rows=[dict(row) for row in rows]) for invariant, rows in found if rows
     ]
+
+
+def tables_in_use(connection: Connection) -> list[str]:
+    """Return the tables of the books that have a row: none of them, in empty books."""
+    tables = metadata.sorted_tables
+    return sorted(
+        table.name for table in tables if connection.execute(select(table).limit(1)).first() is not None
+    )
+
+
+def require_empty(connection: Connection, what: str) -> None:
+    """Refuse books that hold anything, for `what` needs books of its own.
+
+    Raises:
+        Refused: a table has a row; the message names each that has.
+    """
+    filled = tables_in_use(connection)
+    if filled:
+        raise Refused(
+            f"books: not empty ({', '.join(filled)}); {what} needs books of its own:"
+            " another BUFFER_HOME, or another database"
+        )

@@ -7,8 +7,9 @@ from sqlalchemy import Connection
 
 from buffer_pipeline.batch_size import BATCH_LIMIT
 from buffer_pipeline.hours import HOUR, hour_of
-from buffer_pipeline.marketplace import Marketplace, tables_in_use
+from buffer_pipeline.marketplace import Marketplace
 from buffer_pipeline.outbox import dispatch
+from buffer_pipeline.reconcile import tables_in_use
 from buffer_pipeline.release import release_matured
 
 SEED: Final = 22

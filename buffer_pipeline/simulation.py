@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from buffer_pipeline.database import make_engine, one_moment
 from buffer_pipeline.drain import drain_matured
-from buffer_pipeline.errors import InvalidInput, Refused
+from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.hours import HOUR, hour_of
 from buffer_pipeline.inputs import require_time
-from buffer_pipeline.marketplace import Marketplace, Tally, tables_in_use
+from buffer_pipeline.marketplace import Marketplace, Tally
 from buffer_pipeline.outbox import dispatch
 from buffer_pipeline.policy import Policy
-from buffer_pipeline.reconcile import Violation, reconcile
+from buffer_pipeline.reconcile import Violation, reconcile, require_empty
 from buffer_pipeline.reports import due_holds, list_holds
 
 SOURCE: Final = "simulation"
@@ -80,7 +80,7 @@ def simulate(
     if days < 1:
         raise InvalidInput(f"days {days}: must be at least 1")
     with engine.connect() as connection:
-        _require_empty(connection)
+        require_empty(connection, "a simulation")
     # A simulation that a power failure cuts short is begun anew in any case.
     quick = make_engine(engine.url, synchronous_commit=False)
     try:
@@ -129,15 +129,6 @@ def outages(seed: int, *, hours: int) -> list[range]:
             return found
         found.append(outage)
         begin = outage.stop
-
-
-def _require_empty(connection: Connection) -> None:
-    filled = tables_in_use(connection)
-    if filled:
-        raise Refused(
-            f"books: not empty ({', '.join(filled)}); a simulation needs books of its own:"
-            " another BUFFER_HOME, or another database"
-        )
 
 
 def _release(engine: Engine, simulation: Simulation, *, catches_up: bool) -> None:

@@ -784,3 +784,29 @@ def test_simulate_stops_at_books_that_are_wrong(run: Run, superuser_url: str) ->
     assert "books_balance: 2 rows" in stopped.out
     assert "  currency PHP, " in stopped.out
     assert "invariants held" not in stopped.out
+
+
+def test_shadow_exits_1_where_the_legacy_command_did_something_else(run: Run) -> None:
+    """Compared with an export in which nothing was released, each due payment is a difference."""
+    export = str(Path(__file__).parent / "legacy_export")
+
+    for_people = run("shadow", export, export, "--at", "2026-11-18T23:35Z")
+    before_any_was_due = run("shadow", export, export, "--at", "2026-11-10T00:00Z", "--json")
+    no_time = run("shadow", export, export, "--at", "yesterday")
+
+    assert for_people.code == 1
+    assert for_people.out.startswith(
+        "66 payments waited at 2026-11-18T23:35:00Z: 0 released by both, 0.00 PHP; 62 kept by both;"
+        " 4 differences.\naccounts_transaction "
+    )
+    assert before_any_was_due.code == 0
+    assert before_any_was_due.json == {
+        "at": "2026-11-10T00:00:00Z",
+        "waiting": 66,
+        "released": 0,
+        "released_amount": "0.00",
+        "kept": 66,
+        "differences": [],
+        "quarantined": [],
+    }
+    assert (no_time.code, no_time.err.count("\n")) == (1, 1)

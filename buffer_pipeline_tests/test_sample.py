@@ -11,9 +11,8 @@ from buffer_pipeline.database import database_clock, make_engine
 from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.hours import HOUR, hour_of
-from buffer_pipeline.marketplace import tables_in_use
 from buffer_pipeline.policy import Policy
-from buffer_pipeline.reconcile import reconcile
+from buffer_pipeline.reconcile import reconcile, tables_in_use
 from buffer_pipeline.reports import due_holds, list_backjobs, list_holds, stuck_holds, totals
 from buffer_pipeline.sample import DOWN, LENGTH, load_sample
 from buffer_pipeline.tables import counted_hour, hold_freeze, notification, transaction

@@ -24,6 +24,7 @@ from buffer_pipeline.cli import (
     notifications,
     release,
     report,
+    shadow,
     simulate,
     verify,
     wallet,
@@ -85,6 +86,7 @@ freeze.register(app)
 books.register(app)
 report.register(app)
 simulate.register(app)
+shadow.register(app)
 verify.register(app)
 doctor.register(app)
 metrics.register(app)

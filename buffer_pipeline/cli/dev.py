@@ -36,7 +36,7 @@ from buffer_pipeline.database import (
 from buffer_pipeline.embedded import embedded_server
 from buffer_pipeline.errors import PaymentBufferError, SettingError
 from buffer_pipeline.hours import clock_of_a_writer
-from buffer_pipeline.marketplace import tables_in_use
+from buffer_pipeline.reconcile import tables_in_use
 from buffer_pipeline.sample import load_sample
 from buffer_pipeline.settings import Settings
 

@@ -1,0 +1,137 @@
+"""The release beside the legacy command, on the same payments, and where the two differ."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection
+
+from buffer_pipeline.database import Row, fetch
+from buffer_pipeline.hold import HoldState
+from buffer_pipeline.inputs import require_time
+from buffer_pipeline.legacy import LegacyImport, import_legacy
+from buffer_pipeline.legacy_export import LegacyExport, Quarantined, read_export
+from buffer_pipeline.legacy_outcomes import LegacyOutcome, read_outcomes
+from buffer_pipeline.money import format_amount
+from buffer_pipeline.reconcile import require_empty
+from buffer_pipeline.release import release_matured
+
+_BATCH_LIMIT: Final = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A row, such as "accounts_transaction 377", and what became of it there and here."""
+
+    row: str
+    difference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What both made of the payments that waited.
+
+    `released` and `kept` are those that came out alike, `released_minor` minor units of the first.
+    `quarantined` are rows that an import leaves out: they count as kept, and none of them is
+    released here until somebody has put it right.
+    """
+
+    waiting: int
+    released: int
+    released_minor: int
+    kept: int
+    differences: tuple[Difference, ...]
+    quarantined: tuple[Quarantined, ...]
+
+
+def compare_release(
+    connection: Connection, *, before: Path, after: Path, at: datetime, currency: str = "PHP"
+) -> Comparison:
+    """Release what waited in `before` as of `at`, and compare with what `after` has.
+
+    The real import and the real release run in the caller's transaction and are rolled back: nothing
+    stays. `before` was exported right before the legacy command ran, `after` right behind it, and
+    `at` lies between the two, so that both had the same payments and the same clock.
+
+    Raises:
+        InvalidInput: a directory, a file, a column or the currency is wrong.
+        Refused: the books hold anything: they would be released along.
+    """
+    at = require_time("at", at)
+    outcomes = read_outcomes(before, after, currency=currency)
+    export, export_after = (read_export(directory, currency=currency) for directory in (before, after))
+    require_empty(connection, "a comparison")
+    savepoint = connection.begin_nested()
+    try:
+        imported = import_legacy(connection, before, now=at, currency=currency)
+        while release_matured(connection, now=at, batch_limit=_BATCH_LIMIT, source="shadow").holds_released:
+            pass
+        references = [payment.earning.reference for payment in export.payments]
+        holds = {row["reference"]: row for row in fetch(connection, "find_holds", references=references)}
+    finally:
+        savepoint.rollback()
+    return _compared(export, export_after, imported, holds, outcomes.of_row, outcomes.wallets)
+
+
+def _compared(
+    export: LegacyExport,
+    export_after: LegacyExport,
+    imported: LegacyImport,
+    holds: dict[str, Row],
+    outcome_of_row: dict[str, LegacyOutcome],
+    wallets: dict[str, str],
+) -> Comparison:
+    payments = {payment.row: payment for payment in export.payments}
+    left_out = {entry.row: entry.reason for entry in imported.quarantined}
+    released = released_minor = kept = 0
+    differences = []
+    for row, there in outcome_of_row.items():
+        payment = payments.get(row)
+        here = None if payment is None else holds.get(payment.earning.reference)
+        difference = _difference(there, here, left_out.get(row, ""))
+        if difference is not None:
+            differences.append(Difference(row=row, difference=difference))
+        elif there.released_at is None:
+            kept += 1
+        else:
+            released += 1
+            released_minor += there.amount_minor
+    # A wallet that is wrong already was so before the command ran.
+    damaged = {
+        entry.row: entry.reason
+        for entry in export_after.quarantined
+        if entry.row.startswith("accounts_wallet ") and entry.row not in left_out
+    }
+    differences += [
+        Difference(row=row, difference=f"there {reason}") for row, reason in (damaged | wallets).items()
+    ]
+    return Comparison(
+        waiting=len(outcome_of_row),
+        released=released,
+        released_minor=released_minor,
+        kept=kept,
+        differences=tuple(differences),
+        quarantined=imported.quarantined,
+    )
+
+
+def _difference(there: LegacyOutcome, here: Row | None, left_out: str) -> str | None:
+    """Return how the two differ over a payment, if they do."""
+    if there.released_at is None:
+        if here is None or here["state"] != HoldState.RELEASED:
+            return None
+        return f"due since {here['release_date'].isoformat()} and released here; there it {there.standing}"
+    with_what = ""
+    if here is None:
+        standing = f"left out: {left_out}"
+    elif here["state"] == HoldState.BUFFERED:
+        standing = f"due at {here['release_date'].isoformat()}"
+    elif here["state"] == HoldState.FROZEN:
+        standing = "FROZEN"
+    elif (there.owner, there.amount_minor) != (here["payee"], here["amount_minor"]):
+        with_what = f" with {format_amount(there.amount_minor, here['currency'])} to {there.owner}"
+        standing = f"with {format_amount(here['amount_minor'], here['currency'])} to {here['payee']}"
+    else:
+        return None
+    return f"released there at {there.released_at.isoformat()}{with_what}; here {standing}"

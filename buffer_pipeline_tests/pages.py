@@ -1,0 +1,53 @@
+"""The commands of a page, run as they stand, and what they print compared with what the page says."""
+
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+DOCS: Final = Path(__file__).parents[1] / "docs"
+_BLOCK: Final = re.compile(r"^```(sh|text)(?: exits-(\d+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """Commands, or what those before it print; `code` is what the commands exit with."""
+
+    kind: str
+    code: str
+    body: str
+
+
+def sections(page: str) -> dict[str, list[Block]]:
+    """Return the blocks of each section of a page of docs/, by its heading."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return {
+        section.partition("\n")[0]: [Block(*found) for found in _BLOCK.findall(section)]
+        for section in text.split("\n## ")[1:]
+    }
+
+
+def run_blocks(blocks: list[Block], *, cwd: Path, environment: Mapping[str, str]) -> None:
+    """Run a section's commands; each ends as the page says and prints the lines below it, digits apart."""
+    said = ""
+    for kind, code, body in blocks:
+        if kind == "text":
+            for line in body.splitlines():
+                assert _without_digits(line) in _without_digits(said)
+            continue
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", body],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = done.stdout
+        assert done.returncode == int(code or 0), done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def _without_digits(lines: str) -> str:
+    """Return the lines with each number masked and blanks made one."""
+    return re.sub(r"\d+", "N", " ".join(lines.split()))

@@ -1,0 +1,313 @@
+"""The release beside the legacy command: alike where both are right, and named where one is not."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+import pytest
+from sqlalchemy import Connection
+
+from buffer_pipeline.errors import InvalidInput, Refused
+from buffer_pipeline.shadow import Comparison, compare_release
+from buffer_pipeline_tests.builders import place_hold, row_counts
+
+EXPORT: Final = Path(__file__).parent / "legacy_export"
+AT: Final = datetime(2026, 11, 18, 23, 35, tzinfo=UTC)
+"""When the shipped export has 4 payments due that are not frozen, together 33,165.67."""
+FROZEN_ROW: Final = "443"
+
+Rows = list[dict[str, str]]
+
+
+class Files:
+    """The files of an export that a test changes, by name."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.rows: dict[str, Rows] = {}
+
+    def __getitem__(self, name: str) -> Rows:
+        if name not in self.rows:
+            with (self.directory / f"{name}.csv").open(encoding="utf-8", newline="") as opened:
+                self.rows[name] = list(csv.DictReader(opened))
+        return self.rows[name]
+
+    def one(self, name: str, row_id: str) -> dict[str, str]:
+        """Return the row with this id, to be changed."""
+        return next(row for row in self[name] if next(iter(row.values())) == row_id)
+
+    def write(self) -> None:
+        for name, rows in self.rows.items():
+            with (self.directory / f"{name}.csv").open("w", encoding="utf-8", newline="") as opened:
+                writer = csv.DictWriter(opened, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+
+
+def due(files: Files) -> Rows:
+    """Return the waiting rows that the legacy command releases at AT."""
+    jobs = {job["jobID"]: job for job in files["jobs"]}
+    disputed = {
+        row["jobID_id"] for row in files["job_disputes"] if row["status"] not in {"RESOLVED", "CLOSED"}
+    }
+    return [
+        row
+        for row in files["accounts_transaction"]
+        if (row["transactionType"], row["status"]) == ("PENDING_EARNING", "PENDING")
+        and datetime.fromisoformat(jobs[row["relatedJobPosting_id"]]["paymentReleaseDate"]) <= AT
+        and row["relatedJobPosting_id"] not in disputed
+    ]
+
+
+def release(files: Files, row: dict[str, str], *, times: int = 1) -> None:
+    """Release a row as the legacy command does, or as so many of its runs do that overlap."""
+    wallet = files.one("accounts_wallet", row["walletID_id"])
+    amount = Decimal(row["amount"])
+    wallet["balance"] = str(Decimal(wallet["balance"]) + times * amount)
+    wallet["pendingEarnings"] = str(max(Decimal("0.00"), Decimal(wallet["pendingEarnings"]) - times * amount))
+    row |= {
+        "transactionType": "EARNING",
+        "status": "COMPLETED",
+        "balanceAfter": wallet["balance"],
+        "completedAt": (AT + timedelta(seconds=1)).isoformat(),
+    }
+    job = files.one("jobs", row["relatedJobPosting_id"])
+    job |= {"paymentReleasedToWorker": "True", "paymentHeldReason": "RELEASED"}
+
+
+@pytest.fixture
+def after(tmp_path: Path) -> Callable[[Callable[[Files], None]], Path]:
+    """Make the export from behind a run of the legacy command, with what `change` does instead or besides."""
+
+    def made(change: Callable[[Files], None]) -> Path:
+        files = Files(Path(shutil.copytree(EXPORT, tmp_path / "after")))
+        change(files)
+        files.write()
+        return files.directory
+
+    return made
+
+
+def run_as_ever(files: Files) -> None:
+    for row in due(files):
+        release(files, row)
+
+
+def compare(connection: Connection, after: Path, **changes: Path) -> Comparison:
+    return compare_release(connection, **{"before": EXPORT, "after": after, **changes}, at=AT)
+
+
+def differences(done: Comparison) -> dict[str, str]:
+    """Return what is said of each row that differs."""
+    assert len({item.row for item in done.differences}) == len(done.differences)
+    return {item.row: item.difference for item in done.differences}
+
+
+MakeAfter = Callable[[Callable[[Files], None]], Path]
+
+
+def test_what_both_release_agrees(connection: Connection, after: MakeAfter) -> None:
+    """On the shipped export both release the 4 payments of 33,165.67 that its README says were due."""
+    before = row_counts(connection)
+
+    done = compare(connection, after(run_as_ever))
+
+    assert done == Comparison(
+        waiting=66, released=4, released_minor=3_316_567, kept=62, differences=(), quarantined=()
+    )
+    assert row_counts(connection) == before
+
+
+def test_what_the_command_left_is_a_difference(connection: Connection, after: MakeAfter) -> None:
+    """A payment that was due and that the command did not come to is named with since when."""
+
+    def all_but_one(files: Files) -> None:
+        for row in due(files)[1:]:
+            release(files, row)
+
+    done = compare(connection, after(all_but_one))
+
+    left = due(Files(EXPORT))[0]
+    assert list(differences(done)) == [f"accounts_transaction {left['transactionID']}"]
+    (difference,) = differences(done).values()
+    assert difference.startswith("due since 2026-11-1")
+    assert difference.endswith(" and released here; there it is PENDING_EARNING / PENDING")
+    assert (done.released, done.kept) == (3, 62)
+
+
+def test_what_the_command_should_not_have_released_is_a_difference(
+    connection: Connection, after: MakeAfter
+) -> None:
+    """A disputed payment that was released, and one before its date, are named with how they stand here."""
+    early = next(
+        row
+        for row in Files(EXPORT)["accounts_transaction"]
+        if row["status"] == "PENDING"
+        and row not in due(Files(EXPORT))
+        and row["transactionID"] != FROZEN_ROW
+        and row["relatedJobPosting_id"]
+        not in {dispute["jobID_id"] for dispute in Files(EXPORT)["job_disputes"]}
+    )
+
+    def too_many(files: Files) -> None:
+        run_as_ever(files)
+        release(files, files.one("accounts_transaction", FROZEN_ROW))
+        release(files, files.one("accounts_transaction", early["transactionID"]))
+
+    found = differences(compare(connection, after(too_many)))
+
+    assert found[f"accounts_transaction {FROZEN_ROW}"] == (
+        "released there at 2026-11-18T23:35:01+00:00; here FROZEN"
+    )
+    assert found[f"accounts_transaction {early['transactionID']}"].startswith(
+        "released there at 2026-11-18T23:35:01+00:00; here due at 2026-11-"
+    )
+    assert len(found) == 2
+
+
+def test_payment_that_overlapping_runs_made_twice_is_found(connection: Connection, after: MakeAfter) -> None:
+    """Two overlapping runs leave one line and twice the money: the wallet's balance tells."""
+    paid_twice = due(Files(EXPORT))[0]
+
+    def overlapping(files: Files) -> None:
+        for row in due(files):
+            release(files, row, times=2 if row["transactionID"] == paid_twice["transactionID"] else 1)
+
+    found = differences(compare(connection, after(overlapping)))
+
+    amount = Decimal(paid_twice["amount"])
+    assert found == {
+        f"accounts_wallet {paid_twice['walletID_id']}": (
+            f"there its balance moved by +{2 * amount}, its new lines by +{amount}"
+        )
+    }
+
+
+def test_other_amount_and_other_owner_are_differences(connection: Connection, after: MakeAfter) -> None:
+    """What was released with another amount, or into another wallet, is named with both."""
+    first, second = due(Files(EXPORT))[:2]
+
+    def wrong(files: Files) -> None:
+        files.one("accounts_transaction", first["transactionID"])["amount"] = "1.00"
+        files.one("accounts_transaction", second["transactionID"])["walletID_id"] = "1"
+        run_as_ever(files)
+
+    found = differences(compare(connection, after(wrong)))
+
+    owner = Files(EXPORT).one("accounts_wallet", first["walletID_id"])["accountFK_id"]
+    assert found[f"accounts_transaction {first['transactionID']}"] == (
+        f"released there at 2026-11-18T23:35:01+00:00 with 1.00 to {owner};"
+        f" here with {first['amount']} to {owner}"
+    )
+    assert (
+        f" with {second['amount']} to 41; here with "
+        in found[f"accounts_transaction {second['transactionID']}"]
+    )
+
+
+def test_pending_that_the_command_clamped_is_found(connection: Connection, after: MakeAfter) -> None:
+    """A wallet whose two figures no longer agree with its lines behind the run is named."""
+    wallet = next(row for row in Files(EXPORT)["accounts_wallet"] if Decimal(row["pendingEarnings"]) > 0)
+
+    def clamped(files: Files) -> None:
+        run_as_ever(files)
+        files.one("accounts_wallet", wallet["walletID"])["pendingEarnings"] = "0.00"
+
+    found = differences(compare(connection, after(clamped)))
+
+    assert list(found) == [f"accounts_wallet {wallet['walletID']}"]
+    assert (
+        "there pendingEarnings 0.00 differs from its waiting rows"
+        in found[f"accounts_wallet {wallet['walletID']}"]
+    )
+
+
+def test_row_that_an_import_leaves_out_is_quarantined(
+    connection: Connection, after: MakeAfter, tmp_path: Path
+) -> None:
+    """A row without a release date counts as kept and is listed; released there, it is a difference."""
+    before = Files(Path(shutil.copytree(EXPORT, tmp_path / "before")))
+    odd = due(before)[0]
+    before.one("jobs", odd["relatedJobPosting_id"])["paymentReleaseDate"] = ""
+    before.write()
+    row = f"accounts_transaction {odd['transactionID']}"
+
+    def all_but_it(files: Files) -> None:
+        for due_row in due(files)[1:]:
+            release(files, due_row)
+
+    kept = compare(connection, after(all_but_it), before=before.directory)
+    shutil.rmtree(tmp_path / "after")
+    released = compare(connection, after(run_as_ever), before=before.directory)
+
+    assert (kept.kept, kept.differences) == (63, ())
+    assert [(item.row, item.reason) for item in kept.quarantined] == [
+        (row, f"job {odd['relatedJobPosting_id']} has no release date")
+    ]
+    assert differences(released)[row] == (
+        "released there at 2026-11-18T23:35:01+00:00; here left out:"
+        f" job {odd['relatedJobPosting_id']} has no release date"
+    )
+
+
+def test_row_that_is_gone_is_a_difference_only_if_it_was_due(
+    connection: Connection, after: MakeAfter
+) -> None:
+    """A due row that has vanished from the second export is named; what else it has become is said."""
+    gone, cancelled = due(Files(EXPORT))[:2]
+
+    def without(files: Files) -> None:
+        run_as_ever(files)
+        transactions = files["accounts_transaction"]
+        transactions.remove(files.one("accounts_transaction", gone["transactionID"]))
+        undone = files.one("accounts_transaction", cancelled["transactionID"])
+        undone |= {"transactionType": "PENDING_EARNING", "status": "CANCELLED"}
+
+    found = differences(compare(connection, after(without)))
+
+    assert found[f"accounts_transaction {gone['transactionID']}"].endswith("released here; there it is gone")
+    assert found[f"accounts_transaction {cancelled['transactionID']}"].endswith(
+        "released here; there it is PENDING_EARNING / CANCELLED"
+    )
+
+
+def test_line_of_a_type_that_nobody_knows_is_named(connection: Connection, after: MakeAfter) -> None:
+    """Which way a line of an unknown type moves a balance is not guessed."""
+
+    def tipped(files: Files) -> None:
+        run_as_ever(files)
+        line = due(Files(EXPORT))[0]
+        files["accounts_transaction"].append(
+            line
+            | {"transactionID": "9999", "transactionType": "TIP", "status": "COMPLETED", "completedAt": "x"}
+        )
+
+    found = differences(compare(connection, after(tipped)))
+
+    wallet = due(Files(EXPORT))[0]["walletID_id"]
+    assert found[f"accounts_wallet {wallet}"] == (
+        "there cannot be compared: transactionType 'TIP' of accounts_transaction 9999 is not known"
+    )
+
+
+def test_books_that_hold_something_are_refused(connection: Connection, after: MakeAfter) -> None:
+    """What the books hold would be released along: a comparison needs books of its own."""
+    place_hold(connection)
+    before = row_counts(connection)
+
+    with pytest.raises(Refused, match=r"books: not empty .*; a comparison needs books of its own"):
+        compare(connection, after(run_as_ever))
+
+    assert row_counts(connection) == before
+
+
+def test_folder_that_is_no_export_is_named(connection: Connection, tmp_path: Path) -> None:
+    """A folder without the files is refused with the file's name."""
+    with pytest.raises(InvalidInput, match=r"accounts_accounts\.csv: is missing in "):
+        compare(connection, tmp_path)
+    with pytest.raises(InvalidInput, match="nowhere: is not a directory"):
+        compare(connection, tmp_path / "nowhere")

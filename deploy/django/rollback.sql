@@ -1,0 +1,266 @@
+-- Back to the Django application: what the books did since the import, written into its own tables.
+--   psql "$DJANGO_URL" --file deploy/django/rollback.sql
+-- By a login that owns both schemas, with the release, the platform's verbs and the old command stopped. All
+-- of it or nothing; a second run changes nothing. A job has one release date there and each hold its own
+-- here: the job gets the latest of what still waits. RISK freezes become ADMIN_HOLD. Withdrawals and deposits
+-- become lines of these types.
+\set ON_ERROR_STOP on
+BEGIN;
+SET LOCAL timezone = 'UTC';
+LOCK TABLE buffer.hold, buffer.unsettled_hold, buffer.wallet, buffer.backjob, buffer.hold_freeze IN SHARE MODE;
+LOCK TABLE public.accounts_transaction, public.accounts_wallet, public.jobs, public.job_disputes IN EXCLUSIVE MODE;
+
+-- Each hold as it stands, in Django's words.
+CREATE TEMPORARY TABLE standing ON COMMIT DROP AS
+SELECT
+  hold.hold_id,
+  hold.reference,
+  job."jobID" AS job_id,
+  hold.job,
+  hold.title,
+  payee.owner AS payee,
+  wallet."walletID" AS wallet_id,
+  hold.currency,
+  hold.state,
+  (coalesce(unsettled.amount_minor, earning.amount_minor, hold.amount_minor) / 100.0)::numeric(12, 2) AS amount,
+  hold.held_at,
+  hold.release_date,
+  hold.settled_at
+FROM buffer.hold_status AS hold
+JOIN buffer.wallet AS payee ON payee.wallet_id = hold.payee_wallet_id
+LEFT JOIN buffer.unsettled_hold AS unsettled ON unsettled.hold_id = hold.hold_id
+LEFT JOIN buffer.transaction AS earning ON earning.hold_id = hold.hold_id AND earning.type = 'EARNING'
+LEFT JOIN public.jobs AS job ON job."jobID"::text = hold.job
+LEFT JOIN public.accounts_wallet AS wallet ON wallet."accountFK_id"::text = payee.owner;
+
+-- Each line that moved a balance since the import, and is not there yet.
+CREATE TEMPORARY TABLE line ON COMMIT DROP AS
+SELECT
+  moved.transaction_id,
+  moved.type,
+  moved.currency,
+  owner.owner,
+  wallet."walletID" AS wallet_id,
+  CASE moved.type WHEN 'EARNING' THEN hold.reference ELSE 'BUFFER-' || moved.transaction_id END AS reference,
+  (moved.amount_minor / 100.0)::numeric(12, 2) AS amount,
+  CASE WHEN moved.to_account = 'BALANCE' THEN 1 ELSE -1 END AS sign,
+  CASE moved.type
+    WHEN 'EARNING' THEN 'Payment released for job: ' || hold.title
+    WHEN 'REFUND' THEN 'Refund for ' || hold.title
+    ELSE moved.reference
+  END AS description,
+  hold.job_id,
+  moved.recorded_at,
+  NULL::numeric(12, 2) AS balance_after
+FROM buffer.transaction AS moved
+JOIN buffer.wallet AS owner
+  ON owner.wallet_id = CASE WHEN moved.to_account = 'BALANCE' THEN moved.to_wallet_id ELSE moved.from_wallet_id END
+LEFT JOIN standing AS hold ON hold.hold_id = moved.hold_id
+LEFT JOIN public.accounts_wallet AS wallet ON wallet."accountFK_id"::text = owner.owner
+WHERE
+  'BALANCE' IN (moved.from_account, moved.to_account)
+  AND moved.type <> 'OPENING_BALANCE'
+  AND NOT EXISTS (
+    SELECT FROM public.accounts_transaction AS there
+    WHERE
+      there."referenceNumber"
+      = CASE moved.type WHEN 'EARNING' THEN hold.reference ELSE 'BUFFER-' || moved.transaction_id END
+      AND there.status = 'COMPLETED'
+  );
+
+DO $$
+DECLARE
+  stray text;
+BEGIN
+  SELECT format('hold %s of %s, job %s, in %s', hold_id, payee, job, currency) INTO stray
+  FROM standing
+  WHERE (wallet_id IS NULL OR job_id IS NULL OR currency <> 'PHP')
+  LIMIT 1;
+  IF stray IS NULL THEN
+    SELECT format('transaction %s of %s in %s', transaction_id, owner, currency) INTO stray
+    FROM line
+    WHERE wallet_id IS NULL OR currency <> 'PHP'
+    LIMIT 1;
+  END IF;
+  IF stray IS NOT NULL THEN
+    RAISE EXCEPTION '%: Django has no such wallet or job; nothing was written', stray;
+  END IF;
+END $$;
+
+UPDATE line
+SET balance_after = running.balance_after
+FROM (
+  SELECT
+    line.transaction_id,
+    wallet.balance
+    + sum(line.sign * line.amount) OVER (PARTITION BY line.wallet_id ORDER BY line.transaction_id) AS balance_after
+  FROM line
+  JOIN public.accounts_wallet AS wallet ON wallet."walletID" = line.wallet_id
+) AS running
+WHERE line.transaction_id = running.transaction_id;
+
+-- What waited there: released, refunded, or still waiting with what a partial refund left of it.
+UPDATE public.accounts_transaction AS there
+SET
+  "transactionType" = 'EARNING',
+  status = 'COMPLETED',
+  amount = line.amount,
+  "balanceAfter" = line.balance_after,
+  description = line.description,
+  "completedAt" = line.recorded_at
+FROM line
+WHERE
+  line.type = 'EARNING'
+  AND there."referenceNumber" = line.reference
+  AND (there."transactionType", there.status) = ('PENDING_EARNING', 'PENDING');
+
+UPDATE public.accounts_transaction AS there
+SET status = CASE hold.state WHEN 'REFUNDED' THEN 'CANCELLED' ELSE there.status END, amount = hold.amount
+FROM standing AS hold
+WHERE
+  hold.reference = there."referenceNumber"
+  AND (there."transactionType", there.status) = ('PENDING_EARNING', 'PENDING')
+  AND (hold.state = 'REFUNDED' OR hold.amount <> there.amount);
+
+-- What began here.
+INSERT INTO public.accounts_transaction (
+  "walletID_id", "transactionType", amount, "balanceAfter", status, description, "referenceNumber",
+  "relatedJobPosting_id", "createdAt", "completedAt"
+)
+SELECT
+  hold.wallet_id, 'PENDING_EARNING', hold.amount, wallet.balance,
+  CASE hold.state WHEN 'REFUNDED' THEN 'CANCELLED' ELSE 'PENDING' END,
+  'Pending payment for job: ' || hold.title, hold.reference, hold.job_id, hold.held_at, NULL
+FROM standing AS hold
+JOIN public.accounts_wallet AS wallet ON wallet."walletID" = hold.wallet_id
+WHERE
+  hold.state <> 'RELEASED'
+  AND NOT EXISTS (
+    SELECT FROM public.accounts_transaction AS there WHERE there."referenceNumber" = hold.reference
+  )
+ORDER BY hold.hold_id;
+
+INSERT INTO public.accounts_transaction (
+  "walletID_id", "transactionType", amount, "balanceAfter", status, description, "referenceNumber",
+  "relatedJobPosting_id", "createdAt", "completedAt"
+)
+SELECT
+  line.wallet_id, line.type, line.amount, line.balance_after, 'COMPLETED', line.description, line.reference,
+  line.job_id, line.recorded_at, line.recorded_at
+FROM line
+WHERE
+  NOT EXISTS (
+    SELECT FROM public.accounts_transaction AS there
+    WHERE there."referenceNumber" = line.reference AND there.status = 'COMPLETED'
+  )
+ORDER BY line.transaction_id;
+
+UPDATE public.accounts_wallet AS wallet
+SET balance = wallet.balance + moved.amount, "updatedAt" = clock_timestamp()
+FROM (SELECT line.wallet_id, sum(line.sign * line.amount) AS amount FROM line GROUP BY line.wallet_id) AS moved
+WHERE wallet."walletID" = moved.wallet_id;
+
+UPDATE public.accounts_wallet AS wallet
+SET "pendingEarnings" = waiting.amount, "updatedAt" = clock_timestamp()
+FROM (
+  SELECT
+    own."walletID" AS wallet_id,
+    coalesce(sum(there.amount), 0) AS amount
+  FROM public.accounts_wallet AS own
+  LEFT JOIN public.accounts_transaction AS there
+    ON
+      there."walletID_id" = own."walletID"
+      AND (there."transactionType", there.status) = ('PENDING_EARNING', 'PENDING')
+  GROUP BY own."walletID"
+) AS waiting
+WHERE
+  wallet."walletID" = waiting.wallet_id
+  AND wallet."pendingEarnings" <> waiting.amount
+  AND wallet."accountFK_id"::text IN (SELECT payee FROM standing);
+
+UPDATE public.jobs AS job
+SET
+  status = CASE WHEN of_job.waits = 0 AND of_job.released = 0 THEN 'CANCELLED' ELSE job.status END,
+  "paymentReleaseDate" = of_job.release_date,
+  "paymentReleasedToWorker" = (of_job.waits = 0 AND of_job.released > 0),
+  "paymentReleasedAt" = CASE WHEN of_job.waits = 0 AND of_job.released > 0 THEN of_job.settled_at END,
+  "paymentHeldReason" = CASE
+    WHEN of_job.waits = 0 AND of_job.released > 0 THEN 'RELEASED'
+    WHEN of_job.waits = 0 OR of_job.kept THEN 'ADMIN_HOLD'
+    WHEN of_job.disputed THEN 'BACKJOB_PENDING'
+    ELSE 'BUFFER_PERIOD'
+  END
+FROM (
+  SELECT
+    hold.job_id,
+    count(*) FILTER (WHERE hold.state IN ('BUFFERED', 'FROZEN')) AS waits,
+    count(*) FILTER (WHERE hold.state = 'RELEASED') AS released,
+    coalesce(
+      max(hold.release_date) FILTER (WHERE hold.state IN ('BUFFERED', 'FROZEN')), max(hold.release_date)
+    ) AS release_date,
+    max(hold.settled_at) AS settled_at,
+    coalesce(bool_or(freeze.kind = 'BACKJOB'), false) AS disputed,
+    coalesce(bool_or(freeze.kind <> 'BACKJOB'), false) AS kept
+  FROM standing AS hold
+  LEFT JOIN buffer.hold_freeze AS freeze ON freeze.hold_id = hold.hold_id AND freeze.closed_at IS NULL
+  GROUP BY hold.job_id
+) AS of_job
+WHERE job."jobID" = of_job.job_id;
+
+UPDATE public.job_disputes AS there
+SET
+  status = CASE backjob.state WHEN 'APPROVED' THEN 'RESOLVED' ELSE 'CLOSED' END,
+  resolution = CASE backjob.state WHEN 'APPROVED' THEN 'FAVOR_CLIENT: refunded' END,
+  "resolvedDate" = CASE backjob.state WHEN 'APPROVED' THEN backjob.decided_at END,
+  "adminRejectedAt" = CASE backjob.state WHEN 'REJECTED' THEN backjob.decided_at END,
+  "adminRejectionReason" = CASE backjob.state WHEN 'REJECTED' THEN backjob.decision_reason END
+FROM buffer.backjob
+WHERE
+  backjob.reference = 'legacy-dispute-' || there."disputeID"
+  AND backjob.state <> 'OPEN'
+  AND there.status NOT IN ('RESOLVED', 'CLOSED');
+
+INSERT INTO public.job_disputes (
+  "jobID_id", "disputedBy", reason, description, status, "jobAmount", "disputedAmount", resolution,
+  "resolvedDate", "openedDate", "adminRejectedAt", "adminRejectionReason"
+)
+SELECT
+  job."jobID",
+  'CLIENT',
+  left(backjob.reason, 200),
+  backjob.reason,
+  CASE backjob.state WHEN 'OPEN' THEN 'OPEN' WHEN 'APPROVED' THEN 'RESOLVED' ELSE 'CLOSED' END,
+  job.budget,
+  coalesce((backjob.refunded_minor / 100.0)::numeric(12, 2), job.budget),
+  CASE backjob.state WHEN 'APPROVED' THEN 'FAVOR_CLIENT: refunded' END,
+  CASE backjob.state WHEN 'APPROVED' THEN backjob.decided_at END,
+  backjob.requested_at,
+  CASE backjob.state WHEN 'REJECTED' THEN backjob.decided_at END,
+  CASE backjob.state WHEN 'REJECTED' THEN backjob.decision_reason END
+FROM buffer.backjob
+JOIN public.jobs AS job ON job."jobID"::text = backjob.job
+WHERE
+  (backjob.reference IS NULL OR backjob.reference NOT LIKE 'legacy-dispute-%')
+  AND NOT EXISTS (
+    SELECT FROM public.job_disputes AS there
+    WHERE there."jobID_id" = job."jobID" AND there."openedDate" = backjob.requested_at
+  )
+ORDER BY backjob.backjob_id;
+
+-- A wallet whose balance came over has the books' balance now, or Django wrote it behind the import.
+DO $$
+DECLARE
+  differs text;
+BEGIN
+  SELECT format('wallet %s: %s there, %s here', there."walletID", there.balance, (here.balance_minor / 100.0)::numeric(12, 2))
+  INTO differs
+  FROM buffer.wallet AS here
+  JOIN public.accounts_wallet AS there ON there."accountFK_id"::text = here.owner
+  JOIN buffer.transaction AS opening ON opening.reference = 'legacy-wallet-' || there."walletID"
+  WHERE here.currency = 'PHP' AND there.balance * 100 <> here.balance_minor
+  LIMIT 1;
+  IF differs IS NOT NULL THEN
+    RAISE EXCEPTION '%: something else has moved it since the import; nothing was written', differs;
+  END IF;
+END $$;
+COMMIT;
