@@ -25,6 +25,8 @@ from buffer_pipeline.release import (
     ReleasePosition,
     Shard,
     Stretch,
+    came_in_due,
+    newest_hold,
     part_wallets,
     release_matured,
     release_stretch,
@@ -165,22 +167,30 @@ class _Worker:
             self.crew.ended.put(self.shard)
 
     def _drain(self, connection: Connection) -> None:
-        everything = Stretch(
-            after=ReleasePosition(), through=ReleasePosition.end(self.crew.run.due_by), shard=self.shard
-        )
+        due_by, looks_again = self.crew.run.due_by, not self.crew.run.dry_run
+        everything = Stretch(after=ReleasePosition(), through=ReleasePosition.end(due_by), shard=self.shard)
         if self.crew.limited:
             # To the hold: each is locked before it is counted.
-            released = self._go_round(connection, everything)
-        else:
-            released = self._go_straight(connection)
+            while self._go_round(connection, everything) and looks_again:
+                pass
+            return
+        with connection.begin():
+            newest = newest_hold(connection)
+        kept = self._go_straight(connection)
         # What others had locked, and what came in due meanwhile, is looked for as long as there is any. What
         # a dry run has rolled back would be there again.
-        while released and not self.crew.run.dry_run:
-            released = self._go_round(connection, everything)
+        while kept and looks_again:
+            kept = [stretch for stretch in kept if self._go_round(connection, stretch)]
+        while looks_again and self._came_in(connection, newest) and self._go_round(connection, everything):
+            pass
 
-    def _go_straight(self, connection: Connection) -> bool:
-        """Release stretch by stretch, each hold in one visit; return whether anything was released."""
-        released = False
+    def _came_in(self, connection: Connection, newest: int) -> bool:
+        with connection.begin():
+            return came_in_due(connection, newest=newest, due_by=self.crew.run.due_by, shard=self.shard)
+
+    def _go_straight(self, connection: Connection) -> list[Stretch]:
+        """Release stretch by stretch, each hold in one visit; return those that it had to go round."""
+        went_round = []
         course = Course(
             due_by=self.crew.run.due_by,
             shard=self.shard,
@@ -188,9 +198,10 @@ class _Worker:
         )
         while (ahead := self._look_ahead(connection, course)) is not None:
             stretch, held = ahead
-            batch = self._at_once(connection, stretch, held=held)
-            released |= self._go_round(connection, stretch) if batch is None else batch.holds_released > 0
-        return released
+            if self._at_once(connection, stretch, held=held) is None:
+                self._go_round(connection, stretch)
+                went_round.append(stretch)
+        return went_round
 
     def _look_ahead(self, connection: Connection, course: Course) -> tuple[Stretch, int] | None:
         with connection.begin():

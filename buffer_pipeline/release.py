@@ -195,6 +195,30 @@ def milestones(
     return [_position(row) for row in found]
 
 
+def newest_hold(connection: AnyConnection) -> int:
+    """Return the newest hold's id, 0 where there is none."""
+    newest: int = fetch(connection, "newest_hold")[0]["hold_id"]
+    return newest
+
+
+def came_in_due(connection: AnyConnection, *, newest: int, due_by: datetime, shard: Shard) -> bool:
+    """Return whether a hold that came in behind the `newest` there was is matured, in a shard.
+
+    At a cost that follows what came in. Until the caller's transaction ends, all its statements read
+    by index.
+    """
+    fetch(connection, "read_by_index")
+    found: bool = fetch(
+        connection,
+        "came_in_due",
+        newest=newest,
+        due_by=due_by,
+        after_shard=shard.after,
+        through_shard=shard.through,
+    )[0]["came_in"]
+    return found
+
+
 def part_wallets(connection: AnyConnection, *, due_by: datetime, shards: int) -> list[Shard]:
     """Part all wallets into shards with about as many due holds each; fewer where few wallets have any.
 

@@ -1,0 +1,14 @@
+-- Whether a hold that came in behind :newest is matured, of wallets behind :after_shard up to :through_shard.
+-- It looks at what came in only, and not at what was released: of that the index of what is due keeps an entry
+-- each until vacuum comes.
+SELECT
+  EXISTS(
+    SELECT
+    FROM buffer.unsettled_hold
+    WHERE
+      hold_id > CAST(:newest AS bigint)
+      AND state = 'BUFFERED'
+      AND release_date <= CAST(:due_by AS timestamptz)
+      AND payee_wallet_id > CAST(:after_shard AS bigint)
+      AND payee_wallet_id <= CAST(:through_shard AS bigint)
+  ) AS came_in
