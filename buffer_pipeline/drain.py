@@ -1,23 +1,22 @@
 """A release run: batch after batch until nothing that was due is left."""
 
-import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from queue import Empty, SimpleQueue
-from threading import Condition, Lock, Thread
-from typing import Any, Final
+from threading import Thread
+from typing import Final
 
-import psycopg
+from opentelemetry import trace
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from buffer_pipeline.batch_size import BATCH_LIMIT, SMALLEST_BATCH, BatchSize
+from buffer_pipeline.crew import Crew, ReleaseRun, tell
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.release import (
@@ -35,31 +34,11 @@ from buffer_pipeline.stretches import Course
 
 WORKERS_MAX: Final = 64
 
-_CANCEL_SECONDS_MAX: Final = 10
 _DEADLOCK_OR_CONFLICT: Final = {"40P01", "40001"}
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 
-logger: Final = logging.getLogger("buffer_pipeline.release")
-
-
-@dataclass
-class ReleaseRun:
-    """What a run has released so far. `amounts_minor` is minor units by currency."""
-
-    due_by: datetime
-    dry_run: bool
-    holds_released: int = 0
-    amounts_minor: dict[str, int] = field(default_factory=dict)
-    batches: int = 0
-    interrupted: bool = False
-    """Whether the run was asked to stop before it knew that nothing is left."""
-
-    def add(self, batch: ReleaseBatch) -> None:
-        """Count one batch in."""
-        self.batches += 1
-        self.holds_released += batch.holds_released
-        for currency, amount_minor in batch.amounts_minor.items():
-            self.amounts_minor[currency] = self.amounts_minor.get(currency, 0) + amount_minor
+# Spans of it are recorded where somebody has set OpenTelemetry up, and cost next to nothing elsewhere.
+tracer: Final = trace.get_tracer("buffer_pipeline")
 
 
 def drain_matured(
@@ -105,50 +84,49 @@ def drain_matured(
     if not 1 <= workers <= WORKERS_MAX:
         raise InvalidInput(f"workers {workers}: must be from 1 to {WORKERS_MAX}")
     run = ReleaseRun(due_by=due_by, dry_run=dry_run)
-    crew = _Crew(run, limit=limit, stop=stop, after_batch=after_batch)
-    shards = [Shard()]
-    if workers > 1:
-        with engine.begin() as connection:
-            shards = part_wallets(connection, due_by=due_by, shards=workers)
-    threads = [
-        # Daemons: where the server does not answer any more, the process can still end.
-        # In the caller's context: a line that one logs says of which run it is.
-        Thread(target=copy_context().run, args=(worker.work, engine), name=f"release-{number}", daemon=True)
-        for number, worker in enumerate(
-            _Worker(
-                crew=crew,
-                shard=shard,
-                source=source,
-                size=BatchSize.first(batch_limit=batch_limit),
-                clock=clock,
-                monotonic=monotonic,
-                on_batch=on_batch,
+    with tracer.start_as_current_span("release", attributes={"buffer.source": source}) as span:
+        crew = Crew(run, limit=limit, stop=stop, after_batch=after_batch)
+        shards = [Shard()]
+        if workers > 1:
+            with engine.begin() as connection:
+                shards = part_wallets(connection, due_by=due_by, shards=workers)
+        threads = [
+            # Daemons: where the server does not answer any more, the process can still end.
+            # In the caller's context: a line that one logs says of which run it is.
+            Thread(
+                target=copy_context().run, args=(worker.work, engine), name=f"release-{number}", daemon=True
             )
-            for shard in shards
-        )
-    ]
-    try:
-        for thread in threads:
-            thread.start()
-        for _ in threads:
-            crew.ended.get()
-    except BaseException:
-        crew.cancel(threads)
-        raise
-    if crew.failure is not None:
-        raise crew.failure
-    _tell("release ended", run, batches=run.batches, interrupted=run.interrupted)
+            for number, worker in enumerate(
+                _Worker(
+                    crew=crew,
+                    shard=shard,
+                    source=source,
+                    size=BatchSize.first(batch_limit=batch_limit),
+                    clock=clock,
+                    monotonic=monotonic,
+                    on_batch=on_batch,
+                )
+                for shard in shards
+            )
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            for _ in threads:
+                crew.ended.get()
+        except BaseException:
+            crew.cancel(threads)
+            raise
+        if crew.failure is not None:
+            raise crew.failure
+        span.set_attributes({"buffer.holds_released": run.holds_released, "buffer.batches": run.batches})
+    tell("release ended", run, batches=run.batches, interrupted=run.interrupted)
     return run
-
-
-def _tell(event: str, run: ReleaseRun | ReleaseBatch, **facts: object) -> None:
-    figures = {"holds_released": run.holds_released, "amounts_minor": dict(run.amounts_minor)}
-    logger.info(event, extra={**figures, **facts})
 
 
 @dataclass(kw_only=True)
 class _Worker:
-    crew: "_Crew"
+    crew: Crew
     shard: Shard
     source: str
     size: BatchSize
@@ -265,13 +243,16 @@ class _Worker:
         """Release one batch in a transaction of its own, and learn from how long that took."""
         run = self.crew.run
         for attempt in _retrying():
-            with attempt, connection.begin() as transaction:
+            with attempt, tracer.start_as_current_span("batch") as span, connection.begin() as transaction:
                 now = self.clock(connection)
                 # Each attempt by itself: one that the database has ended keeps no locks.
                 began = self.monotonic()
                 batch = release(now=now)
                 if batch.holds_released and self.on_batch is not None:
                     self.on_batch(connection, batch)
+                span.set_attribute("buffer.holds_released", batch.holds_released)
+                if batch.batch_id is not None:
+                    span.set_attribute("buffer.batch_id", batch.batch_id)
                 if run.dry_run:
                     # Batch by batch, so that it keeps no hold from a real run for longer than one does.
                     transaction.rollback()
@@ -290,101 +271,6 @@ class _NoMore(Exception):
 
 class _StretchGrew(Exception):
     """More was released than a batch may have."""
-
-
-class _Crew:
-    """What the workers of a run share.
-
-    The thread that waits for them does so by `ended`, and takes no lock in here: an exception
-    of a signal's handler could strike while it has one. (`Thread.join` is no way to wait either:
-    where such an exception ends it, Python 3.11 takes the thread for ended.)
-    """
-
-    def __init__(
-        self,
-        run: ReleaseRun,
-        *,
-        limit: int | None,
-        stop: Callable[[], bool],
-        after_batch: Callable[[ReleaseBatch], None] | None,
-    ) -> None:
-        self.changed = Condition()
-        self._telling = Lock()
-        self.ended: SimpleQueue[Shard] = SimpleQueue()
-        self.failure: BaseException | None = None
-        self.run = run
-        self.limited = limit is not None
-        self._room = limit
-        self._claims = 0
-        self._stop = stop
-        self._after_batch = after_batch
-        self._halted = False
-        self._connections: set[psycopg.Connection[Any]] = set()
-
-    def claim(self, holds: int) -> int:
-        """Return how many holds the caller's next batch may settle; 0 ends its work.
-
-        Waits where others have claimed all that is left, since they may find less.
-        """
-        with self.changed:
-            self.changed.wait_for(lambda: self._room != 0 or self._claims == 0 or self._halted)
-            if self._halted or self._room == 0:
-                return 0
-            if self._stop():
-                self.run.interrupted = True
-                return 0
-            self._claims += 1
-            if self._room is None:
-                return holds
-            claimed = min(holds, self._room)
-            self._room -= claimed
-            return claimed
-
-    def count(self, batch: ReleaseBatch, *, claimed: int) -> None:
-        """Count a batch in, and give back what it has not used of its claim."""
-        with self.changed:
-            self._claims -= 1
-            if self._room is not None:
-                self._room += claimed - batch.holds_released
-            self.changed.notify_all()
-            if batch.holds_released:
-                self.run.add(batch)
-        if batch.holds_released:
-            _tell("batch released", batch, batch_id=batch.batch_id, dry_run=self.run.dry_run)
-        if batch.holds_released and self._after_batch is not None:
-            # A lock of its own, which nobody waits for who has a batch in hand: what is told may be
-            # read slowly.
-            with self._telling:
-                self._after_batch(batch)
-
-    def fail(self, error: BaseException) -> None:
-        """Keep the first error, and let nobody begin another batch."""
-        with self.changed:
-            self.failure = self.failure or error
-            self._halted = True
-            self.changed.notify_all()
-
-    @contextmanager
-    def cancelable(self, connection: Connection) -> Iterator[None]:
-        """Let `cancel` end what runs on the connection meanwhile."""
-        driver_connection: Any = connection.connection.driver_connection
-        self._connections.add(driver_connection)
-        try:
-            yield
-        finally:
-            self._connections.discard(driver_connection)
-
-    def cancel(self, threads: Sequence[Thread]) -> None:
-        """End the batches in hand and wait for their rollback."""
-        self._halted = True
-        deadline = time.monotonic() + _CANCEL_SECONDS_MAX
-        while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
-            # Again and again, since a worker between two statements has nothing to cancel.
-            for connection in tuple(self._connections):
-                with suppress(psycopg.Error):  # It is closed, or its server is gone.
-                    connection.cancel_safe(timeout=1)
-            with suppress(Empty):
-                self.ended.get(timeout=0.1)
 
 
 def _retrying() -> Retrying:

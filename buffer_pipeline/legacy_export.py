@@ -13,6 +13,9 @@ from buffer_pipeline.money import currency_places, format_amount
 
 _OPEN: Final = ("OPEN", "IN_NEGOTIATION", "UNDER_REVIEW")
 _CLOSED: Final = ("RESOLVED", "CLOSED")
+# As Django's own export writes them, and as PostgreSQL's COPY does.
+_TRUE: Final = ("true", "t")
+_FALSE: Final = ("false", "f")
 _ID_LENGTH_MAX: Final = 150
 """Leaves room for the name that an id gets in a reference."""
 
@@ -181,12 +184,12 @@ class _Export:
             job["paymentHeldReason"],
             job["paymentReleasedToWorker"].lower(),
         )
-        if released == "true" or held == "RELEASED":
+        if released in _TRUE or held == "RELEASED":
             raise InvalidInput(
                 f"{name} is released already: paymentReleasedToWorker {job['paymentReleasedToWorker']},"
                 f" paymentHeldReason {held}"
             )
-        if released != "false":
+        if released not in _FALSE:
             raise InvalidInput(f"{name}: paymentReleasedToWorker {released!r} is neither True nor False")
         if not job["paymentReleaseDate"]:
             raise InvalidInput(f"{name} has no release date")

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, event
 
+from buffer_pipeline.crew import ReleaseRun
 from buffer_pipeline.database import make_engine
-from buffer_pipeline.drain import ReleaseRun, drain_matured
+from buffer_pipeline.drain import drain_matured
 from buffer_pipeline_tests.builders import DAY_7
 
 BATCH_LIMIT: Final = 20

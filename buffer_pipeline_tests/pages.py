@@ -33,7 +33,7 @@ def run_blocks(blocks: list[Block], *, cwd: Path, environment: Mapping[str, str]
     for kind, code, body in blocks:
         if kind == "text":
             for line in body.splitlines():
-                assert _without_digits(line) in _without_digits(said)
+                assert _without_digits(line) in _without_digits(said), f"{line!r} is not in {said!r}"
             continue
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", body],

@@ -14,8 +14,9 @@ import pytest
 from sqlalchemy import Connection, Engine, ExceptionContext, event, select, text
 
 from buffer_pipeline.batch_size import LOCK_SECONDS_AIM
+from buffer_pipeline.crew import ReleaseRun
 from buffer_pipeline.database import make_engine
-from buffer_pipeline.drain import WORKERS_MAX, ReleaseRun, drain_matured
+from buffer_pipeline.drain import WORKERS_MAX, drain_matured
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.intake import Earning, add_many_pending_earnings

@@ -957,3 +957,18 @@ def test_currency_must_be_known(connection: Connection) -> None:
     """A currency that does not exist is refused before anything is read."""
     with pytest.raises(InvalidInput, match="currency 'PESO'"):
         import_legacy(connection, EXPORT, now=TAKEN_AT, currency="PESO")
+
+
+@pytest.mark.parametrize(
+    ("written", "comes_over"), [("false", True), ("f", True), ("t", False), ("no", False)]
+)
+def test_truth_is_read_as_django_and_as_copy_write_it(
+    connection: Connection, export: Path, written: str, comes_over: bool
+) -> None:
+    """`paymentReleasedToWorker` is True or False, in any case, or PostgreSQL's t or f."""
+    edit(export, "jobs 177", paymentReleasedToWorker=written)
+
+    done = run_import(connection, export)
+
+    assert (done.holds == WHOLE.holds) is comes_over
+    assert (f"{WAITING} 377" in found(done)) is not comes_over

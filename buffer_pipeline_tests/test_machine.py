@@ -44,7 +44,8 @@ from buffer_pipeline.backjob import (
     request_backjob,
     withdraw_backjob,
 )
-from buffer_pipeline.drain import ReleaseRun, drain_matured
+from buffer_pipeline.crew import ReleaseRun
+from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.errors import Refused, StateRefused
 from buffer_pipeline.freeze import Freeze, freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import BackjobState, FreezeKind, HoldState

@@ -97,8 +97,8 @@ def run_as_ever(files: Files) -> None:
         release(files, row)
 
 
-def compare(connection: Connection, after: Path, **changes: Path) -> Comparison:
-    return compare_release(connection, **{"before": EXPORT, "after": after, **changes}, at=AT)
+def compare(connection: Connection, after: Path, *, before: Path = EXPORT) -> Comparison:
+    return compare_release(connection, before=before, after=after, at=AT)
 
 
 def differences(done: Comparison) -> dict[str, str]:

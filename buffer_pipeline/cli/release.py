@@ -12,8 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from buffer_pipeline.cli.interrupt import between_batches
 from buffer_pipeline.cli.output import Output, amounts_by_currency, counted, iso, money
 from buffer_pipeline.cli.session import books, one_transaction
+from buffer_pipeline.crew import ReleaseRun
 from buffer_pipeline.database import database_clock, first_line
-from buffer_pipeline.drain import WORKERS_MAX, ReleaseRun, drain_matured
+from buffer_pipeline.drain import WORKERS_MAX, drain_matured
 from buffer_pipeline.history import seal
 from buffer_pipeline.inputs import parse_as_of
 from buffer_pipeline.logs import release_logged

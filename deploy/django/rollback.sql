@@ -19,6 +19,8 @@ SELECT
   hold.job,
   hold.title,
   payee.owner AS payee,
+  payer.owner AS payer,
+  job."clientAccountID"::text AS client,
   wallet."walletID" AS wallet_id,
   hold.currency,
   hold.state,
@@ -28,6 +30,7 @@ SELECT
   hold.settled_at
 FROM buffer.hold_status AS hold
 JOIN buffer.wallet AS payee ON payee.wallet_id = hold.payee_wallet_id
+JOIN buffer.wallet AS payer ON payer.wallet_id = hold.payer_wallet_id
 LEFT JOIN buffer.unsettled_hold AS unsettled ON unsettled.hold_id = hold.hold_id
 LEFT JOIN buffer.transaction AS earning ON earning.hold_id = hold.hold_id AND earning.type = 'EARNING'
 LEFT JOIN public.jobs AS job ON job."jobID"::text = hold.job
@@ -72,9 +75,9 @@ DO $$
 DECLARE
   stray text;
 BEGIN
-  SELECT format('hold %s of %s, job %s, in %s', hold_id, payee, job, currency) INTO stray
+  SELECT format('hold %s of %s, job %s of %s, in %s', hold_id, payee, job, payer, currency) INTO stray
   FROM standing
-  WHERE (wallet_id IS NULL OR job_id IS NULL OR currency <> 'PHP')
+  WHERE wallet_id IS NULL OR job_id IS NULL OR payer <> client OR currency <> 'PHP'
   LIMIT 1;
   IF stray IS NULL THEN
     SELECT format('transaction %s of %s in %s', transaction_id, owner, currency) INTO stray
@@ -83,7 +86,7 @@ BEGIN
     LIMIT 1;
   END IF;
   IF stray IS NOT NULL THEN
-    RAISE EXCEPTION '%: Django has no such wallet or job; nothing was written', stray;
+    RAISE EXCEPTION '%: Django has no such wallet, or no such job of that client; nothing was written', stray;
   END IF;
 END $$;
 
@@ -199,10 +202,10 @@ FROM (
       max(hold.release_date) FILTER (WHERE hold.state IN ('BUFFERED', 'FROZEN')), max(hold.release_date)
     ) AS release_date,
     max(hold.settled_at) AS settled_at,
-    coalesce(bool_or(freeze.kind = 'BACKJOB'), false) AS disputed,
-    coalesce(bool_or(freeze.kind <> 'BACKJOB'), false) AS kept
+    coalesce(bool_or(stop.kind = 'BACKJOB'), false) AS disputed,
+    coalesce(bool_or(stop.kind <> 'BACKJOB'), false) AS kept
   FROM standing AS hold
-  LEFT JOIN buffer.hold_freeze AS freeze ON freeze.hold_id = hold.hold_id AND freeze.closed_at IS NULL
+  LEFT JOIN buffer.hold_freeze AS stop ON stop.hold_id = hold.hold_id AND stop.closed_at IS NULL
   GROUP BY hold.job_id
 ) AS of_job
 WHERE job."jobID" = of_job.job_id;

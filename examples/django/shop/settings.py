@@ -6,6 +6,7 @@ from sqlalchemy import make_url
 
 _URL = make_url(os.environ["SHOP_DATABASE_URL"])
 
+ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",
