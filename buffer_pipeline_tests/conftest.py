@@ -108,6 +108,17 @@ def server_15() -> Iterator[EmbeddedServer]:
         yield cluster.server
 
 
+@pytest.fixture(scope="session")
+def programs_and_user(server: EmbeddedServer) -> tuple[Path, str | None]:
+    """The session's server's programs, and who runs them: nobody in particular, where that is not root."""
+    admin = make_engine(server.url("postgres", user="postgres"))
+    with admin.connect() as connection:
+        data = Path(connection.scalar(text("SHOW data_directory")) or "")
+        programs = connection.scalar(text("SELECT setting FROM pg_config WHERE name = 'BINDIR'"))
+    admin.dispose()
+    return Path(programs or ""), data.owner() if os.geteuid() == 0 else None
+
+
 @contextmanager
 def fresh_books(server: EmbeddedServer, template: str = "buffer") -> Iterator[str]:
     """Yield the URL of a copy of the server's migrated books, or of others; dropped at the end."""

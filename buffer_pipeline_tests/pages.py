@@ -7,15 +7,23 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
-_BLOCK: Final = re.compile(r"^```(sh|text)(?: exits-(\d+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK: Final = re.compile(
+    r"^```(sh|text)(?: (as-server))?(?: exits-(\d+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
 
 class Block(NamedTuple):
-    """Commands, or what those before it print; `code` is what the commands exit with."""
+    """Commands, or what those before it print; who runs them, and what they exit with."""
 
     kind: str
+    by: str
     code: str
     body: str
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """Return all blocks of commands of a page, and of what they print."""
+    return [Block(*found) for found in _BLOCK.findall(page.read_text(encoding="utf-8"))]
 
 
 def sections(page: str) -> dict[str, list[Block]]:
@@ -27,10 +35,12 @@ def sections(page: str) -> dict[str, list[Block]]:
     }
 
 
-def run_blocks(blocks: list[Block], *, cwd: Path, environment: Mapping[str, str]) -> None:
+def run_blocks(
+    blocks: list[Block], *, cwd: Path, environment: Mapping[str, str], server_user: str | None = None
+) -> None:
     """Run a section's commands; each ends as the page says and prints the lines below it, digits apart."""
     said = ""
-    for kind, code, body in blocks:
+    for kind, by, code, body in blocks:
         if kind == "text":
             for line in body.splitlines():
                 assert _without_digits(line) in _without_digits(said), f"{line!r} is not in {said!r}"
@@ -39,6 +49,9 @@ def run_blocks(blocks: list[Block], *, cwd: Path, environment: Mapping[str, str]
             ["bash", "-euo", "pipefail", "-c", body],
             cwd=cwd,
             env=environment,
+            user=server_user if by else None,
+            group=server_user if by else None,
+            extra_groups=[] if by and server_user else None,
             capture_output=True,
             text=True,
             check=False,

@@ -240,16 +240,6 @@ def test_backend_terminated_at_any_boundary_is_made_up_for_by_the_next_run(
 # ---- the server
 
 
-@pytest.fixture(scope="module")
-def programs_and_user(server: EmbeddedServer) -> tuple[Path, str | None]:
-    """The session's server's programs, and who runs them: nobody in particular, where that is not root."""
-    url = server.url("postgres", user="postgres").render_as_string()
-    with engine_on(url) as admin, admin.connect() as connection:
-        data = Path(connection.scalar(text("SHOW data_directory")) or "")
-        programs = connection.scalar(text("SELECT setting FROM pg_config WHERE name = 'BINDIR'"))
-    return Path(programs or ""), data.owner() if os.geteuid() == 0 else None
-
-
 @pytest.fixture
 def cluster(programs_and_user: tuple[Path, str | None]) -> Iterator[Cluster]:
     """A server that may be stopped; no more than a dozen connections."""

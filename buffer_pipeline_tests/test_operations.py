@@ -1,7 +1,9 @@
 """Every command of docs/operations.md, section by section, on real books that have what it is about."""
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +17,13 @@ from buffer_pipeline.history import seal
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.outbox import Outcome, Route, Settlement, claim, dispatch, settle
 from buffer_pipeline_tests.builders import place_hold
+from buffer_pipeline_tests.cluster import new_cluster
 from buffer_pipeline_tests.conftest import NOON
 from buffer_pipeline_tests.pages import run_blocks, sections
 
+RESTORE: Final = "Restore to a moment"
 SECTIONS: Final = sections("operations.md")
+"""Of the page, by heading."""
 
 
 def with_what_goes_wrong(engine: Engine) -> None:
@@ -36,25 +41,25 @@ def with_what_goes_wrong(engine: Engine) -> None:
     seal(engine)
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("section", [section for section in SECTIONS if section != RESTORE])
 def test_the_runbook(
-    section: str, server: EmbeddedServer, database_url: str, engine: Engine, tmp_path: Path
+    section: str,
+    server: EmbeddedServer,
+    database_url: str,
+    engine: Engine,
+    tmp_path: Path,
+    programs_and_user: tuple[Path, str | None],
 ) -> None:
     """Each command of a section ends as the page says, and prints the lines that stand below it."""
     with_what_goes_wrong(engine)
     admin = make_engine(server.url("postgres", user="postgres")).execution_options(
         isolation_level="AUTOCOMMIT"
     )
-    with admin.connect() as connection:
-        programs = connection.scalar(text("SELECT setting FROM pg_config WHERE name = 'BINDIR'"))
     restored, platform = (f"{name}_{os.urandom(6).hex()}" for name in ("restored", "platform"))
     plain = make_url(database_url).set(drivername="postgresql")
     environment = {
         **os.environ,
-        "PATH": os.pathsep.join(
-            # Those of the server's version: another one's dump may say what this one does not know.
-            [str(Path(sys.executable).parent), str(programs), os.environ["PATH"]]
-        ),
+        "PATH": path_with(programs_and_user[0]),
         "BUFFER_HOME": str(tmp_path / "home"),
         "BUFFER_DATABASE_URL": plain.set(username=DAGSTER).render_as_string(),
         "PLATFORM_URL": plain.set(username=platform).render_as_string(),
@@ -75,3 +80,61 @@ def test_the_runbook(
             connection.execute(text(f"DROP DATABASE IF EXISTS {restored} WITH (FORCE)"))
             connection.execute(text(f"DROP ROLE {platform}"))
         admin.dispose()
+
+
+def path_with(programs: Path) -> str:
+    """Return where commands are: the server's own, since another version's may say what it does not know."""
+    return os.pathsep.join([str(Path(sys.executable).parent), str(programs), os.environ["PATH"]])
+
+
+def test_the_way_back_to_a_moment(programs_and_user: tuple[Path, str | None], tmp_path: Path) -> None:
+    """From a base backup and the archive come the books of the moment, without what went wrong behind it."""
+    programs, user = programs_and_user
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        archive = folder / "archive"
+        archive.mkdir()
+        for owned in (folder, archive):
+            shutil.chown(owned, user, user) if user else None
+        settings = {
+            "archive_mode": "on",
+            "archive_command": f"'test ! -f {archive}/%f && cp %p {archive}/%f'",
+        }
+        with new_cluster(programs, user=user, settings=settings) as cluster:
+            url = make_url(cluster.server.books_url.render_as_string()).set(drivername="postgresql")
+            restored_url = url.update_query_dict({"port": "5433"})
+            environment = {
+                **os.environ,
+                "PATH": path_with(programs),
+                "BUFFER_HOME": str(tmp_path / "home"),
+                "ADMIN_URL": url.set(username="postgres", database="postgres").render_as_string(),
+                "ARCHIVE": str(archive),
+                "RESTORE": str(folder / "restored"),
+                "RESTORE_OPTIONS": f"-c port=5433 -c listen_addresses='' -k {cluster.folder}",
+                "RESTORED_URL": restored_url.render_as_string(),
+            }
+            blocks = [block for block in SECTIONS[RESTORE] if block.by]
+            books = make_engine(cluster.server.books_url)
+            with books.begin() as connection:
+                right = place_hold(connection)
+            seal(books)
+
+            run_blocks(blocks[:1], cwd=folder, environment=environment, server_user=user)
+            with books.begin() as connection:
+                wrong = place_hold(connection)
+            try:
+                run_blocks(blocks[1:], cwd=folder, environment=environment, server_user=user)
+                rest = [block for block in SECTIONS[RESTORE] if not block.by]
+                run_blocks(rest, cwd=tmp_path, environment=environment)
+
+                restored = make_engine(restored_url.render_as_string())
+                with restored.connect() as connection:
+                    found = connection.scalars(text("SELECT hold_id FROM buffer.hold")).all()
+                restored.dispose()
+                with books.connect() as connection:
+                    before = connection.scalars(text("SELECT hold_id FROM buffer.hold ORDER BY 1")).all()
+            finally:
+                books.dispose()
+                if (folder / "restored" / "postmaster.pid").exists():
+                    cluster.run("pg_ctl", "stop", "--pgdata", str(folder / "restored"), "--mode=immediate")
+    assert (found, before) == ([right], [right, wrong])
