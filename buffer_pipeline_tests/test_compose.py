@@ -244,7 +244,7 @@ def test_without_a_login_there_is_nothing(stack: Stack, path: str) -> None:
         assert status(seat, path, login=False) == 401
 
 
-@pytest.mark.parametrize("name", ["code", "daemon", "webserver", "viewer", "proxy"])
+@pytest.mark.parametrize("name", ["code", "metrics", "daemon", "webserver", "viewer", "proxy"])
 def test_the_root_file_system_is_read_only(stack: Stack, name: str) -> None:
     """A service that runs can write into its scratch space, and has run without writing anywhere else."""
     files = ["new", "/run/secrets/new", "/tmp/new"]
@@ -290,6 +290,16 @@ def test_no_secret_is_in_a_log(stack: Stack) -> None:
         shown = f"{service.log} {service.command}"
         assert [password for password in passwords if password in shown] == []
     assert len(passwords) == 7
+
+
+def test_metrics_are_of_the_books_that_dagster_releases(stack: Stack) -> None:
+    """The endpoint sees the books, the outbox and Dagster's storage, by the releaser's login."""
+    address = stack.services.services["metrics"].address
+    with urllib.request.urlopen(f"http://{address}:9464/metrics") as answer:
+        said = answer.read().decode().splitlines()
+
+    assert "buffer_up 1.0" in said
+    assert "buffer_dagster_up 1.0" in said
 
 
 def test_each_service_has_room_in_its_limit(stack: Stack) -> None:

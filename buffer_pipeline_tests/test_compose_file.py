@@ -107,7 +107,8 @@ def test_each_port_is_listened_at() -> None:
     (server,) = yaml.safe_load((ROOT / "deploy/workspace.yaml").read_text())["load_from"]
     code = SERVICES["code"]["command"]
     listened = {
-        name: int(option("port", SERVICES[name]["command"])) for name in ("code", "webserver", "viewer")
+        name: int(option("port", SERVICES[name]["command"]))
+        for name in ("code", "metrics", "webserver", "viewer")
     }
     proxied = {SERVICES["proxy"]["environment"][f"{seat}_WEBSERVER"] for seat in ("OPERATORS", "VIEWERS")}
     inside = {int(port) for port in re.findall(r"listen \$\{ADDRESS\}:(\d+)", TEMPLATE)}
@@ -119,18 +120,20 @@ def test_each_port_is_listened_at() -> None:
     assert proxied == {f"{name}:{listened[name]}" for name in ("webserver", "viewer")}
     assert {int(port) for _, _, port in published} == inside
     assert {address for address, _, _ in published} == {"127.0.0.1"}
+    assert SERVICES["metrics"]["ports"] == [f"127.0.0.1:{listened['metrics']}:{listened['metrics']}"]
     assert published[0][1] == str(urlsplit(DAGSTER_URL).port)
     for name, words in LASTING.items():
         asked = re.findall(r"(?:127\.0\.0\.1:|--port=)(\d+)", " ".join(words["healthcheck"]["test"]))
         assert {int(port) for port in asked} <= ({listened[name]} if name in listened else inside), name
 
 
-def test_only_the_proxy_is_reached_and_reaches_the_webservers_only() -> None:
+def test_only_proxy_and_metrics_are_reached_and_the_proxy_reaches_the_webservers_only() -> None:
     """No other service publishes a port, and the proxy shares no network with the database."""
     networks = {name: set(words.get("networks", ["default"])) for name, words in SERVICES.items()}
 
     assert [name for name, words in SERVICES.items() if "ports" in words or "network_mode" in words] == [
-        "proxy"
+        "metrics",
+        "proxy",
     ]
     assert networks["proxy"] == {"seats"}
     assert {name for name, joined in networks.items() if "seats" in joined} == {
