@@ -3,10 +3,12 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, insert, text
 
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.drain import drain_matured
+from buffer_pipeline.errors import Refused
+from buffer_pipeline.hours import HOUR, hour_of
 from buffer_pipeline.reconcile import (
     INVARIANTS,
     RUN_INVARIANTS,
@@ -15,8 +17,13 @@ from buffer_pipeline.reconcile import (
     meaning_of,
     reconcile,
     reconcile_run,
+    require_empty,
+    tables_in_use,
 )
+from buffer_pipeline.tables import counted_hour
+from buffer_pipeline.wallet import deposit
 from buffer_pipeline_tests.builders import place_hold
+from buffer_pipeline_tests.conftest import NOON
 from buffer_pipeline_tests.runs import corrupt
 
 
@@ -110,3 +117,37 @@ def test_a_runs_proof_reads_by_index(connection: Connection) -> None:
     reconcile_run(connection, source="a run", since=database_clock(connection))
 
     assert connection.scalar(text("SELECT current_setting('enable_seqscan')")) == "off"
+
+
+@pytest.mark.parametrize("table", ["hold", "wallet", "counted_hour"])
+def test_books_are_empty_until_a_table_has_a_row(connection: Connection, table: str) -> None:
+    """Whichever it is: also an hour that was counted while there was nothing to count."""
+    before = tables_in_use(connection)
+    if table == "hold":
+        place_hold(connection)
+    elif table == "wallet":
+        deposit(connection, owner="client-3", amount="1.00", currency="PHP", reference="first", now=NOON)
+    else:
+        hour = hour_of(NOON)
+        connection.execute(insert(counted_hour).values(hour=hour, counted_by="test", counted_at=hour + HOUR))
+    with_a_row = tables_in_use(connection)
+
+    assert before == []
+    assert table in with_a_row
+
+
+def test_books_that_hold_anything_are_refused_to_what_needs_its_own(connection: Connection) -> None:
+    """Empty ones pass; of others the refusal names each table that has a row, and what to do."""
+    require_empty(connection, "a comparison")
+    connection.execute(insert(counted_hour).values(hour=NOON, counted_by="test", counted_at=NOON + HOUR))
+    deposit(connection, owner="client-3", amount="1.00", currency="PHP", reference="first", now=NOON)
+
+    with pytest.raises(Refused) as refused:
+        require_empty(connection, "a comparison")
+
+    filled = ", ".join(tables_in_use(connection))
+    assert filled.startswith("counted_hour, ")
+    assert str(refused.value) == (
+        f"books: not empty ({filled}); a comparison needs books of its own: another BUFFER_HOME, or another"
+        " database"
+    )

@@ -5,19 +5,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, func, insert, select
+from sqlalchemy import Connection, Engine, func, select
 
 from buffer_pipeline.database import database_clock, make_engine
 from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.hours import HOUR, hour_of
 from buffer_pipeline.policy import Policy
-from buffer_pipeline.reconcile import reconcile, tables_in_use
+from buffer_pipeline.reconcile import reconcile
 from buffer_pipeline.reports import due_holds, list_backjobs, list_holds, stuck_holds, totals
 from buffer_pipeline.sample import DOWN, LENGTH, load_sample
-from buffer_pipeline.tables import counted_hour, hold_freeze, notification, transaction
-from buffer_pipeline.wallet import deposit
-from buffer_pipeline_tests.builders import SAMPLE_HOLDS, place_hold
+from buffer_pipeline.tables import hold_freeze, notification, transaction
+from buffer_pipeline_tests.builders import SAMPLE_HOLDS
 from buffer_pipeline_tests.conftest import fresh_books
 
 NOW = datetime(2026, 3, 20, 9, 30, tzinfo=UTC)
@@ -131,20 +130,3 @@ def test_the_sample_loads_at_any_moment(connection: Connection) -> None:
 
     assert all(row["held_at"] < now for row in list_holds(connection))
     assert list_holds(connection, state=HoldState.FROZEN)
-
-
-@pytest.mark.parametrize("table", ["hold", "wallet", "counted_hour"])
-def test_books_are_empty_until_a_table_has_a_row(connection: Connection, table: str) -> None:
-    """Whichever it is: also an hour that was counted while there was nothing to count."""
-    before = tables_in_use(connection)
-    if table == "hold":
-        place_hold(connection)
-    elif table == "wallet":
-        deposit(connection, owner="client-3", amount="1.00", currency="PHP", reference="first", now=NOW)
-    else:
-        hour = hour_of(NOW)
-        connection.execute(insert(counted_hour).values(hour=hour, counted_by="test", counted_at=hour + HOUR))
-    with_a_row = tables_in_use(connection)
-
-    assert before == []
-    assert table in with_a_row

@@ -14,7 +14,7 @@ from buffer_pipeline import release as release_module
 from buffer_pipeline import stretches as stretches_module
 from buffer_pipeline.backjob import reject_backjob, request_backjob
 from buffer_pipeline.batch_size import SMALLEST_BATCH
-from buffer_pipeline.database import make_engine
+from buffer_pipeline.database import make_engine, statement_text
 from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.errors import BooksOutOfBalance, InvalidInput
 from buffer_pipeline.freeze import freeze_hold
@@ -27,7 +27,9 @@ from buffer_pipeline.release import (
     ReleasePosition,
     Shard,
     Stretch,
+    came_in_due,
     milestones,
+    newest_hold,
     release_matured,
     release_stretch,
 )
@@ -480,3 +482,49 @@ def test_course_of_nothing_is_one_stretch(connection: Connection) -> None:
     assert first is not None
     assert first[0] == Stretch(after=ReleasePosition(), through=ReleasePosition.end(DAY_7), shard=Shard())
     assert second is None
+
+
+def test_what_came_in_due_behind_the_newest_is_known(connection: Connection) -> None:
+    """A hold that was there, that is frozen, that is not due or of another share does not count."""
+    empty = newest_hold(connection)
+    place_hold(connection)
+    newest = newest_hold(connection)
+
+    def came_in(**changes: Any) -> bool:
+        asked = {"newest": newest, "due_by": DAY_7, "shard": Shard()}
+        return came_in_due(connection, **{**asked, **changes})
+
+    nothing_new = came_in()
+    place_hold(connection, state=HoldState.FROZEN)
+    place_hold(connection, release_date=DAY_7 + timedelta(microseconds=1))
+    not_due = came_in()
+    due = place_hold(connection, payee="worker-18")
+    payee = connection.scalar(select(wallet.c.wallet_id).where(wallet.c.owner == "worker-18"))
+    assert isinstance(payee, int)
+
+    assert (empty, newest_hold(connection)) == (0, due)
+    assert (nothing_new, not_due) == (False, False)
+    assert came_in()
+    assert came_in(shard=Shard(after=payee - 1, through=payee))
+    assert not came_in(shard=Shard(after=payee))
+    assert not came_in(shard=Shard(through=payee - 1))
+    assert not came_in(newest=due)
+    assert connection.scalar(text("SHOW enable_seqscan")) == "off"
+
+
+def test_last_look_reads_what_came_in_and_not_what_was_released(engine: Engine) -> None:
+    """A run's last look takes nothing of the index of what is due, where each released hold still stands."""
+    place_many(engine, 2_000, seed=5)
+    with engine.connect() as connection:
+        newest = newest_hold(connection)
+    drain_matured(engine, due_by=LATE, source="a test", clock=lambda _: LATE)
+
+    with engine.begin() as connection:
+        release_module.fetch(connection, "read_by_index")
+        asked = {"newest": newest, "due_by": LATE, "after_shard": 0, "through_shard": Shard().through}
+        plan = connection.scalars(
+            text(f"EXPLAIN (ANALYZE, BUFFERS) {statement_text('came_in_due')}"), asked
+        ).all()
+
+    assert re.search("Index Scan (using|on) unsettled_hold_pkey", " ".join(plan))
+    assert not any("unsettled_hold_due_idx" in line for line in plan)
