@@ -14,7 +14,7 @@ from buffer_pipeline import release as release_module
 from buffer_pipeline import stretches as stretches_module
 from buffer_pipeline.backjob import reject_backjob, request_backjob
 from buffer_pipeline.batch_size import SMALLEST_BATCH
-from buffer_pipeline.database import make_engine, statement_text
+from buffer_pipeline.database import fetch, make_engine, statement_text
 from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.errors import BooksOutOfBalance, InvalidInput
 from buffer_pipeline.freeze import freeze_hold
@@ -520,7 +520,7 @@ def test_last_look_reads_what_came_in_and_not_what_was_released(engine: Engine) 
     drain_matured(engine, due_by=LATE, source="a test", clock=lambda _: LATE)
 
     with engine.begin() as connection:
-        release_module.fetch(connection, "read_by_index")
+        fetch(connection, "read_by_index")
         asked = {"newest": newest, "due_by": LATE, "after_shard": 0, "through_shard": Shard().through}
         plan = connection.scalars(
             text(f"EXPLAIN (ANALYZE, BUFFERS) {statement_text('came_in_due')}"), asked
