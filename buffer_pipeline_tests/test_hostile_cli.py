@@ -201,15 +201,18 @@ def _taken(*_: object) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
+@pytest.fixture(autouse=True)
+def _nothing_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would serve until it is stopped ends: `dev` by a setting, `metrics` since its port is taken."""
+    monkeypatch.setenv("BUFFER_ALERT_URLS", "nonsense")
+    monkeypatch.setattr(prometheus_client, "start_http_server", _taken)
+
+
 @pytest.fixture
 def shared(books_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine on the shared books, which are those of the settings, in the folder with the files."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("BUFFER_DATABASE_URL", books_url)
-    # `dev` looks at this first: with it wrong, it starts nothing.
-    monkeypatch.setenv("BUFFER_ALERT_URLS", "nonsense")
-    # `metrics` would serve until it is stopped: it finds its port taken, whichever that is.
-    monkeypatch.setattr(prometheus_client, "start_http_server", _taken)
     engine = make_engine(books_url)
     yield engine
     engine.dispose()
@@ -226,6 +229,16 @@ def require_well_behaved(arguments: list[str], outcome: Outcome) -> None:
     if "--json" in arguments and not is_help:
         json.loads(outcome.out)
         assert outcome.out.count("\n") == 1
+
+
+@pytest.mark.usefixtures("shared")
+def test_host_that_no_name_server_could_know_is_an_answer() -> None:
+    """A label that is too long is refused before anybody is asked, and is a failed attempt like another."""
+    outcome = run_command("notifications", "test-webhook", f"https://{'a' * 70}.invalid/", "--allow-private")
+
+    assert outcome.code == 1
+    require_well_behaved([], outcome)
+    assert "No such name can exist" in outcome.out + outcome.err
 
 
 @cases(900)
@@ -254,7 +267,7 @@ def test_books_are_sound_after_all_that(shared: Engine) -> None:
 def test_nonsense_is_wrong_usage(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     """Words in no order end with an exit code and a line, without books behind them."""
     monkeypatch.setenv("BUFFER_DATABASE_URL", "postgresql:///?host=/nowhere")
-    monkeypatch.setenv("BUFFER_ALERT_URLS", "nonsense")
+
     outcome = run_command(*arguments)
 
     require_well_behaved(arguments, outcome)

@@ -33,16 +33,19 @@ class Names:
         Raises:
             OSError: it has none, or nobody knows.
         """
-        return await self.run(
-            partial(
-                socket.getaddrinfo,
-                host,
-                port,
-                family=family,
-                type=socket.SOCK_STREAM,
-                flags=socket.AI_ADDRCONFIG,
-            )
+        look = partial(
+            socket.getaddrinfo,
+            host,
+            port,
+            family=family,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_ADDRCONFIG,
         )
+        try:
+            return await self.run(look)
+        except UnicodeError:
+            # A label is empty, or longer than 63 characters: nobody is asked for it.
+            raise socket.gaierror(socket.EAI_NONAME, "No such name can exist") from None
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns or raise what it raises; a cancelled caller leaves its thread alone."""
