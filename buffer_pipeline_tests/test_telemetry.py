@@ -18,7 +18,7 @@ from buffer_pipeline_tests.conftest import NOON
 PROGRAMS = Path(sys.executable).parent
 
 
-def release(database_url: str, home: Path, **settings: str) -> str:
+def release(database_url: str, home: Path, *, collector: HTTPServer, **settings: str) -> str:
     """Release by the command line under OpenTelemetry's own starter; return what it answered."""
     done = subprocess.run(
         [PROGRAMS / "opentelemetry-instrument", PROGRAMS / "buffer-pipeline", "release", "--workers", "2"],
@@ -28,6 +28,9 @@ def release(database_url: str, home: Path, **settings: str) -> str:
             "BUFFER_HOME": str(home),
             "BUFFER_LOG": "json",
             "OTEL_SERVICE_NAME": "buffer-pipeline",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url_for("").rstrip("/"),
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_METRICS_EXPORTER": "none",
             **settings,
         },
         capture_output=True,
@@ -58,9 +61,7 @@ def test_traces_and_logs_of_a_release_reach_a_collector(
     answer = release(
         database_url,
         home,
-        OTEL_EXPORTER_OTLP_ENDPOINT=httpserver.url_for("").rstrip("/"),
-        OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
-        OTEL_METRICS_EXPORTER="none",
+        collector=httpserver,
         OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED="true",
     )
 
@@ -108,9 +109,7 @@ def test_collector_that_does_not_answer_holds_no_release_up(
     answer = release(
         database_url,
         home,
-        OTEL_EXPORTER_OTLP_ENDPOINT=httpserver.url_for("").rstrip("/"),
-        OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
-        OTEL_METRICS_EXPORTER="none",
+        collector=httpserver,
         OTEL_LOGS_EXPORTER="none",
     )
 
