@@ -16,7 +16,7 @@ _SIGN_OF_TYPE: Final = {"EARNING": 1, "REFUND": 1, "PAYMENT": -1}
 
 @dataclass(frozen=True, kw_only=True)
 class LegacyOutcome:
-    """A row that waited before: released to an owner, or what it is now instead."""
+    """A row that waited before: when it was released and to whom; if it was not, how it stands."""
 
     released_at: datetime | None
     owner: str
@@ -75,13 +75,15 @@ def _outcome(rows: list[Row], wallets: Index, currency: str) -> LegacyOutcome:
         standing = f"stands on {len(rows)} rows" if rows else "is gone"
         return LegacyOutcome(released_at=None, owner="", amount_minor=0, standing=standing)
     (row,) = rows
-    released = (row["transactionType"], row["status"]) == ("EARNING", "COMPLETED")
+    standing = f"is {row['transactionType']} / {row['status']}"
+    if (row["transactionType"], row["status"]) != ("EARNING", "COMPLETED"):
+        return LegacyOutcome(released_at=None, owner="", amount_minor=0, standing=standing)
     wallet = wallets.only(row["walletID_id"], name=f"wallet {row['walletID_id']} of {row.name}")
     return LegacyOutcome(
-        released_at=parse_time(f"completedAt of {row.name}", row["completedAt"]) if released else None,
+        released_at=parse_time(f"completedAt of {row.name}", row["completedAt"]),
         owner=wallet["accountFK_id"],
         amount_minor=figure(f"amount of {row.name}", row["amount"], currency),
-        standing=f"is {row['transactionType']} / {row['status']}",
+        standing=standing,
     )
 
 

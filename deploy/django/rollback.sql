@@ -36,7 +36,7 @@ LEFT JOIN buffer.transaction AS earning ON earning.hold_id = hold.hold_id AND ea
 LEFT JOIN public.jobs AS job ON job."jobID"::text = hold.job
 LEFT JOIN public.accounts_wallet AS wallet ON wallet."accountFK_id"::text = payee.owner;
 
--- Each line that moved a balance since the import, and is not there yet.
+-- Each line that moved a balance since the import, less those that are there already.
 CREATE TEMPORARY TABLE line ON COMMIT DROP AS
 SELECT
   moved.transaction_id,
@@ -62,14 +62,13 @@ LEFT JOIN standing AS hold ON hold.hold_id = moved.hold_id
 LEFT JOIN public.accounts_wallet AS wallet ON wallet."accountFK_id"::text = owner.owner
 WHERE
   'BALANCE' IN (moved.from_account, moved.to_account)
-  AND moved.type <> 'OPENING_BALANCE'
-  AND NOT EXISTS (
-    SELECT FROM public.accounts_transaction AS there
-    WHERE
-      there."referenceNumber"
-      = CASE moved.type WHEN 'EARNING' THEN hold.reference ELSE 'BUFFER-' || moved.transaction_id END
-      AND there.status = 'COMPLETED'
-  );
+  AND moved.type <> 'OPENING_BALANCE';
+
+DELETE FROM line
+USING public.accounts_transaction AS there
+WHERE
+  (there."referenceNumber", there."transactionType", there.status) = (line.reference, line.type, 'COMPLETED')
+  AND (there."walletID_id", there.amount) = (line.wallet_id, line.amount);
 
 DO $$
 DECLARE
@@ -139,7 +138,8 @@ JOIN public.accounts_wallet AS wallet ON wallet."walletID" = hold.wallet_id
 WHERE
   hold.state <> 'RELEASED'
   AND NOT EXISTS (
-    SELECT FROM public.accounts_transaction AS there WHERE there."referenceNumber" = hold.reference
+    SELECT FROM public.accounts_transaction AS there
+    WHERE there."referenceNumber" = hold.reference AND there."transactionType" = 'PENDING_EARNING'
   )
 ORDER BY hold.hold_id;
 
@@ -154,7 +154,9 @@ FROM line
 WHERE
   NOT EXISTS (
     SELECT FROM public.accounts_transaction AS there
-    WHERE there."referenceNumber" = line.reference AND there.status = 'COMPLETED'
+    WHERE
+      (there."referenceNumber", there."transactionType", there.status) = (line.reference, line.type, 'COMPLETED')
+      AND (there."walletID_id", there.amount) = (line.wallet_id, line.amount)
   )
 ORDER BY line.transaction_id;
 
@@ -196,7 +198,15 @@ SET
 FROM (
   SELECT
     hold.job_id,
-    count(*) FILTER (WHERE hold.state IN ('BUFFERED', 'FROZEN')) AS waits,
+    -- With what an import has left out, which waits there still.
+    count(*) FILTER (WHERE hold.state IN ('BUFFERED', 'FROZEN')) + (
+      SELECT count(*)
+      FROM public.accounts_transaction AS there
+      WHERE
+        there."relatedJobPosting_id" = hold.job_id
+        AND (there."transactionType", there.status) = ('PENDING_EARNING', 'PENDING')
+        AND there."referenceNumber" NOT IN (SELECT standing.reference FROM standing)
+    ) AS waits,
     count(*) FILTER (WHERE hold.state = 'RELEASED') AS released,
     coalesce(
       max(hold.release_date) FILTER (WHERE hold.state IN ('BUFFERED', 'FROZEN')), max(hold.release_date)
