@@ -113,7 +113,7 @@ def test_each_secret_is_seen_by_who_needs_it() -> None:
     assert seen_by == {
         "postgres_password": {"database", "roles"},
         "owner_password": {"roles", "migrate"},
-        "dagster_password": {"roles", "code", "daemon", "webserver", "viewer"},
+        "dagster_password": {"roles", "code", "metrics", "daemon", "webserver", "viewer"},
         "platform_password": {"roles"},
         "reader_password": {"roles"},
         "endpoints": {"code"},
