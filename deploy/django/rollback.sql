@@ -1,13 +1,13 @@
 -- Back to the Django application: what the books did since the import, written into its own tables.
 --   psql "$DJANGO_URL" --file deploy/django/rollback.sql
 -- By a login that owns both schemas, with the release, the platform's verbs and the old command stopped. All
--- of it or nothing; a second run changes nothing. A job has one release date there and each hold its own
--- here: the job gets the latest of what still waits. RISK freezes become ADMIN_HOLD. Withdrawals and deposits
--- become lines of these types.
+-- of it or nothing; a second run changes nothing. A job has one release date there and each hold its own here:
+-- the job gets the latest of what still waits. RISK freezes become ADMIN_HOLD. Withdrawals and deposits become
+-- lines of these types.
 \set ON_ERROR_STOP on
-BEGIN;
+-- The books as they are at one moment.
+BEGIN ISOLATION LEVEL REPEATABLE READ;
 SET LOCAL timezone = 'UTC';
-LOCK TABLE buffer.hold, buffer.unsettled_hold, buffer.wallet, buffer.backjob, buffer.hold_freeze IN SHARE MODE;
 LOCK TABLE public.accounts_transaction, public.accounts_wallet, public.jobs, public.job_disputes IN EXCLUSIVE MODE;
 
 -- Each hold as it stands, in Django's words.
