@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Final
 
 from opentelemetry import trace
+from opentelemetry.trace import Span, StatusCode
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -84,7 +85,8 @@ def drain_matured(
     if not 1 <= workers <= WORKERS_MAX:
         raise InvalidInput(f"workers {workers}: must be from 1 to {WORKERS_MAX}")
     run = ReleaseRun(due_by=due_by, dry_run=dry_run)
-    with tracer.start_as_current_span("release", attributes={"buffer.source": source}) as span:
+    with _span("release", dry_run=dry_run) as span:
+        span.set_attribute("buffer.source", source)
         crew = Crew(run, limit=limit, stop=stop, after_batch=after_batch)
         shards = [Shard()]
         if workers > 1:
@@ -118,10 +120,19 @@ def drain_matured(
             crew.cancel(threads)
             raise
         if crew.failure is not None:
+            span.set_status(StatusCode.ERROR, type(crew.failure).__name__)
             raise crew.failure
         span.set_attributes({"buffer.holds_released": run.holds_released, "buffer.batches": run.batches})
     tell("release ended", run, batches=run.batches, interrupted=run.interrupted)
     return run
+
+
+def _span(name: str, *, dry_run: bool) -> AbstractContextManager[Span]:
+    # An error's words have the statement and its parameters; and a batch that gives way, or is begun again,
+    # has not failed.
+    return tracer.start_as_current_span(
+        name, attributes={"buffer.dry_run": dry_run}, record_exception=False, set_status_on_exception=False
+    )
 
 
 @dataclass(kw_only=True)
@@ -157,8 +168,8 @@ class _Worker:
         kept = self._go_straight(connection)
         # What others had locked, and what came in due meanwhile, is looked for as long as there is any. What
         # a dry run has rolled back would be there again.
-        while kept and looks_again:
-            kept = [stretch for stretch in kept if self._go_round(connection, stretch)]
+        while looks_again and sum(self._go_round(connection, stretch) for stretch in kept):
+            pass
         while looks_again and self._came_in(connection, newest) and self._go_round(connection, everything):
             pass
 
@@ -243,7 +254,7 @@ class _Worker:
         """Release one batch in a transaction of its own, and learn from how long that took."""
         run = self.crew.run
         for attempt in _retrying():
-            with attempt, tracer.start_as_current_span("batch") as span, connection.begin() as transaction:
+            with attempt, _span("batch", dry_run=run.dry_run) as span, connection.begin() as transaction:
                 now = self.clock(connection)
                 # Each attempt by itself: one that the database has ended keeps no locks.
                 began = self.monotonic()

@@ -64,7 +64,7 @@ def read_outcomes(before: Path, after: Path, *, currency: str) -> LegacyOutcomes
     for wallet in files_before["accounts_wallet"]:
         for wallet_after in wallets_after.all(wallet["walletID"]):
             lines = new_lines.all(wallet["walletID"])
-            reason = _wrong_movement(wallet, wallet_after, lines, currency)
+            reason = _wrong_movement(before=wallet, after=wallet_after, lines=lines, currency=currency)
             if reason is not None:
                 wallets[wallet.name] = reason
     return LegacyOutcomes(of_row=of_row, wallets=wallets)
@@ -87,7 +87,7 @@ def _outcome(rows: list[Row], wallets: Index, currency: str) -> LegacyOutcome:
     )
 
 
-def _wrong_movement(before: Row, after: Row, lines: list[Row], currency: str) -> str | None:
+def _wrong_movement(*, before: Row, after: Row, lines: list[Row], currency: str) -> str | None:
     try:
         moved = figure("balance", after["balance"], currency) - figure("balance", before["balance"], currency)
         told = sum(_signed(line, currency) for line in lines)

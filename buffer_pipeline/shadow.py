@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
 
 from sqlalchemy import Connection
 
@@ -12,12 +11,10 @@ from buffer_pipeline.hold import HoldState
 from buffer_pipeline.inputs import require_time
 from buffer_pipeline.legacy import LegacyImport, import_legacy
 from buffer_pipeline.legacy_export import LegacyExport, Quarantined, read_export
-from buffer_pipeline.legacy_outcomes import LegacyOutcome, read_outcomes
+from buffer_pipeline.legacy_outcomes import LegacyOutcome, LegacyOutcomes, read_outcomes
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.reconcile import require_empty
-from buffer_pipeline.release import release_matured
-
-_BATCH_LIMIT: Final = 10_000
+from buffer_pipeline.release import ReleasePosition, Shard, Stretch, release_stretch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +49,8 @@ def compare_release(
 
     The real import and the real release run in the caller's transaction and are rolled back: nothing
     stays. `before` was exported right before the legacy command ran, `after` right behind it, and
-    `at` lies between the two, so that both had the same payments and the same clock.
+    `at` lies between the two, so that both had the same payments and the same clock. What matured
+    between `at` and its release there is alike.
 
     Raises:
         InvalidInput: a directory, a file, a column or the currency is wrong.
@@ -65,28 +63,36 @@ def compare_release(
     savepoint = connection.begin_nested()
     try:
         imported = import_legacy(connection, before, now=at, currency=currency)
-        while release_matured(connection, now=at, batch_limit=_BATCH_LIMIT, source="shadow").holds_released:
-            pass
+        everything = Stretch(after=ReleasePosition(), through=ReleasePosition.end(at), shard=Shard())
+        release_stretch(connection, stretch=everything, now=at, due_by=at, source="shadow")
         references = [payment.earning.reference for payment in export.payments]
         holds = {row["reference"]: row for row in fetch(connection, "find_holds", references=references)}
     finally:
         savepoint.rollback()
-    return _compared(export, export_after, imported, holds, outcomes.of_row, outcomes.wallets)
+    return _compared(
+        export,
+        imported,
+        holds,
+        outcomes,
+        quarantined_after=[
+            entry for entry in export_after.quarantined if entry.row.startswith("accounts_wallet ")
+        ],
+    )
 
 
 def _compared(
     export: LegacyExport,
-    export_after: LegacyExport,
     imported: LegacyImport,
     holds: dict[str, Row],
-    outcome_of_row: dict[str, LegacyOutcome],
-    wallets: dict[str, str],
+    outcomes: LegacyOutcomes,
+    *,
+    quarantined_after: list[Quarantined],
 ) -> Comparison:
     payments = {payment.row: payment for payment in export.payments}
     left_out = {entry.row: entry.reason for entry in imported.quarantined}
     released = released_minor = kept = 0
     differences = []
-    for row, there in outcome_of_row.items():
+    for row, there in outcomes.of_row.items():
         payment = payments.get(row)
         here = None if payment is None else holds.get(payment.earning.reference)
         difference = _difference(there, here, left_out.get(row, ""))
@@ -98,16 +104,13 @@ def _compared(
             released += 1
             released_minor += there.amount_minor
     # A wallet that is wrong already was so before the command ran.
-    damaged = {
-        entry.row: entry.reason
-        for entry in export_after.quarantined
-        if entry.row.startswith("accounts_wallet ") and entry.row not in left_out
-    }
+    damaged = {entry.row: entry.reason for entry in quarantined_after if entry.row not in left_out}
     differences += [
-        Difference(row=row, difference=f"there {reason}") for row, reason in (damaged | wallets).items()
+        Difference(row=row, difference=f"there {reason}")
+        for row, reason in (damaged | outcomes.wallets).items()
     ]
     return Comparison(
-        waiting=len(outcome_of_row),
+        waiting=len(outcomes.of_row),
         released=released,
         released_minor=released_minor,
         kept=kept,
@@ -125,6 +128,8 @@ def _difference(there: LegacyOutcome, here: Row | None, left_out: str) -> str | 
     with_what = ""
     if here is None:
         standing = f"left out: {left_out}"
+    elif here["state"] == HoldState.BUFFERED and here["release_date"] <= there.released_at:
+        return None  # It matured while the command was at work.
     elif here["state"] == HoldState.BUFFERED:
         standing = f"due at {here['release_date'].isoformat()}"
     elif here["state"] == HoldState.FROZEN:

@@ -92,9 +92,10 @@ def test_the_way_back_to_a_moment(programs_and_user: tuple[Path, str | None], tm
     programs, user = programs_and_user
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        archive = folder / "archive"
-        archive.mkdir()
-        for owned in (folder, archive):
+        archive, backups = folder / "archive", folder / "backups"
+        for made in (archive, backups):
+            made.mkdir()
+        for owned in (folder, archive, backups):
             shutil.chown(owned, user, user) if user else None
         settings = {
             "archive_mode": "on",
@@ -109,6 +110,7 @@ def test_the_way_back_to_a_moment(programs_and_user: tuple[Path, str | None], tm
                 "BUFFER_HOME": str(tmp_path / "home"),
                 "ADMIN_URL": url.set(username="postgres", database="postgres").render_as_string(),
                 "ARCHIVE": str(archive),
+                "BACKUPS": str(backups),
                 "RESTORE": str(folder / "restored"),
                 "RESTORE_OPTIONS": f"-c port=5433 -c listen_addresses='' -k {cluster.folder}",
                 "RESTORED_URL": restored_url.render_as_string(),
@@ -119,11 +121,11 @@ def test_the_way_back_to_a_moment(programs_and_user: tuple[Path, str | None], tm
                 right = place_hold(connection)
             seal(books)
 
-            run_blocks(blocks[:1], cwd=folder, environment=environment, server_user=user)
+            run_blocks(blocks[:2], cwd=folder, environment=environment, server_user=user)
             with books.begin() as connection:
                 wrong = place_hold(connection)
             try:
-                run_blocks(blocks[1:], cwd=folder, environment=environment, server_user=user)
+                run_blocks(blocks[2:], cwd=folder, environment=environment, server_user=user)
                 rest = [block for block in SECTIONS[RESTORE] if not block.by]
                 run_blocks(rest, cwd=tmp_path, environment=environment)
 

@@ -1,9 +1,11 @@
 -- Back to the Django application: what the books did since the import, written into its own tables.
 --   psql "$DJANGO_URL" --file deploy/django/rollback.sql
 -- By a login that owns both schemas, with the release, the platform's verbs and the old command stopped. All
--- of it or nothing; a second run changes nothing. A job has one release date there and each hold its own here:
--- the job gets the latest of what still waits. RISK freezes become ADMIN_HOLD. Withdrawals and deposits become
--- lines of these types.
+-- of it or nothing; a second run changes nothing. It is for books whose import was --strict: where a wallet, a
+-- payment or a balance differs at the end from what the books have, it says which and writes nothing.
+-- What Django's tables cannot hold: a job has one release date, the latest of what still waits; a freeze of one of
+-- its holds is the job's, and keeps the others back too; RISK freezes become ADMIN_HOLD. Withdrawals and deposits
+-- become lines of these types.
 \set ON_ERROR_STOP on
 -- The books as they are at one moment.
 BEGIN ISOLATION LEVEL REPEATABLE READ;
@@ -44,7 +46,11 @@ SELECT
   moved.currency,
   owner.owner,
   wallet."walletID" AS wallet_id,
-  CASE moved.type WHEN 'EARNING' THEN hold.reference ELSE 'BUFFER-' || moved.transaction_id END AS reference,
+  -- With the time: other books, after a second switch, count from one again.
+  CASE moved.type
+    WHEN 'EARNING' THEN hold.reference
+    ELSE format('BUFFER-%s-%s', moved.transaction_id, to_char(moved.recorded_at, 'YYYYMMDDHH24MISSUS'))
+  END AS reference,
   (moved.amount_minor / 100.0)::numeric(12, 2) AS amount,
   CASE WHEN moved.to_account = 'BALANCE' THEN 1 ELSE -1 END AS sign,
   CASE moved.type
@@ -87,6 +93,27 @@ BEGIN
   IF stray IS NOT NULL THEN
     RAISE EXCEPTION '%: Django has no such wallet, or no such job of that client; nothing was written', stray;
   END IF;
+  SELECT format('account %s: has %s wallets', wallet."accountFK_id", count(*)) INTO stray
+  FROM public.accounts_wallet AS wallet
+  WHERE wallet."accountFK_id"::text IN (SELECT payee FROM standing UNION SELECT owner FROM line)
+  GROUP BY wallet."accountFK_id"
+  HAVING count(*) > 1
+  LIMIT 1;
+  IF stray IS NOT NULL THEN
+    RAISE EXCEPTION '% there; nothing was written', stray;
+  END IF;
+  SELECT format('hold %s, %s', hold.hold_id, hold.reference) INTO stray
+  FROM standing AS hold
+  JOIN public.accounts_transaction AS there
+    ON
+      (there."referenceNumber", there."transactionType", there.status)
+      = (hold.reference, 'EARNING', 'COMPLETED')
+      AND there."walletID_id" = hold.wallet_id
+  WHERE hold.state <> 'RELEASED'
+  LIMIT 1;
+  IF stray IS NOT NULL THEN
+    RAISE EXCEPTION '%: is released there, and not here; nothing was written', stray;
+  END IF;
 END $$;
 
 UPDATE line
@@ -95,7 +122,9 @@ FROM (
   SELECT
     line.transaction_id,
     wallet.balance
-    + sum(line.sign * line.amount) OVER (PARTITION BY line.wallet_id ORDER BY line.transaction_id) AS balance_after
+    + sum(line.sign * line.amount) OVER (
+      PARTITION BY line.wallet_id ORDER BY line.recorded_at, line.transaction_id
+    ) AS balance_after
   FROM line
   JOIN public.accounts_wallet AS wallet ON wallet."walletID" = line.wallet_id
 ) AS running
@@ -139,7 +168,11 @@ WHERE
   hold.state <> 'RELEASED'
   AND NOT EXISTS (
     SELECT FROM public.accounts_transaction AS there
-    WHERE there."referenceNumber" = hold.reference AND there."transactionType" = 'PENDING_EARNING'
+    WHERE
+      (there."referenceNumber", there."transactionType", there."walletID_id", there.amount)
+      = (hold.reference, 'PENDING_EARNING', hold.wallet_id, hold.amount)
+      -- One that was cancelled there long ago is another payment.
+      AND there.status = CASE hold.state WHEN 'REFUNDED' THEN 'CANCELLED' ELSE 'PENDING' END
   )
 ORDER BY hold.hold_id;
 
@@ -158,7 +191,7 @@ WHERE
       (there."referenceNumber", there."transactionType", there.status) = (line.reference, line.type, 'COMPLETED')
       AND (there."walletID_id", there.amount) = (line.wallet_id, line.amount)
   )
-ORDER BY line.transaction_id;
+ORDER BY line.recorded_at, line.transaction_id;
 
 UPDATE public.accounts_wallet AS wallet
 SET balance = wallet.balance + moved.amount, "updatedAt" = clock_timestamp()
@@ -260,20 +293,60 @@ WHERE
   )
 ORDER BY backjob.backjob_id;
 
--- A wallet whose balance came over has the books' balance now, or Django wrote it behind the import.
+-- What has been moved is as the books have it, or Django's tables were written since the import, or it left out
+-- something that was put right by other means than these tables.
 DO $$
 DECLARE
   differs text;
 BEGIN
-  SELECT format('wallet %s: %s there, %s here', there."walletID", there.balance, (here.balance_minor / 100.0)::numeric(12, 2))
+  SELECT
+    format(
+      'wallet %s: balance %s and pending %s there, %s and %s here',
+      there."walletID", there.balance, there."pendingEarnings", here.balance, here.pending
+    )
   INTO differs
-  FROM buffer.wallet AS here
+  FROM (
+    SELECT
+      wallet.owner,
+      (wallet.balance_minor / 100.0)::numeric(12, 2) AS balance,
+      (wallet.pending_earnings_minor / 100.0)::numeric(12, 2) AS pending
+    FROM buffer.wallet
+    WHERE wallet.currency = 'PHP'
+  ) AS here
   JOIN public.accounts_wallet AS there ON there."accountFK_id"::text = here.owner
-  JOIN buffer.transaction AS opening ON opening.reference = 'legacy-wallet-' || there."walletID"
-  WHERE here.currency = 'PHP' AND there.balance * 100 <> here.balance_minor
+  LEFT JOIN LATERAL (
+    SELECT sum(row.amount) AS amount
+    FROM public.accounts_transaction AS row
+    WHERE
+      row."walletID_id" = there."walletID"
+      AND (row."transactionType", row.status) = ('PENDING_EARNING', 'PENDING')
+      AND row."referenceNumber" NOT IN (SELECT standing.reference FROM standing)
+  ) AS left_out ON true
+  WHERE
+    (there.balance, there."pendingEarnings") <> (here.balance, here.pending + coalesce(left_out.amount, 0))
+    AND (
+      here.owner IN (SELECT payee FROM standing)
+      OR here.balance <> 0
+      OR EXISTS (SELECT FROM line WHERE line.owner = here.owner)
+    )
   LIMIT 1;
   IF differs IS NOT NULL THEN
-    RAISE EXCEPTION '%: something else has moved it since the import; nothing was written', differs;
+    RAISE EXCEPTION '%; nothing was written', differs;
+  END IF;
+  SELECT format('hold %s, %s', hold.hold_id, hold.reference) INTO differs
+  FROM standing AS hold
+  WHERE
+    hold.state IN ('BUFFERED', 'FROZEN')
+    AND 1 <> (
+      SELECT count(*)
+      FROM public.accounts_transaction AS there
+      WHERE
+        (there."referenceNumber", there."transactionType", there.status, there."walletID_id", there.amount)
+        = (hold.reference, 'PENDING_EARNING', 'PENDING', hold.wallet_id, hold.amount)
+    )
+  LIMIT 1;
+  IF differs IS NOT NULL THEN
+    RAISE EXCEPTION '%: does not wait there once; nothing was written', differs;
   END IF;
 END $$;
 COMMIT;
