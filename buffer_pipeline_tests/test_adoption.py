@@ -1,28 +1,22 @@
-"""From the Django application to the books and back: docs/adoption.md on real tables, and the example."""
+"""From the Django application to the books and back: docs/adoption.md on real Django tables."""
 
 import csv
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any, Final
-from urllib.error import HTTPError
-from urllib.parse import urlencode
-from urllib.request import HTTPCookieProcessor, OpenerDirector, build_opener
 
 import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, make_url, text
 
 from buffer_pipeline.backjob import approve_backjob, reject_backjob, request_backjob
-from buffer_pipeline.database import database_clock, make_engine
+from buffer_pipeline.database import database_clock, make_engine, migrate
 from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.embedded import DAGSTER, EmbeddedServer
 from buffer_pipeline.freeze import freeze_hold
@@ -35,7 +29,7 @@ from buffer_pipeline.release import release_early
 from buffer_pipeline.wallet import deposit, withdraw
 from buffer_pipeline_tests.conftest import fresh_books
 from buffer_pipeline_tests.pages import run_blocks, sections
-from buffer_pipeline_tests.stack import WAIT_SECONDS_MAX, free_port, wait_for
+from buffer_pipeline_tests.platforms import login, manage, superuser
 
 ROOT: Final = Path(__file__).parents[1]
 EXPORT: Final = Path(__file__).parent / "legacy_export"
@@ -60,20 +54,6 @@ class Platform:
         return make_url(self.url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-def manage(directory: Path, *words: str, **settings: str) -> str:
-    """Run a Django project's `manage.py`, and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "manage.py", *words],
-        cwd=directory,
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture
 def platform(server: EmbeddedServer) -> Iterator[Platform]:
     """The shipped export, loaded into tables that Django made, by the platform's login."""
@@ -88,24 +68,6 @@ def platform(server: EmbeddedServer) -> Iterator[Platform]:
         engine.dispose()
         with superuser(url).begin() as connection:
             connection.execute(text(f"DROP OWNED BY {role}"))
-
-
-def superuser(url: str) -> Engine:
-    """Return an engine on the books, for what their owner may not."""
-    return make_engine(url.replace("//buffer@", "//postgres@"))
-
-
-@contextmanager
-def login(server: EmbeddedServer, group: str) -> Iterator[str]:
-    """Make a login that is a member of a role, and drop it behind what it owns."""
-    role = f"platform_{os.urandom(6).hex()}"
-    admin = make_engine(server.url("postgres", user="postgres"))
-    with admin.begin() as connection:
-        connection.execute(text(f"CREATE ROLE {role} LOGIN IN ROLE {group}"))
-    yield role
-    with admin.begin() as connection:
-        connection.execute(text(f"DROP ROLE {role}"))
-    admin.dispose()
 
 
 def load(platform: Platform) -> None:
@@ -187,7 +149,13 @@ def standing(connection: Connection) -> list[list[tuple[Any, ...]]]:
 
 
 def test_page_from_shadow_to_rollback(platform: Platform, tmp_path: Path) -> None:
-    """Each command of docs/adoption.md, in order, ends as the page says and prints what stands below it."""
+    """Each command of docs/adoption.md, in order, ends as the page says and prints what stands below it.
+
+    The platform's login has no right to the books but those that the page gives it.
+    """
+    login_name = make_url(platform.libpq_url).username
+    with superuser(platform.url.replace(f"//{login_name}@", "//buffer@")).begin() as connection:
+        connection.execute(text(f"REVOKE buffer FROM {login_name}"))
     (tmp_path / "manage.py").symlink_to(LEGACY_APP / "manage.py")
     for part in ("settings.py", "accounts"):
         (tmp_path / part).symlink_to(LEGACY_APP / part)
@@ -210,7 +178,9 @@ def test_page_from_shadow_to_rollback(platform: Platform, tmp_path: Path) -> Non
         "SHADOW_URL": owner.set(database=shadow).render_as_string(),
         "ADMIN_URL": url.set(username="postgres", database="postgres").render_as_string(),
         "SHOP": shop,
-        "SHOP_OWNER_URL": url.set(username="postgres", database=shop).render_as_string(),
+        "SHOP_URL": url.set(database=shop).render_as_string(),
+        "SHOP_OWNER_URL": owner.set(database=shop).render_as_string(),
+        "DJANGO_LOGIN": login_name or "",
         "DEPLOY": str(DEPLOY),
         "EXAMPLE": str(EXAMPLE),
     }
@@ -361,13 +331,11 @@ def refused(platform: Platform, tmp_path: Path) -> str:
 
 def test_wallet_that_something_else_wrote_refuses_the_rollback(platform: Platform, tmp_path: Path) -> None:
     """A balance that Django changed behind the import is named, and nothing is written."""
-    with platform.engine.begin() as connection:
-        import_legacy(connection, export(platform, tmp_path / "over"), now=database_clock(connection))
-    with psycopg.connect(platform.libpq_url) as there:
-        there.execute('UPDATE public.accounts_wallet SET balance = balance + 1 WHERE "walletID" = 1')
+    bring_over(platform, tmp_path)
+    in_django(platform, 'UPDATE accounts_wallet SET balance = balance + 1 WHERE "walletID" = 1')
 
-    assert re.search(
-        r"wallet 1: \d+\.\d\d there, \d+\.\d\d here: something else", refused(platform, tmp_path)
+    assert "wallet 1: balance 129607.65 and pending 0.00 there, 129606.65 and 0.00 here" in refused(
+        platform, tmp_path
     )
 
 
@@ -390,162 +358,147 @@ def test_owner_that_django_does_not_know_refuses_the_rollback(platform: Platform
     assert "of worker-17, job 1 of 57, in PHP: Django has no such wallet" in refused(platform, tmp_path)
 
 
-# The example.
+def bring_over(platform: Platform, tmp_path: Path, *, strict: bool = True) -> datetime:
+    """Import Django's tables, and return the time."""
+    with platform.engine.begin() as connection:
+        now = database_clock(connection)
+        import_legacy(connection, export(platform, tmp_path / "over"), now=now, strict=strict)
+    return now
 
 
-@dataclass(frozen=True)
-class Shop:
-    """The example, served by Django's own server."""
-
-    address: str
-
-    def log_in(self, name: str) -> "Visitor":
-        visitor = Visitor(self.address, build_opener(HTTPCookieProcessor(CookieJar())))
-        status, page = visitor.post("/login", username=name, password="secret")
-        assert (status, f"<h1>{name}</h1>" in page) == (200, True)
-        return visitor
+def in_django(platform: Platform, *statements: str) -> None:
+    """Write Django's tables, as the application does."""
+    with psycopg.connect(platform.libpq_url) as there:
+        for statement in statements:
+            there.execute(statement.encode())
 
 
-@dataclass(frozen=True)
-class Visitor:
-    """Somebody with a session."""
+NEWCOMER: Final = (
+    "INSERT INTO accounts_accounts VALUES (9001, 'worker9001@example.com')",
+    """
+    INSERT INTO accounts_wallet (
+      "walletID", "accountFK_id", balance, "reservedBalance", "pendingEarnings", "createdAt", "updatedAt"
+    ) VALUES (9001, 9001, 0, 0, 500, now(), now())
+    """,
+    """
+    INSERT INTO jobs (
+      "jobID", title, budget, status, "clientAccountID", "paymentReleaseDate", "paymentReleasedToWorker",
+      "paymentHeldReason"
+    ) VALUES (9001, 'Clean', 500, 'COMPLETED', 57, now() + interval '1 hour', false, 'BUFFER_PERIOD')
+    """,
+    """
+    INSERT INTO accounts_transaction (
+      "transactionID", "walletID_id", "transactionType", amount, "balanceAfter", status, description,
+      "referenceNumber", "relatedJobPosting_id", "createdAt"
+    ) VALUES (
+      9001, 9001, 'PENDING_EARNING', 500, 0, 'PENDING', 'Pending', 'JOB-9001', 9001, now() - interval '6 days'
+    )
+    """,
+)
+"""A worker without a balance and with a payment that waits."""
 
-    address: str
-    opener: OpenerDirector
 
-    def page(self, path: str = "/") -> str:
-        with self.opener.open(self.address + path) as answer:
-            found: str = answer.read().decode()
-            return found
+def test_payment_that_both_moved_refuses_the_rollback(platform: Platform, tmp_path: Path) -> None:
+    """What the old command released while a backjob refunded it here is named, and not paid twice."""
+    in_django(platform, *NEWCOMER)
+    now = bring_over(platform, tmp_path)
+    with platform.engine.begin() as connection:
+        asked = request_backjob(connection, job="9001", by="57", reason="drips", now=now)
+        approve_backjob(connection, backjob_id=asked.backjob_id, by="admin-1", reason="yes", now=now)
+    in_django(
+        platform,
+        """
+        UPDATE accounts_transaction SET "transactionType" = 'EARNING', status = 'COMPLETED',
+          "completedAt" = now(), "balanceAfter" = 500 WHERE "transactionID" = 9001
+        """,
+        'UPDATE accounts_wallet SET balance = 500, "pendingEarnings" = 0 WHERE "walletID" = 9001',
+    )
 
-    def post(self, path: str, **fields: str) -> tuple[int, str]:
-        """Send a form with its session's token; return the status behind redirects, and the page."""
-        form = self.page("/login")
-        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form)
-        body = urlencode({**fields, "csrfmiddlewaretoken": token[1] if token else ""}).encode()
-        try:
-            with self.opener.open(self.address + path, body) as answer:
-                return answer.status, answer.read().decode()
-        except HTTPError as error:
-            return error.code, error.read().decode()
+    assert "JOB-9001: is released there, and not here" in refused(platform, tmp_path)
 
 
-@pytest.fixture
-def shop(server: EmbeddedServer, tmp_path: Path) -> Iterator[tuple[Shop, Engine]]:
-    """The example on a database of its own, with two users and two jobs, by a login of the platform's."""
-    with login(server, "buffer_platform") as role, fresh_books(server) as url:
-        with superuser(url).begin() as connection:
-            connection.execute(text(f"GRANT CREATE ON SCHEMA public TO {role}"))
-        settings = {
-            "SHOP_DATABASE_URL": url.replace("//buffer@", f"//{role}@"),
-            "SHOP_SECRET_KEY": os.urandom(32).hex(),
-        }
-        manage(EXAMPLE, "migrate", **settings)
-        manage(
-            EXAMPLE,
-            "shell",
-            "-c",
-            "from django.contrib.auth.models import User; from shop.models import Job;"
-            "client, worker = (User.objects.create_user(name, password='secret')"
-            " for name in ('client', 'worker'));"
-            "[Job.objects.create(title=title, price=price, client=client, worker=worker)"
-            " for title, price in (('Fix kitchen faucet', '1250.50'), ('Deep clean', '0.00'))]",
-            **settings,
+def test_balance_that_was_put_right_here_alone_refuses_the_rollback(
+    platform: Platform, tmp_path: Path
+) -> None:
+    """A quarantined balance that somebody deposited here stands in Django still, and is not added to it."""
+    in_django(platform, 'UPDATE accounts_wallet SET "pendingEarnings" = 5 WHERE "walletID" = 1')
+    now = bring_over(platform, tmp_path, strict=False)
+    with platform.engine.begin() as connection:
+        deposit(connection, owner="41", amount="129606.65", currency="PHP", reference="by-hand-1", now=now)
+
+    assert "wallet 1: balance 259213.30 and pending " in refused(platform, tmp_path)
+
+
+def test_account_with_two_wallets_refuses_the_rollback(platform: Platform, tmp_path: Path) -> None:
+    """Into which of them its payments go is not guessed."""
+    in_django(
+        platform,
+        """
+        INSERT INTO accounts_wallet (
+          "accountFK_id", balance, "reservedBalance", "pendingEarnings", "createdAt", "updatedAt"
+        ) SELECT "accountFK_id", 0, 0, 0, now(), now() FROM accounts_wallet
+        WHERE "pendingEarnings" > 0 LIMIT 1
+        """,
+    )
+    bring_over(platform, tmp_path, strict=False)
+
+    assert "has 2 wallets there" in refused(platform, tmp_path)
+
+
+def test_reference_of_a_cancelled_row_is_free_again(platform: Platform, tmp_path: Path) -> None:
+    """A payment under the reference of one that Django cancelled long ago waits there after the rollback."""
+    now = bring_over(platform, tmp_path)
+    with platform.engine.begin() as connection:
+        add_pending_earnings(
+            connection,
+            reference="JOB-9-PENDING-finish",
+            job="9",
+            payee="38",
+            payer="50",
+            amount="4019.98",
+            currency="PHP",
+            now=now,
         )
-        port = free_port()
-        log = tmp_path / "log"
-        process = subprocess.Popen(
-            [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"],
-            cwd=EXAMPLE,
-            env={**os.environ, **settings},
-            stdout=log.open("w"),
-            stderr=subprocess.STDOUT,
-        )
-        served, books = Shop(f"http://127.0.0.1:{port}"), make_engine(url)
-        try:
-            wait_for(lambda: process.poll() is not None or answers(served.address), what="the example")
-            assert process.poll() is None, log.read_text()
-            yield served, books
-        finally:
-            process.terminate()
-            process.wait(WAIT_SECONDS_MAX)
-            books.dispose()
-            with superuser(url).begin() as connection:
-                connection.execute(text(f"DROP OWNED BY {role}"))
+
+    rollback(platform, tmp_path)
+
+    back = read_export(export(platform, tmp_path / "back"), currency="PHP")
+    assert back.quarantined == ()
+    assert "JOB-9-PENDING-finish" in {payment.earning.reference for payment in back.payments}
 
 
-def answers(address: str) -> bool:
-    try:
-        with build_opener().open(f"{address}/login"):
-            return True
-    except OSError:
-        return False
+def test_lines_follow_their_times_on_the_way_back(platform: Platform, tmp_path: Path) -> None:
+    """Two deposits of clocks that disagree leave the balance that the last one by its time says."""
+    now = bring_over(platform, tmp_path)
+    for number, at in enumerate((now + timedelta(milliseconds=200), now)):
+        with platform.engine.begin() as connection:
+            deposit(connection, owner="41", amount="10.00", currency="PHP", reference=f"in-{number}", now=at)
+
+    rollback(platform, tmp_path)
+
+    assert read_export(export(platform, tmp_path / "back"), currency="PHP").quarantined == ()
 
 
-def test_example_from_approval_to_the_workers_balance(shop: tuple[Shop, Engine]) -> None:
-    """The client approves, the earning waits, matures and is the worker's; a backjob by then is refused."""
-    served, books = shop
-    client, worker = served.log_in("client"), served.log_in("worker")
+def test_second_switch_and_second_way_back(platform: Platform, tmp_path: Path) -> None:
+    """Books that begin anew count from one again; their lines are others than those of the books before."""
+    in_django(platform, *NEWCOMER)
+    now = bring_over(platform, tmp_path)
+    with platform.engine.begin() as connection:
+        deposit(connection, owner="9001", amount="100.00", currency="PHP", reference="in-1", now=now)
+        withdraw(connection, owner="9001", amount="100.00", currency="PHP", reference="out-1", now=now)
+    rollback(platform, tmp_path)
+    with platform.engine.begin() as connection:
+        connection.execute(text("ALTER SCHEMA buffer RENAME TO buffer_before"))
+    migrate(platform.engine)
+    with platform.engine.begin() as connection:
+        now = database_clock(connection)
+        import_legacy(connection, export(platform, tmp_path / "again"), now=now, strict=True)
+        for number in range(3):
+            amount = f"{number + 1}.00"
+            deposit(connection, owner="9001", amount=amount, currency="PHP", reference=f"n-{number}", now=now)
 
-    approvals = [client.post("/jobs/1/approve")[0] for _ in range(2)]
-    waiting = worker.page()
-    with books.connect() as connection:
-        due_by = database_clock(connection) + timedelta(days=8)
-    run = drain_matured(books, due_by=due_by, source="a test", clock=lambda _: due_by)
-    released = worker.page()
-    too_late, refusal = client.post("/jobs/1/backjob", reason="drips again")
+    rollback(platform, tmp_path)
 
-    assert approvals == [200, 200]
-    assert '<span id="balance">0.00</span>' in waiting
-    assert '<span id="pending">1250.50</span>' in waiting
-    assert "BUFFERED, releases " in waiting
-    assert run.amounts_minor == {"PHP": 125_050}
-    assert '<span id="balance">1250.50</span>' in released
-    assert '<span id="pending">0.00</span>' in released
-    assert "RELEASED" in released
-    assert too_late == 409
-    assert refusal == "job '1': all its holds are settled; a backjob needs an unsettled one\n"
-
-
-def test_example_freezes_the_payment_of_a_backjob(shop: tuple[Shop, Engine]) -> None:
-    """A backjob in time freezes the payment, and the release passes it by; a second one is refused."""
-    served, books = shop
-    client = served.log_in("client")
-    client.post("/jobs/1/approve")
-
-    asked, _ = client.post("/jobs/1/backjob", reason="drips again")
-    again, _ = client.post("/jobs/1/backjob", reason="drips still")
-    with books.connect() as connection:
-        due_by = database_clock(connection) + timedelta(days=8)
-    run = drain_matured(books, due_by=due_by, source="a test", clock=lambda _: due_by)
-
-    assert (asked, again) == (200, 409)
-    assert run.holds_released == 0
-    assert "FROZEN" in client.page()
-
-
-def test_example_rolls_its_own_row_back_with_a_refusal(shop: tuple[Shop, Engine]) -> None:
-    """An approval that the buffer refuses leaves the job as it was: one commit, or none."""
-    served, books = shop
-    client = served.log_in("client")
-
-    status, refusal = client.post("/jobs/2/approve")
-
-    assert status == 409
-    assert "amount" in refusal
-    with books.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM buffer.hold")).scalar_one() == 0
-    assert client.page().count("AGREED") == 2
-
-
-def test_example_lets_nobody_approve_for_another(shop: tuple[Shop, Engine]) -> None:
-    """The worker is not the job's client: not found, and nothing is held."""
-    served, books = shop
-    worker = served.log_in("worker")
-
-    status, _ = worker.post("/jobs/1/approve")
-
-    assert status == 404
-    assert served.log_in("client").page().count("AGREED") == 2
-    with books.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM buffer.hold")).scalar_one() == 0
+    with psycopg.connect(platform.libpq_url) as there:
+        found = there.execute('SELECT balance FROM accounts_wallet WHERE "walletID" = 9001').fetchone()
+    assert found == (Decimal("6.00"),)

@@ -169,6 +169,28 @@ def test_what_the_command_should_not_have_released_is_a_difference(
     assert len(found) == 2
 
 
+def test_what_matured_while_the_command_was_at_work_is_alike(
+    connection: Connection, after: MakeAfter, tmp_path: Path
+) -> None:
+    """The command read its own clock behind `at`: what came due between the two is no difference."""
+    before = Files(Path(shutil.copytree(EXPORT, tmp_path / "before")))
+    late = due(before)[0]
+    in_between = (AT + timedelta(milliseconds=500)).isoformat()
+
+    def released_late(files: Files) -> None:
+        for row in due(files):
+            release(files, row)
+        files.one("jobs", late["relatedJobPosting_id"])["paymentReleaseDate"] = in_between
+
+    behind = after(released_late)
+    before.one("jobs", late["relatedJobPosting_id"])["paymentReleaseDate"] = in_between
+    before.write()
+
+    done = compare(connection, behind, before=before.directory)
+
+    assert (done.released, done.kept, done.differences) == (4, 62, ())
+
+
 def test_payment_that_overlapping_runs_made_twice_is_found(connection: Connection, after: MakeAfter) -> None:
     """Two overlapping runs leave one line and twice the money: the wallet's balance tells."""
     paid_twice = due(Files(EXPORT))[0]

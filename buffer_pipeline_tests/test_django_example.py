@@ -1,0 +1,185 @@
+"""examples/django, served by Django itself: a small marketplace whose payments wait in the buffer."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from http.cookiejar import CookieJar
+from pathlib import Path
+from typing import Final
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, OpenerDirector, build_opener
+
+import pytest
+from sqlalchemy import Engine, text
+
+from buffer_pipeline.database import database_clock, make_engine
+from buffer_pipeline.drain import drain_matured
+from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline_tests.conftest import fresh_books
+from buffer_pipeline_tests.platforms import login, manage, superuser
+from buffer_pipeline_tests.stack import WAIT_SECONDS_MAX, free_port, wait_for
+
+EXAMPLE: Final = Path(__file__).parents[1] / "examples" / "django"
+
+
+@dataclass(frozen=True)
+class Shop:
+    """The example, served by Django's own server."""
+
+    address: str
+
+    def log_in(self, name: str) -> "Visitor":
+        visitor = Visitor(self.address, build_opener(HTTPCookieProcessor(CookieJar())))
+        status, page = visitor.post("/login", username=name, password="secret")
+        assert (status, f"<h1>{name}</h1>" in page) == (200, True)
+        return visitor
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Somebody with a session."""
+
+    address: str
+    opener: OpenerDirector
+
+    def page(self, path: str = "/") -> str:
+        with self.opener.open(self.address + path) as answer:
+            found: str = answer.read().decode()
+            return found
+
+    def post(self, path: str, **fields: str) -> tuple[int, str]:
+        """Send a form with its session's token; return the status behind redirects, and the page."""
+        form = self.page("/login")
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form)
+        body = urlencode({**fields, "csrfmiddlewaretoken": token[1] if token else ""}).encode()
+        try:
+            with self.opener.open(self.address + path, body) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            return error.code, error.read().decode()
+
+
+@pytest.fixture
+def shop(server: EmbeddedServer, tmp_path: Path) -> Iterator[tuple[Shop, Engine]]:
+    """The example on a database of its own, with two users and two jobs, by a login of the platform's."""
+    with login(server, "buffer_platform") as role, fresh_books(server) as url:
+        with superuser(url).begin() as connection:
+            connection.execute(text(f"GRANT CREATE ON SCHEMA public TO {role}"))
+        settings = {
+            "SHOP_DATABASE_URL": url.replace("//buffer@", f"//{role}@"),
+            "SHOP_SECRET_KEY": os.urandom(32).hex(),
+        }
+        manage(EXAMPLE, "migrate", **settings)
+        manage(
+            EXAMPLE,
+            "shell",
+            "-c",
+            "from django.contrib.auth.models import User; from shop.models import Job;"
+            "client, worker = (User.objects.create_user(name, password='secret')"
+            " for name in ('client', 'worker'));"
+            "[Job.objects.create(title=title, price=price, client=client, worker=worker)"
+            " for title, price in (('Fix kitchen faucet', '1250.50'), ('Deep clean', '0.00'))]",
+            **settings,
+        )
+        port = free_port()
+        log = tmp_path / "log"
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"],
+            cwd=EXAMPLE,
+            env={**os.environ, **settings},
+            stdout=log.open("w"),
+            stderr=subprocess.STDOUT,
+        )
+        served, books = Shop(f"http://127.0.0.1:{port}"), make_engine(url)
+        try:
+            wait_for(lambda: process.poll() is not None or answers(served.address), what="the example")
+            assert process.poll() is None, log.read_text()
+            yield served, books
+        finally:
+            process.terminate()
+            process.wait(WAIT_SECONDS_MAX)
+            books.dispose()
+            with superuser(url).begin() as connection:
+                connection.execute(text(f"DROP OWNED BY {role}"))
+
+
+def answers(address: str) -> bool:
+    try:
+        with build_opener().open(f"{address}/login"):
+            return True
+    except OSError:
+        return False
+
+
+def test_example_from_approval_to_the_workers_balance(shop: tuple[Shop, Engine]) -> None:
+    """The client approves, the earning waits, matures and is the worker's; a backjob by then is refused."""
+    served, books = shop
+    client, worker = served.log_in("client"), served.log_in("worker")
+
+    approvals = [client.post("/jobs/1/approve")[0] for _ in range(2)]
+    waiting = worker.page()
+    with books.connect() as connection:
+        due_by = database_clock(connection) + timedelta(days=8)
+    run = drain_matured(books, due_by=due_by, source="a test", clock=lambda _: due_by)
+    released = worker.page()
+    too_late, refusal = client.post("/jobs/1/backjob", reason="drips again")
+
+    assert approvals == [200, 200]
+    assert '<span id="balance">0.00</span>' in waiting
+    assert '<span id="pending">1250.50</span>' in waiting
+    assert "BUFFERED, releases " in waiting
+    assert run.amounts_minor == {"PHP": 125_050}
+    assert '<span id="balance">1250.50</span>' in released
+    assert '<span id="pending">0.00</span>' in released
+    assert "RELEASED" in released
+    assert too_late == 409
+    assert refusal == "job '1': all its holds are settled; a backjob needs an unsettled one\n"
+
+
+def test_example_freezes_the_payment_of_a_backjob(shop: tuple[Shop, Engine]) -> None:
+    """A backjob in time freezes the payment, and the release passes it by; a second one is refused."""
+    served, books = shop
+    client = served.log_in("client")
+    client.post("/jobs/1/approve")
+
+    asked, _ = client.post("/jobs/1/backjob", reason="drips again")
+    again, _ = client.post("/jobs/1/backjob", reason="drips still")
+    with books.connect() as connection:
+        due_by = database_clock(connection) + timedelta(days=8)
+    run = drain_matured(books, due_by=due_by, source="a test", clock=lambda _: due_by)
+
+    assert (asked, again) == (200, 409)
+    assert run.holds_released == 0
+    assert "FROZEN" in client.page()
+
+
+def test_example_rolls_its_own_row_back_with_a_refusal(shop: tuple[Shop, Engine]) -> None:
+    """An approval that the buffer refuses leaves the job as it was: one commit, or none."""
+    served, books = shop
+    client = served.log_in("client")
+
+    status, refusal = client.post("/jobs/2/approve")
+
+    assert status == 409
+    assert "amount" in refusal
+    with books.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM buffer.hold")).scalar_one() == 0
+    assert client.page().count("AGREED") == 2
+
+
+def test_example_lets_nobody_approve_for_another(shop: tuple[Shop, Engine]) -> None:
+    """The worker is not the job's client: not found, and nothing is held."""
+    served, books = shop
+    worker = served.log_in("worker")
+
+    status, _ = worker.post("/jobs/1/approve")
+
+    assert status == 404
+    assert served.log_in("client").page().count("AGREED") == 2
+    with books.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM buffer.hold")).scalar_one() == 0
