@@ -167,7 +167,7 @@ class _Worker:
             newest = newest_hold(connection)
         kept = self._go_straight(connection)
         # What others had locked, and what came in due meanwhile, is looked for as long as there is any. What
-        # a dry run has rolled back would be there again.
+        # a dry run has rolled back would be there again. A sum, so that none is left out behind the first.
         while looks_again and sum(self._go_round(connection, stretch) for stretch in kept):
             pass
         while looks_again and self._came_in(connection, newest) and self._go_round(connection, everything):

@@ -10,8 +10,8 @@ from buffer_pipeline.inputs import parse_time
 from buffer_pipeline.legacy_files import Index, Row, figure, is_waiting, read_files
 from buffer_pipeline.money import currency_places, format_amount
 
-_SIGN_OF_TYPE: Final = {"EARNING": 1, "REFUND": 1, "PAYMENT": -1}
-"""Which way a completed line moves its wallet's balance."""
+_SIGN_OF_TYPE: Final = {"EARNING": 1, "REFUND": 1, "PAYMENT": -1, "DEPOSIT": 1, "WITHDRAWAL": -1}
+"""Which way a completed line moves its wallet's balance. The last two are what a rollback writes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +49,14 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    home: Path, port: int, *, sample: bool = True, **environment: str
+    home: Path, port: int, *, sample: bool = True, starter: Sequence[Path] = (), **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run `serve` in a process group of its own, as a terminal does; kill all that is left of it."""
+    """Run `serve` in a process group of its own, as a terminal does; kill all that is left of it.
+
+    `starter` is a program that starts the one whose command line follows.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-c", _SERVE, str(port), "sample" if sample else "no sample"],
+        [*starter, sys.executable, "-c", _SERVE, str(port), "sample" if sample else "no sample"],
         env={**os.environ, "BUFFER_HOME": str(home), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -22,25 +22,47 @@ from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.tables import unsettled_hold
 from buffer_pipeline_tests.builders import DAY_7, PAYEE, PAYER, place_hold
 from buffer_pipeline_tests.conftest import NOON
-from buffer_pipeline_tests.stack import free_port
+from buffer_pipeline_tests.stack import (
+    end_of,
+    first_line,
+    free_port,
+    hourly_release_stopped,
+    launch_release,
+    serving,
+    wait_for,
+)
 
+pytestmark = pytest.mark.dagster  # Nothing of it depends on the server's version.
 PROGRAMS = Path(sys.executable).parent
+STARTER = PROGRAMS / "opentelemetry-instrument"
+
+
+def telemetry(collector: str, **settings: str) -> dict[str, str]:
+    """Return what OpenTelemetry's starter reads."""
+    return {
+        "OTEL_SERVICE_NAME": "buffer-pipeline",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_METRICS_EXPORTER": "none",
+        **settings,
+    }
+
+
+def address(collector: HTTPServer) -> str:
+    """Return where a collector listens."""
+    return collector.url_for("").rstrip("/")
 
 
 def release(database_url: str, home: Path, *, collector: str, **settings: str) -> str:
     """Release by the command line under OpenTelemetry's own starter; return what it answered."""
     done = subprocess.run(
-        [PROGRAMS / "opentelemetry-instrument", PROGRAMS / "buffer-pipeline", "release", "--workers", "2"],
+        [STARTER, PROGRAMS / "buffer-pipeline", "release", "--workers", "2"],
         env={
             **os.environ,
             "BUFFER_DATABASE_URL": database_url,
             "BUFFER_HOME": str(home),
             "BUFFER_LOG": "json",
-            "OTEL_SERVICE_NAME": "buffer-pipeline",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            "OTEL_METRICS_EXPORTER": "none",
-            **settings,
+            **telemetry(collector, **settings),
         },
         capture_output=True,
         text=True,
@@ -70,19 +92,12 @@ def test_traces_and_logs_of_a_release_reach_a_collector(
     answer = release(
         database_url,
         home,
-        collector=httpserver.url_for("").rstrip("/"),
+        collector=address(httpserver),
         OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED="true",
     )
 
     assert "Released 2 payments, 2000.00 PHP, in 2 batches" in answer
-    spans = [
-        span
-        for body in sent["/v1/traces"]
-        for resource in ExportTraceServiceRequest.FromString(body).resource_spans
-        for scope in resource.scope_spans
-        if scope.scope.name == "buffer_pipeline"
-        for span in scope.spans
-    ]
+    spans = spans_in(sent["/v1/traces"])
     (run,) = [span for span in spans if span.name == "release"]
     batches = [span for span in spans if span.name == "batch" and "buffer.batch_id" in facts(span)]
     assert facts(run) == {
@@ -105,6 +120,47 @@ def test_traces_and_logs_of_a_release_reach_a_collector(
     everything = b"".join([*sent["/v1/traces"], *sent["/v1/logs"]])
     for name in (PAYEE, PAYER, "worker-18"):
         assert name.encode() not in everything
+
+
+def spans_in(bodies: list[bytes]) -> list[Any]:
+    """Return this package's spans of what a collector was sent."""
+    return [
+        span
+        for body in bodies
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans
+        for scope in resource.scope_spans
+        if scope.scope.name == "buffer_pipeline"
+        for span in scope.spans
+    ]
+
+
+def test_run_of_dagsters_is_traced(
+    httpserver: HTTPServer, database_url: str, engine: Engine, home: Path
+) -> None:
+    """Started by OpenTelemetry's starter, `dev` has what its runs do traced, though each is a process."""
+    sent: list[bytes] = []
+
+    def take(request: Request) -> Response:
+        sent.append(request.get_data())
+        return Response(b"", content_type="application/x-protobuf")
+
+    httpserver.expect_request("/v1/traces").respond_with_handler(take)
+    with engine.begin() as connection:
+        place_hold(connection, held_at=NOON, release_date=NOON)
+    settings = telemetry(address(httpserver), OTEL_LOGS_EXPORTER="none", BUFFER_DATABASE_URL=database_url)
+    port = free_port()
+
+    with serving(home, port, sample=False, starter=[STARTER], **settings) as process:
+        first_line(process)
+        with hourly_release_stopped(port):
+            run_id = launch_release(port)
+            assert end_of(port, run_id) == "SUCCESS"
+            runs = wait_for(
+                lambda: [span for span in spans_in(sent) if span.name == "release"], what="a span"
+            )
+
+    assert [facts(run)["buffer.source"] for run in runs] == [f"dagster run {run_id}"]
+    assert facts(runs[0])["buffer.holds_released"] == 1
 
 
 def facts(span: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`buffer-pipeline shadow`: the release beside the legacy command, compared."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -10,7 +10,7 @@ from buffer_pipeline.cli.session import books
 from buffer_pipeline.inputs import parse_time
 from buffer_pipeline.money import format_amount
 
-_CURRENCY = "PHP"
+_CURRENCY: Final = "PHP"
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def shadow_command(
     output: Output = context.obj
     moment = parse_time("at", at)
     with books() as (engine, _), engine.connect() as connection:
-        done = compare_release(connection, before=before, after=after, at=moment)
+        done = compare_release(connection, before=before, after=after, at=moment, currency=_CURRENCY)
         connection.rollback()
     lines = [
         f"{counted(done.waiting, 'payment')} waited at {iso(moment)}: {done.released} released by both,"

@@ -37,6 +37,8 @@ LEFT JOIN buffer.unsettled_hold AS unsettled ON unsettled.hold_id = hold.hold_id
 LEFT JOIN buffer.transaction AS earning ON earning.hold_id = hold.hold_id AND earning.type = 'EARNING'
 LEFT JOIN public.jobs AS job ON job."jobID"::text = hold.job
 LEFT JOIN public.accounts_wallet AS wallet ON wallet."accountFK_id"::text = payee.owner;
+CREATE INDEX ON standing (reference);
+ANALYZE standing;
 
 -- Each line that moved a balance since the import, less those that are there already.
 CREATE TEMPORARY TABLE line ON COMMIT DROP AS
@@ -75,6 +77,7 @@ USING public.accounts_transaction AS there
 WHERE
   (there."referenceNumber", there."transactionType", there.status) = (line.reference, line.type, 'COMPLETED')
   AND (there."walletID_id", there.amount) = (line.wallet_id, line.amount);
+ANALYZE line;
 
 DO $$
 DECLARE
@@ -238,7 +241,7 @@ FROM (
       WHERE
         there."relatedJobPosting_id" = hold.job_id
         AND (there."transactionType", there.status) = ('PENDING_EARNING', 'PENDING')
-        AND there."referenceNumber" NOT IN (SELECT standing.reference FROM standing)
+        AND NOT EXISTS (SELECT FROM standing WHERE standing.reference = there."referenceNumber")
     ) AS waits,
     count(*) FILTER (WHERE hold.state = 'RELEASED') AS released,
     coalesce(
@@ -320,7 +323,7 @@ BEGIN
     WHERE
       row."walletID_id" = there."walletID"
       AND (row."transactionType", row.status) = ('PENDING_EARNING', 'PENDING')
-      AND row."referenceNumber" NOT IN (SELECT standing.reference FROM standing)
+      AND NOT EXISTS (SELECT FROM standing WHERE standing.reference = row."referenceNumber")
   ) AS left_out ON true
   WHERE
     (there.balance, there."pendingEarnings") <> (here.balance, here.pending + coalesce(left_out.amount, 0))
@@ -335,15 +338,13 @@ BEGIN
   END IF;
   SELECT format('hold %s, %s', hold.hold_id, hold.reference) INTO differs
   FROM standing AS hold
-  WHERE
-    hold.state IN ('BUFFERED', 'FROZEN')
-    AND 1 <> (
-      SELECT count(*)
-      FROM public.accounts_transaction AS there
-      WHERE
-        (there."referenceNumber", there."transactionType", there.status, there."walletID_id", there.amount)
-        = (hold.reference, 'PENDING_EARNING', 'PENDING', hold.wallet_id, hold.amount)
-    )
+  LEFT JOIN public.accounts_transaction AS there
+    ON
+      (there."referenceNumber", there."transactionType", there.status, there."walletID_id", there.amount)
+      = (hold.reference, 'PENDING_EARNING', 'PENDING', hold.wallet_id, hold.amount)
+  WHERE hold.state IN ('BUFFERED', 'FROZEN')
+  GROUP BY hold.hold_id, hold.reference
+  HAVING count(there."transactionID") <> 1
   LIMIT 1;
   IF differs IS NOT NULL THEN
     RAISE EXCEPTION '%: does not wait there once; nothing was written', differs;
