@@ -37,8 +37,15 @@ LEFT JOIN buffer.unsettled_hold AS unsettled ON unsettled.hold_id = hold.hold_id
 LEFT JOIN buffer.transaction AS earning ON earning.hold_id = hold.hold_id AND earning.type = 'EARNING'
 LEFT JOIN public.jobs AS job ON job."jobID"::text = hold.job
 LEFT JOIN public.accounts_wallet AS wallet ON wallet."accountFK_id"::text = payee.owner;
-CREATE INDEX ON standing (reference);
 ANALYZE standing;
+
+-- What waits there and the import has left out.
+CREATE TEMPORARY TABLE left_out ON COMMIT DROP AS
+SELECT there."walletID_id" AS wallet_id, there."relatedJobPosting_id" AS job_id, there.amount
+FROM public.accounts_transaction AS there
+WHERE
+  (there."transactionType", there.status) = ('PENDING_EARNING', 'PENDING')
+  AND NOT EXISTS (SELECT FROM standing WHERE standing.reference = there."referenceNumber");
 
 -- Each line that moved a balance since the import, less those that are there already.
 CREATE TEMPORARY TABLE line ON COMMIT DROP AS
@@ -234,15 +241,8 @@ SET
 FROM (
   SELECT
     hold.job_id,
-    -- With what an import has left out, which waits there still.
-    count(*) FILTER (WHERE hold.state IN ('BUFFERED', 'FROZEN')) + (
-      SELECT count(*)
-      FROM public.accounts_transaction AS there
-      WHERE
-        there."relatedJobPosting_id" = hold.job_id
-        AND (there."transactionType", there.status) = ('PENDING_EARNING', 'PENDING')
-        AND NOT EXISTS (SELECT FROM standing WHERE standing.reference = there."referenceNumber")
-    ) AS waits,
+    count(*) FILTER (WHERE hold.state IN ('BUFFERED', 'FROZEN'))
+    + (SELECT count(*) FROM left_out WHERE left_out.job_id = hold.job_id) AS waits,
     count(*) FILTER (WHERE hold.state = 'RELEASED') AS released,
     coalesce(
       max(hold.release_date) FILTER (WHERE hold.state IN ('BUFFERED', 'FROZEN')), max(hold.release_date)
@@ -317,14 +317,9 @@ BEGIN
     WHERE wallet.currency = 'PHP'
   ) AS here
   JOIN public.accounts_wallet AS there ON there."accountFK_id"::text = here.owner
-  LEFT JOIN LATERAL (
-    SELECT sum(row.amount) AS amount
-    FROM public.accounts_transaction AS row
-    WHERE
-      row."walletID_id" = there."walletID"
-      AND (row."transactionType", row.status) = ('PENDING_EARNING', 'PENDING')
-      AND NOT EXISTS (SELECT FROM standing WHERE standing.reference = row."referenceNumber")
-  ) AS left_out ON true
+  LEFT JOIN (
+    SELECT left_out.wallet_id, sum(left_out.amount) AS amount FROM left_out GROUP BY left_out.wallet_id
+  ) AS left_out ON left_out.wallet_id = there."walletID"
   WHERE
     (there.balance, there."pendingEarnings") <> (here.balance, here.pending + coalesce(left_out.amount, 0))
     AND (
