@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta
 from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Final
@@ -66,7 +66,7 @@ class Visitor:
 
 @pytest.fixture
 def shop(server: EmbeddedServer, tmp_path: Path) -> Iterator[tuple[Shop, Engine]]:
-    """The example on a database of its own, with two users and two jobs, by a login of the platform's."""
+    """The example on a database of its own, with two users and three jobs, by a login of the platform's."""
     with login(server, "buffer_platform") as role, fresh_books(server) as url:
         with superuser(url).begin() as connection:
             connection.execute(text(f"GRANT CREATE ON SCHEMA public TO {role}"))
@@ -75,17 +75,7 @@ def shop(server: EmbeddedServer, tmp_path: Path) -> Iterator[tuple[Shop, Engine]
             "SHOP_SECRET_KEY": os.urandom(32).hex(),
         }
         manage(EXAMPLE, "migrate", **settings)
-        manage(
-            EXAMPLE,
-            "shell",
-            "-c",
-            "from django.contrib.auth.models import User; from shop.models import Job;"
-            "client, worker = (User.objects.create_user(name, password='secret')"
-            " for name in ('client', 'worker'));"
-            "[Job.objects.create(title=title, price=price, client=client, worker=worker)"
-            " for title, price in (('Fix kitchen faucet', '1250.50'), ('Deep clean', '0.00'))]",
-            **settings,
-        )
+        manage(EXAMPLE, "demo", "secret", **settings)
         port = free_port()
         log = tmp_path / "log"
         process = subprocess.Popen(
@@ -119,12 +109,13 @@ def answers(address: str) -> bool:
 def test_example_from_approval_to_the_workers_balance(shop: tuple[Shop, Engine]) -> None:
     """The client approves, the earning waits, matures and is the worker's; a backjob by then is refused."""
     served, books = shop
-    client, worker = served.log_in("client"), served.log_in("worker")
+    client, worker = served.log_in("client-3"), served.log_in("worker-17")
 
     approvals = [client.post("/jobs/1/approve")[0] for _ in range(2)]
     waiting = worker.page()
     with books.connect() as connection:
         due_by = database_clock(connection) + timedelta(days=8)
+        release_date = connection.execute(text("SELECT release_date FROM buffer.hold_status")).scalar_one()
     run = drain_matured(books, due_by=due_by, source="a test", clock=lambda _: due_by)
     released = worker.page()
     too_late, refusal = client.post("/jobs/1/backjob", reason="drips again")
@@ -132,7 +123,7 @@ def test_example_from_approval_to_the_workers_balance(shop: tuple[Shop, Engine])
     assert approvals == [200, 200]
     assert '<span id="balance">0.00</span>' in waiting
     assert '<span id="pending">1250.50</span>' in waiting
-    assert "BUFFERED, releases " in waiting
+    assert f"BUFFERED, releases {release_date.astimezone(UTC):%Y-%m-%d %H:%M} UTC" in waiting
     assert run.amounts_minor == {"PHP": 125_050}
     assert '<span id="balance">1250.50</span>' in released
     assert '<span id="pending">0.00</span>' in released
@@ -144,7 +135,7 @@ def test_example_from_approval_to_the_workers_balance(shop: tuple[Shop, Engine])
 def test_example_freezes_the_payment_of_a_backjob(shop: tuple[Shop, Engine]) -> None:
     """A backjob in time freezes the payment, and the release passes it by; a second one is refused."""
     served, books = shop
-    client = served.log_in("client")
+    client = served.log_in("client-3")
     client.post("/jobs/1/approve")
 
     asked, _ = client.post("/jobs/1/backjob", reason="drips again")
@@ -161,25 +152,25 @@ def test_example_freezes_the_payment_of_a_backjob(shop: tuple[Shop, Engine]) -> 
 def test_example_rolls_its_own_row_back_with_a_refusal(shop: tuple[Shop, Engine]) -> None:
     """An approval that the buffer refuses leaves the job as it was: one commit, or none."""
     served, books = shop
-    client = served.log_in("client")
+    client = served.log_in("client-3")
 
-    status, refusal = client.post("/jobs/2/approve")
+    status, refusal = client.post("/jobs/3/approve")
 
     assert status == 409
     assert "amount" in refusal
     with books.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM buffer.hold")).scalar_one() == 0
-    assert client.page().count("AGREED") == 2
+    assert client.page().count("AGREED") == 3
 
 
 def test_example_lets_nobody_approve_for_another(shop: tuple[Shop, Engine]) -> None:
     """The worker is not the job's client: not found, and nothing is held."""
     served, books = shop
-    worker = served.log_in("worker")
+    worker = served.log_in("worker-17")
 
     status, _ = worker.post("/jobs/1/approve")
 
     assert status == 404
-    assert served.log_in("client").page().count("AGREED") == 2
+    assert served.log_in("client-3").page().count("AGREED") == 3
     with books.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM buffer.hold")).scalar_one() == 0

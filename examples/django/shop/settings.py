@@ -36,4 +36,5 @@ TEMPLATES = [
         "OPTIONS": {"context_processors": ["django.contrib.auth.context_processors.auth"]},
     }
 ]
+TIME_ZONE = "UTC"
 USE_TZ = True
