@@ -27,7 +27,7 @@ AnyConnection = Connection | psycopg.Connection[Any]
 Row = Mapping[Any, Any]
 """One row of an answer, by column name."""
 
-REVISION: Final = "0009"
+REVISION: Final = "0010"
 """The migration that this code is written for; a test compares it with the newest file."""
 
 _NOT_THERE: Final = {"42P01", "3F000"}

@@ -319,16 +319,15 @@ def _release(
         now=now,
         **(stretch or _NOWHERE).parameters(),
     )
-    for row in rows:
-        held = (row["holds_released"], row["released_minor"])
-        credited = (row["holds_credited"], row["credited_minor"])
-        if held != credited:
-            raise BooksOutOfBalance(
-                f"batch {row['batch_id']}, {row['currency']}: {held[0]} holds of {held[1]} minor"
-                f" units left the buffer, {credited[0]} of {credited[1]} were credited; roll back"
-            )
+    held = (sum(row["holds_released"] for row in rows), sum(row["released_minor"] for row in rows))
+    credited = (rows[0]["holds_credited"], rows[0]["credited_minor"])
+    if held != credited:
+        raise BooksOutOfBalance(
+            f"batch {rows[0]['batch_id']}: {held[0]} holds of {held[1]} minor units left the buffer,"
+            f" {credited[0]} of {credited[1]} were credited; roll back"
+        )
     return ReleaseBatch(
-        holds_released=sum(row["holds_released"] for row in rows),
+        holds_released=held[0],
         amounts_minor={row["currency"]: row["released_minor"] for row in rows if row["holds_released"]},
         batch_id=rows[0]["batch_id"],
     )

@@ -120,8 +120,10 @@ unsettled_hold = Table(
     CheckConstraint("state IN ('BUFFERED', 'FROZEN')", name="unsettled_hold_state_is_known"),
     CheckConstraint("amount_minor > 0", name="unsettled_hold_holds_something"),
     # A queue: what one hour empties the next is to fill again. An emptied page of an index can be used by
-    # then only if vacuum has come twice, for the deletions and behind some insertions.
+    # then only if vacuum has come twice, for the deletions and behind some insertions. And whoever reads from
+    # a page with less than a tenth free tidies it first: a release would, at hold after hold.
     postgresql_with={
+        "fillfactor": 90,
         "autovacuum_vacuum_scale_factor": 0.02,
         "autovacuum_vacuum_insert_scale_factor": 0.02,
         "vacuum_index_cleanup": "on",

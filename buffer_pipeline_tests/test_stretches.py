@@ -352,7 +352,7 @@ def test_money_that_was_not_credited_is_refused(
 
     said = re.sub(r"^batch \d+", "batch N", str(refusal.value))
     assert said == (
-        "batch N, PHP: 2 holds of 150000 minor units left the buffer, 1 of 100000 were credited; roll back"
+        "batch N: 2 holds of 150000 minor units left the buffer, 1 of 100000 were credited; roll back"
     )
 
 

@@ -6,9 +6,10 @@
 -- (stretch_settings). By ids, wallets are locked in their order.
 -- A hold that somebody changed meanwhile is looked at again behind its lock, as PostgreSQL does for every DELETE.
 -- What was deleted is what is credited.
--- Holds come to their lines within their wallet's row, as arrays, and never by a join: near the end of a backlog
--- the planner takes thousands of holds for one, and would join them in a loop.
--- Returns per currency what left the buffer and what lines were written; the two must agree.
+-- Holds meet their wallets' rows by a FULL JOIN only, which is never done by a loop: near the end of a backlog the
+-- planner takes thousands of holds for one. The coalesce tells it nothing that would make a lesser join of it. A hold
+-- whose wallet was not credited gets no line.
+-- Returns per currency what left the buffer, and of all together what lines were written; the two must agree.
 WITH
 released_stretch AS (
   DELETE FROM buffer.unsettled_hold
@@ -49,6 +50,30 @@ released AS (
   SELECT * FROM released_by_id
 ),
 
+credit AS MATERIALIZED (
+  SELECT
+    hold_id,
+    wallet_id,
+    currency,
+    amount_minor,
+    buffer.sum_minor(amount_minor) OVER (
+      PARTITION BY wallet_id, currency ORDER BY hold_id ROWS UNBOUNDED PRECEDING
+    ) AS running_minor,
+    release_date
+  FROM released
+),
+
+wallet_total AS MATERIALIZED (
+  SELECT
+    wallet_id,
+    currency,
+    count(*) AS holds,
+    CAST(sum(amount_minor) AS bigint) AS amount_minor
+  FROM credit
+  GROUP BY wallet_id, currency
+  ORDER BY wallet_id
+),
+
 opened_batch AS (
   INSERT INTO buffer.batch (kind, source, reason, due_by, recorded_at)
   SELECT
@@ -57,26 +82,8 @@ opened_batch AS (
     CAST(:reason AS text),
     CASE WHEN :kind = 'DUE' THEN CAST(:due_by AS timestamptz) END,
     CAST(:now AS timestamptz)
-  WHERE EXISTS (SELECT FROM released)
+  WHERE EXISTS (SELECT FROM wallet_total)
   RETURNING batch_id
-),
-
-wallet_total AS MATERIALIZED (
-  SELECT
-    wallet_id,
-    currency,
-    count(*) AS holds,
-    CAST(sum(amount_minor) AS bigint) AS amount_minor,
-    pg_catalog.array_agg(hold_id) AS hold_ids,
-    pg_catalog.array_agg(amount_minor) AS amounts_minor,
-    pg_catalog.array_agg(release_date) AS release_dates
-  FROM (
-    SELECT *
-    FROM released
-    ORDER BY wallet_id, currency, hold_id
-  ) AS ordered
-  GROUP BY wallet_id, currency
-  ORDER BY wallet_id
 ),
 
 locked_wallet AS MATERIALIZED (
@@ -100,11 +107,7 @@ credited_wallet AS (
   RETURNING
     wallet.wallet_id,
     wallet.owner,
-    wallet.currency,
-    wallet.balance_minor - wallet_total.amount_minor AS balance_before_minor,
-    wallet_total.hold_ids,
-    wallet_total.amounts_minor,
-    wallet_total.release_dates
+    wallet.balance_minor - wallet_total.amount_minor AS balance_before_minor
 ),
 
 earned AS (
@@ -116,24 +119,32 @@ earned AS (
   SELECT
     'EARNING',
     'PENDING_EARNINGS',
-    credited_wallet.wallet_id,
+    line.wallet_id,
     'BALANCE',
-    credited_wallet.wallet_id,
-    credited_wallet.currency,
-    credit.amount_minor,
-    credited_wallet.balance_before_minor + CAST(sum(credit.amount_minor) OVER (
-      PARTITION BY credited_wallet.wallet_id ORDER BY credit.hold_id ROWS UNBOUNDED PRECEDING
-    ) AS bigint),
-    credit.hold_id,
+    line.wallet_id,
+    line.currency,
+    line.amount_minor,
+    line.balance_after_minor,
+    line.hold_id,
     (SELECT batch_id FROM opened_batch),
     CAST(:now AS timestamptz),
-    credit.release_date
-  FROM credited_wallet
-  CROSS JOIN LATERAL unnest(
-    credited_wallet.hold_ids, credited_wallet.amounts_minor, credited_wallet.release_dates
-  ) AS credit (hold_id, amount_minor, release_date)
-  ORDER BY credit.hold_id
-  RETURNING currency, amount_minor
+    line.release_date
+  FROM (
+    -- Sorted before the words that are the same in each line make it wide.
+    SELECT
+      credit.wallet_id,
+      credit.currency,
+      credit.amount_minor,
+      credited_wallet.balance_before_minor + credit.running_minor AS balance_after_minor,
+      credit.hold_id,
+      credit.release_date
+    FROM credit
+    FULL JOIN credited_wallet ON credit.wallet_id = credited_wallet.wallet_id
+    WHERE coalesce(credited_wallet.wallet_id, 0) > 0
+    ORDER BY credit.hold_id
+    OFFSET 0
+  ) AS line
+  RETURNING amount_minor
 ),
 
 told AS (
@@ -142,21 +153,19 @@ told AS (
     'PAYMENT_RELEASED',
     credited_wallet.owner,
     credit.hold_id,
-    credited_wallet.currency,
+    credit.currency,
     credit.amount_minor,
     CAST(:now AS timestamptz)
-  FROM credited_wallet
-  CROSS JOIN LATERAL unnest(credited_wallet.hold_ids, credited_wallet.amounts_minor)
-    AS credit (hold_id, amount_minor)
+  FROM credit
+  FULL JOIN credited_wallet ON credit.wallet_id = credited_wallet.wallet_id
+  WHERE coalesce(credited_wallet.wallet_id, 0) > 0
 ),
 
 credited_total AS (
   SELECT
-    currency,
     count(*) AS holds,
-    CAST(sum(amount_minor) AS bigint) AS amount_minor
+    sum(amount_minor) AS amount_minor
   FROM earned
-  GROUP BY currency
 ),
 
 released_total AS (
@@ -173,9 +182,8 @@ SELECT
   released_total.currency,
   coalesce(released_total.holds, 0) AS holds_released,
   coalesce(released_total.amount_minor, 0) AS released_minor,
-  coalesce(credited_total.holds, 0) AS holds_credited,
+  credited_total.holds AS holds_credited,
   coalesce(credited_total.amount_minor, 0) AS credited_minor
-FROM (VALUES (1)) AS answer (one)
+FROM credited_total
 LEFT JOIN released_total ON TRUE
-LEFT JOIN credited_total ON released_total.currency = credited_total.currency
 ORDER BY released_total.currency
