@@ -319,17 +319,19 @@ def _release(
         now=now,
         **(stretch or _NOWHERE).parameters(),
     )
-    held = (sum(row["holds_released"] for row in rows), sum(row["released_minor"] for row in rows))
-    credited = (rows[0]["holds_credited"], rows[0]["credited_minor"])
-    if held != credited:
+    one = rows[0]
+    left = (one["holds_left"], one["left_minor"])
+    credited = (sum(row["holds_credited"] for row in rows), sum(row["credited_minor"] for row in rows))
+    lines = (one["lines"], one["lines_minor"])
+    if not left == credited == lines:
         raise BooksOutOfBalance(
-            f"batch {rows[0]['batch_id']}: {held[0]} holds of {held[1]} minor units left the buffer,"
-            f" {credited[0]} of {credited[1]} were credited; roll back"
+            f"batch {one['batch_id']}: {left[0]} holds of {left[1]} minor units left the buffer,"
+            f" {credited[0]} of {credited[1]} were credited, {lines[0]} of {lines[1]} written; roll back"
         )
     return ReleaseBatch(
-        holds_released=held[0],
-        amounts_minor={row["currency"]: row["released_minor"] for row in rows if row["holds_released"]},
-        batch_id=rows[0]["batch_id"],
+        holds_released=credited[0],
+        amounts_minor={row["currency"]: row["credited_minor"] for row in rows if row["holds_credited"]},
+        batch_id=one["batch_id"],
     )
 
 

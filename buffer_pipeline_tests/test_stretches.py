@@ -319,15 +319,25 @@ LOSE = "CREATE FUNCTION buffer.lose() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN
 
 @pytest.mark.parametrize("way", ["stretch", "ids"])
 @pytest.mark.parametrize(
-    "lost",
+    ("lost", "credited", "written"),
     [
-        "BEFORE UPDATE ON buffer.wallet FOR EACH ROW WHEN (NEW.owner = 'worker-18')",
-        "BEFORE INSERT ON buffer.transaction FOR EACH ROW WHEN (NEW.amount_minor = 50000)",
+        (
+            "BEFORE UPDATE ON buffer.wallet FOR EACH ROW WHEN (NEW.owner = 'worker-18')",
+            "1 of 100000",
+            "1 of 100000",
+        ),
+        ("BEFORE UPDATE ON buffer.wallet FOR EACH ROW", "0 of 0", "0 of 0"),
+        (
+            "BEFORE INSERT ON buffer.transaction FOR EACH ROW WHEN (NEW.amount_minor = 50000)",
+            "2 of 150000",
+            "1 of 100000",
+        ),
+        ("BEFORE INSERT ON buffer.transaction FOR EACH ROW", "2 of 150000", "0 of 0"),
     ],
-    ids=["wallet", "line"],
+    ids=["wallet", "wallets", "line", "lines"],
 )
 def test_money_that_was_not_credited_is_refused(
-    engine: Engine, superuser_url: str, way: str, lost: str
+    engine: Engine, superuser_url: str, way: str, lost: str, credited: str, written: str
 ) -> None:
     """Where less is credited than leaves the buffer, the batch says so, and nothing stays of it."""
     with engine.begin() as connection:
@@ -352,7 +362,8 @@ def test_money_that_was_not_credited_is_refused(
 
     said = re.sub(r"^batch \d+", "batch N", str(refusal.value))
     assert said == (
-        "batch N: 2 holds of 150000 minor units left the buffer, 1 of 100000 were credited; roll back"
+        "batch N: 2 holds of 150000 minor units left the buffer,"
+        f" {credited} were credited, {written} written; roll back"
     )
 
 

@@ -7,9 +7,10 @@
 -- A hold that somebody changed meanwhile is looked at again behind its lock, as PostgreSQL does for every DELETE.
 -- What was deleted is what is credited.
 -- Holds meet their wallets' rows by a FULL JOIN only, which is never done by a loop: near the end of a backlog the
--- planner takes thousands of holds for one. The coalesce tells it nothing that would make a lesser join of it. A hold
--- whose wallet was not credited gets no line.
--- Returns per currency what left the buffer, and of all together what lines were written; the two must agree.
+-- planner takes thousands of holds for one. The coalesce tells it nothing that would make a lesser join of it.
+-- A hold whose wallet was not credited gets no line. Foreign keys vouch that a hold's currency is its wallet's.
+-- Returns what left the buffer, per currency what the wallets were credited, and what lines were written: all three
+-- must agree.
 WITH
 released_stretch AS (
   DELETE FROM buffer.unsettled_hold
@@ -26,7 +27,6 @@ released_stretch AS (
   RETURNING
     hold_id,
     payee_wallet_id AS wallet_id,
-    currency,
     amount_minor,
     release_date
 ),
@@ -39,7 +39,6 @@ released_by_id AS (
   RETURNING
     hold_id,
     payee_wallet_id AS wallet_id,
-    currency,
     amount_minor,
     release_date
 ),
@@ -54,10 +53,9 @@ credit AS MATERIALIZED (
   SELECT
     hold_id,
     wallet_id,
-    currency,
     amount_minor,
     buffer.sum_minor(amount_minor) OVER (
-      PARTITION BY wallet_id, currency ORDER BY hold_id ROWS UNBOUNDED PRECEDING
+      PARTITION BY wallet_id ORDER BY hold_id ROWS UNBOUNDED PRECEDING
     ) AS running_minor,
     release_date
   FROM released
@@ -66,11 +64,10 @@ credit AS MATERIALIZED (
 wallet_total AS MATERIALIZED (
   SELECT
     wallet_id,
-    currency,
     count(*) AS holds,
     CAST(sum(amount_minor) AS bigint) AS amount_minor
   FROM credit
-  GROUP BY wallet_id, currency
+  GROUP BY wallet_id
   ORDER BY wallet_id
 ),
 
@@ -107,6 +104,9 @@ credited_wallet AS (
   RETURNING
     wallet.wallet_id,
     wallet.owner,
+    wallet.currency,
+    wallet_total.holds,
+    wallet_total.amount_minor,
     wallet.balance_minor - wallet_total.amount_minor AS balance_before_minor
 ),
 
@@ -133,7 +133,7 @@ earned AS (
     -- Sorted before the words that are the same in each line make it wide.
     SELECT
       credit.wallet_id,
-      credit.currency,
+      credited_wallet.currency,
       credit.amount_minor,
       credited_wallet.balance_before_minor + credit.running_minor AS balance_after_minor,
       credit.hold_id,
@@ -153,7 +153,7 @@ told AS (
     'PAYMENT_RELEASED',
     credited_wallet.owner,
     credit.hold_id,
-    credit.currency,
+    credited_wallet.currency,
     credit.amount_minor,
     CAST(:now AS timestamptz)
   FROM credit
@@ -161,29 +161,39 @@ told AS (
   WHERE coalesce(credited_wallet.wallet_id, 0) > 0
 ),
 
-credited_total AS (
+left_total AS (
   SELECT
-    count(*) AS holds,
-    sum(amount_minor) AS amount_minor
-  FROM earned
+    coalesce(sum(holds), 0) AS holds,
+    coalesce(sum(amount_minor), 0) AS amount_minor
+  FROM wallet_total
 ),
 
-released_total AS (
+credited_total AS (
   SELECT
     currency,
-    CAST(sum(holds) AS bigint) AS holds,
-    CAST(sum(amount_minor) AS bigint) AS amount_minor
-  FROM wallet_total
+    sum(holds) AS holds,
+    sum(amount_minor) AS amount_minor
+  FROM credited_wallet
   GROUP BY currency
+),
+
+line_total AS (
+  SELECT
+    count(*) AS holds,
+    coalesce(sum(amount_minor), 0) AS amount_minor
+  FROM earned
 )
 
 SELECT
   (SELECT batch_id FROM opened_batch) AS batch_id,
-  released_total.currency,
-  coalesce(released_total.holds, 0) AS holds_released,
-  coalesce(released_total.amount_minor, 0) AS released_minor,
-  credited_total.holds AS holds_credited,
-  coalesce(credited_total.amount_minor, 0) AS credited_minor
-FROM credited_total
-LEFT JOIN released_total ON TRUE
-ORDER BY released_total.currency
+  CAST(left_total.holds AS bigint) AS holds_left,
+  left_total.amount_minor AS left_minor,
+  credited_total.currency,
+  CAST(coalesce(credited_total.holds, 0) AS bigint) AS holds_credited,
+  CAST(coalesce(credited_total.amount_minor, 0) AS bigint) AS credited_minor,
+  line_total.holds AS lines,
+  line_total.amount_minor AS lines_minor
+FROM left_total
+CROSS JOIN line_total
+LEFT JOIN credited_total ON TRUE
+ORDER BY credited_total.currency
