@@ -18,7 +18,7 @@ def test_first_batch_is_small() -> None:
     [
         (4_000, 0.0, 8_000),
         (4_000, LOCK_SECONDS_AIM / 4, 8_000),
-        (4_000, LOCK_SECONDS_AIM * 0.8, 5_000),
+        (4_000, LOCK_SECONDS_AIM / 1.25, 5_000),
         (4_000, LOCK_SECONDS_AIM, 4_000),
         (4_000, LOCK_SECONDS_AIM * 2, 2_000),
         (4_000, LOCK_SECONDS_AIM * 1_000, SMALLEST_BATCH),
