@@ -24,7 +24,15 @@ SETTINGS: Final = {
 }
 """What differs from PostgreSQL's own defaults; fsync and synchronous_commit stay on."""
 
-SHOWN: Final = ("server_version", *SETTINGS, "fsync", "synchronous_commit", "full_page_writes", "work_mem")
+SHOWN: Final = (
+    "server_version",
+    *SETTINGS,
+    "fsync",
+    "synchronous_commit",
+    "full_page_writes",
+    "work_mem",
+    "huge_pages_status",
+)
 
 
 @dataclass(frozen=True)

@@ -123,10 +123,10 @@ unsettled_hold = Table(
     # then only if vacuum has come twice, for the deletions and behind some insertions. And whoever reads from
     # a page with less than a tenth free tidies it first: a release would, at hold after hold.
     postgresql_with={
-        "fillfactor": 90,
         "autovacuum_vacuum_scale_factor": 0.02,
         "autovacuum_vacuum_insert_scale_factor": 0.02,
         "vacuum_index_cleanup": "on",
+        "fillfactor": 90,
     },
 )
 # What is due, the oldest release hour first; within an hour wallet by wallet,

@@ -248,6 +248,13 @@ def test_a_reader_marks_no_hour(roles: Books) -> None:
     assert [refusal(roles.of(role), statement) for role in ROLES] == ["", "", "42501"]
 
 
+def test_a_reader_adds_nothing_up(roles: Books) -> None:
+    """The sum behind a running balance is for those who write one."""
+    statement = "SELECT buffer.sum_minor(amount_minor) FROM (VALUES (1::bigint)) AS held (amount_minor)"
+
+    assert [refusal(roles.of(role), statement) for role in ROLES] == ["", "", "42501"]
+
+
 def test_everybody_has_nothing(roles: Books, served: EmbeddedServer) -> None:
     """A login that is a member of nothing cannot so much as look."""
     admin = make_engine(served.url("postgres", user="postgres"))

@@ -367,6 +367,31 @@ def test_money_that_was_not_credited_is_refused(
     )
 
 
+@pytest.mark.parametrize("way", ["stretch", "ids"])
+def test_messages_of_an_owner_are_numbered_in_the_order_of_holds(engine: Engine, way: str) -> None:
+    """Whatever plan the statistics lead to, and with little memory for it."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE"))
+    place_many(engine, 3_000, seed=1)
+    with engine.begin() as connection:
+        due = len(matured(connection))
+        connection.execute(text("SET LOCAL work_mem = '64kB'"))
+        if way == "stretch":
+            stretch = Stretch(after=ReleasePosition(), through=ReleasePosition.end(LATE), shard=Shard())
+            released = release_stretch(connection, stretch=stretch, now=LATE, due_by=LATE, source="test")
+        else:
+            released = release_matured(connection, now=LATE, batch_limit=3_000)
+        told = connection.execute(
+            text(
+                "SELECT owner, array_agg(hold_id ORDER BY notification_id) FROM buffer.notification"
+                " WHERE type = 'PAYMENT_RELEASED' GROUP BY owner"
+            )
+        ).all()
+
+    assert sum(len(holds) for _, holds in told) == released.holds_released == due > 500
+    assert [sorted(holds) for _, holds in told] == [holds for _, holds in told]
+
+
 def test_stretch_that_has_grown_is_released_in_batches(engine: Engine) -> None:
     """What comes in due between the counting of a stretch and its release is beyond no batch's limit."""
     with engine.begin() as connection:

@@ -142,7 +142,6 @@ earned AS (
     FULL JOIN credited_wallet ON credit.wallet_id = credited_wallet.wallet_id
     WHERE coalesce(credited_wallet.wallet_id, 0) > 0
     ORDER BY credit.hold_id
-    OFFSET 0
   ) AS line
   RETURNING amount_minor
 ),
@@ -159,8 +158,11 @@ told AS (
   FROM credit
   FULL JOIN credited_wallet ON credit.wallet_id = credited_wallet.wallet_id
   WHERE coalesce(credited_wallet.wallet_id, 0) > 0
+  -- An owner's messages go out in the order in which they are numbered here.
+  ORDER BY credit.wallet_id, credit.hold_id
 ),
 
+-- Of all currencies together, as numeric: it may be more than a bigint.
 left_total AS (
   SELECT
     coalesce(sum(holds), 0) AS holds,
