@@ -197,7 +197,7 @@ def measure(server: BenchmarkServer, *, holds: int = HOLDS, wallets: int = WALLE
 def history(
     server: BenchmarkServer, *, due: int = 10_000, settled: tuple[int, ...] = (100_000, 1_000_000, 10_000_000)
 ) -> list[Figure]:
-    """Drain few holds behind histories of several lengths: the median of five drains of each.
+    """Drain few holds behind histories of several lengths: the median of some turns of each.
 
     Ten due holds a wallet, as in `measure`; and one a wallet, where each credit goes to another page of the
     index of the wallets' transactions. Behind a checkpoint, as an hour's release is, each page that is
@@ -210,7 +210,7 @@ def history(
             with server.books() as books:
                 fill(server, books, Shape(due=due, wallets=WALLETS, due_wallets=due // each, settled=size))
                 taken = []
-                for _ in range(5):
+                for _ in range(TURNS):
                     with _copy(server, books) as engine:
                         taken.append(_timed(_release, engine)[0])
                 seconds[size, each] = median(taken)

@@ -7,7 +7,8 @@
 -- A hold that somebody changed meanwhile is looked at again behind its lock, as PostgreSQL does for every DELETE.
 -- What was deleted is what is credited.
 -- Holds meet their wallets' rows by a FULL JOIN only, which is never done by a loop: near the end of a backlog the
--- planner takes thousands of holds for one. The coalesce tells it nothing that would make a lesser join of it.
+-- planner takes thousands of holds for one. Switching hash and merge joins off leaves it one of the two, as it has no
+-- other way. The coalesce tells the planner nothing that would make a lesser join of it.
 -- A hold whose wallet was not credited gets no line. Foreign keys vouch that a hold's currency is its wallet's.
 -- Returns what left the buffer, per currency what the wallets were credited, and what lines were written: all three
 -- must agree.
