@@ -9,19 +9,34 @@ FROM ${PYTHON} AS build
 COPY --from=uv /uv /usr/local/bin/uv
 WORKDIR /app
 # What the lock file names, by its hashes; then the wheel. No extra and no development group: neither the
-# embedded database nor a test tool gets in.
+# embedded database nor a test tool gets in. Nor does what the webserver can do without: it runs on asyncio's own loop.
 COPY pyproject.toml uv.lock ./
-RUN uv sync --locked --no-dev --no-install-project --compile-bytecode --link-mode=copy
+RUN uv sync --locked --no-dev --no-install-project --link-mode=copy --no-install-package uvloop
+# Others' tests, source maps and debug symbols are removed. Only these are stripped: wheels that bundle libraries of
+# their own break when they are.
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils \
+ && cd .venv/lib/python3*/site-packages \
+ && find sqlalchemy fontTools aiohttp kiwisolver -name '*.so' -exec strip --strip-unneeded {} + \
+ && find . -type d -name tests -prune -exec rm -r {} + \
+ && find . -name '*.map' -delete
 COPY README.md LICENSE dagster.yaml workspace.yaml ./
 COPY buffer_pipeline buffer_pipeline
-# There is no git here: docker build --build-arg VERSION=$(git describe --tags) .
-ARG VERSION=0.0.0+unknown
-ENV SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION}
-RUN uv build --wheel --out-dir dist \
- && uv pip install --python .venv --no-deps --compile-bytecode dist/*.whl
+COPY buffer_pipeline_start buffer_pipeline_start
+# There is no git here: docker build --build-arg VERSION=$(git describe --tags --always) .
+# What that says between two tags, 1.2.3-4-g5e6f7a8, is 1.2.3+4.g5e6f7a8 in Python's terms; without a tag 0+g5e6f7a8.
+ARG VERSION
+RUN : "${VERSION:?is empty: docs/compose.md begins the command with it}" \
+ && version=$(echo "$VERSION" | sed -E 's/^v//; s/-([0-9]+)-(g[0-9a-f]+)$/+\1.\2/; s/^[0-9a-f]{7,40}$/0+g&/') \
+ && SETUPTOOLS_SCM_PRETEND_VERSION=$version uv build --wheel --out-dir dist \
+ && uv pip install --python .venv --no-deps dist/*.whl
+# Bytecode of what the services load, and of nothing else: it weighs as much as the sources.
+RUN .venv/bin/python -c "import alembic.command, apprise, dagster._daemon.cli, dagster_webserver.app, dagster_webserver.cli, \
+    buffer_pipeline.cli.app, buffer_pipeline.daily_report.plots, buffer_pipeline.orchestration.definitions, \
+    uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto" \
+ && .venv/bin/python -m compileall -q .venv/lib/python3*/site-packages/buffer_pipeline*
 
 FROM ${PYTHON}
-ARG VERSION=0.0.0+unknown
+ARG VERSION
 LABEL org.opencontainers.image.title="buffer-pipeline" \
       org.opencontainers.image.description="The payment buffer of a marketplace, on Dagster and PostgreSQL" \
       org.opencontainers.image.version="${VERSION}" \
@@ -38,4 +53,4 @@ EXPOSE 4000
 ENTRYPOINT ["/app/with-secrets"]
 CMD ["dagster", "api", "grpc", "--host=0.0.0.0", "--port=4000", "--module-name=buffer_pipeline.orchestration.definitions", "--attribute=defs", "--location-name=buffer_pipeline"]
 HEALTHCHECK --interval=30s --timeout=20s --start-period=2m --retries=3 \
-  CMD ["dagster", "api", "grpc-health-check", "--host=127.0.0.1", "--port=4000"]
+  CMD ["python", "-m", "buffer_pipeline_start.probe", "code"]

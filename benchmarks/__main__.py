@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from benchmarks import counts, cycles, drain, intake, latency, partitions, ticks
+from benchmarks import backjobs, counts, cycles, drain, intake, latency, partitions, ticks
 from benchmarks.figure import Figure
 from benchmarks.server import BenchmarkServer, benchmark_server
 
@@ -31,6 +31,7 @@ BENCHMARKS: Final[dict[str, Callable[[BenchmarkServer], list[Figure]]]] = {
     "cycles": cycles.measure,
     "memory": drain.memory,
     "partitions": partitions.measure,
+    "backjobs": backjobs.measure,
 }
 
 

@@ -40,6 +40,7 @@ WHERE schemaname = 'buffer' AND indexname IN (
 """
 
 _FILL: Final = """
+INSERT INTO buffer.currency (currency, places) VALUES ('PHP', 2) ON CONFLICT DO NOTHING;
 INSERT INTO buffer.wallet (owner, currency)
 SELECT 'worker-' || number, 'PHP' FROM generate_series(0, :wallets - 1) AS number;
 INSERT INTO buffer.wallet (owner, currency)
@@ -68,6 +69,8 @@ CROSS JOIN LATERAL (
     ELSE interval '1 hour' * (1 + ((number - :settled - :due) * 150) / :waiting)
   END AS release_date
 ) AS due;
+INSERT INTO buffer.job (job, payer)
+SELECT job, owner FROM buffer.hold INNER JOIN buffer.wallet ON wallet_id = payer_wallet_id ORDER BY hold_id;
 INSERT INTO buffer.batch (kind, source, due_by, recorded_at)
 SELECT 'DUE', 'fill', release_date, release_date
 FROM (

@@ -1,4 +1,4 @@
-"""How fast earnings come in: one by one over one connection, and from a file.
+"""How fast earnings come in: one by one over one connection, once more, and from a file.
 
     uv run python -m benchmarks.intake                       # 2,000 singles, a file of 1,000,000 lines
 
@@ -8,6 +8,9 @@ Single: `add_pending_earnings` and a commit, over one psycopg connection as psyc
 are there. The yardstick is a transaction of bare statements, one a row that the verb writes: the hold, what
 is unsettled of it, the wallet's sum, the transaction and the notification. It is told the wallets' ids,
 reads nothing, checks no input, and psycopg prepares its statements. The two take turns.
+
+Replay: the same earning again and a commit, which flushes and waits as the first did. The yardstick is the
+same statements rolled back. The two take turns over one connection.
 
 File: `buffer-pipeline hold import` as a process, from its start to its end, into empty books, over the two
 connections that it has by itself. The yardstick is COPY in one transaction, over one connection, from files
@@ -42,7 +45,9 @@ AMOUNT_MINOR: Final = 10_000
 TITLE: Final = "Fix kitchen faucet"
 
 _COLUMNS: Final = {
+    "currency": None,
     "wallet": ("wallet_id", "owner", "currency"),
+    "job": None,
     "hold": None,
     # One of its columns is computed.
     "unsettled_hold": ("hold_id", "state", "payee_wallet_id", "currency", "amount_minor", "release_date"),
@@ -60,8 +65,45 @@ WHERE wallet.wallet_id = total.payee_wallet_id
 
 
 def measure(server: BenchmarkServer, *, rows: int = 1_000_000, singles: int = 2_000) -> list[Figure]:
-    """Measure both; `singles` earnings a side, and a file of `rows` lines."""
-    return [_singles(server, singles=singles), _file(server, rows=rows)]
+    """Measure all; `singles` earnings and replays a side, and a file of `rows` lines."""
+    return [
+        _singles(server, singles=singles),
+        _replays(server, replays=singles),
+        _file(server, rows=rows),
+    ]
+
+
+def _replays(server: BenchmarkServer, *, replays: int) -> Figure:
+    now = datetime.now(UTC)
+    earning = {**vars(_earning("first", 0)), "now": now}
+    kept_seconds: list[float] = []
+    undone_seconds: list[float] = []
+    with server.books() as database, psycopg.connect(_dsn(server, database)) as connection:
+        add_pending_earnings(connection, **earning)
+        connection.commit()
+        size = replays // ROUNDS
+        sides = [(connection.commit, kept_seconds), (connection.rollback, undone_seconds)]
+        for turn in range(-1, ROUNDS):  # The first warms both up.
+            for end, seconds in sides if turn % 2 else sides[::-1]:
+                began = time.perf_counter()
+                for _ in range(size):
+                    add_pending_earnings(connection, **earning)
+                    end()
+                if turn >= 0:
+                    seconds.append((time.perf_counter() - began) / size)
+    return Figure(
+        benchmark="intake",
+        name="a replay of add_pending_earnings, median",
+        value=statistics.median(kept_seconds) * 1000,
+        unit="ms",
+        yardstick="rolled back, which flushes nothing,",
+        yardstick_value=statistics.median(undone_seconds) * 1000,
+        ratio=statistics.median(
+            kept / undone for kept, undone in zip(kept_seconds, undone_seconds, strict=True)
+        ),
+        goal="none: the disk's flush",
+        met=None,
+    )
 
 
 def _singles(server: BenchmarkServer, *, singles: int) -> Figure:
@@ -143,6 +185,10 @@ def _insert(
     earning = _earning(f"bare-{number}", number)
     payee, payer = wallet_ids[earning.payee], wallet_ids[earning.payer]
     release_date = now + timedelta(days=7)
+    connection.execute(
+        "INSERT INTO buffer.job (job, payer) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+        (earning.job, earning.payer),
+    )
     row = connection.execute(
         "INSERT INTO buffer.hold (reference, job, title, payee_wallet_id, payer_wallet_id, currency,"
         " amount_minor, held_at, original_release_date) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
@@ -235,7 +281,7 @@ def _import(server: BenchmarkServer, database: str, file: Path, rows: int) -> No
         check=True,
     )
     answer = json.loads(done.stdout)
-    assert answer == {"read": rows, "added": rows, "replayed": 0, "refused": []}, answer
+    assert answer == {"read": rows, "not_read": 0, "added": rows, "replayed": 0, "refused": []}, answer
 
 
 def _copy_out(connection: psycopg.Connection[Any], table: str, folder: Path) -> None:

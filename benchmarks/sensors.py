@@ -35,10 +35,11 @@ FAILED_RUNS = 100
 # Oldest ids first: so many stay overdue; the newest are frozen.
 SHAPE = """
 UPDATE buffer.unsettled_hold SET release_date = release_date + interval '30 days' WHERE hold_id > :overdue;
+UPDATE buffer.unsettled_hold SET state = 'FROZEN'
+WHERE hold_id IN (SELECT hold_id FROM buffer.unsettled_hold ORDER BY hold_id DESC LIMIT :stuck);
 INSERT INTO buffer.hold_freeze (hold_id, kind, opened_by, reason, opened_at)
 SELECT hold_id, 'RISK', 'risk-1', 'a look', now() - interval '4 days' - hold_id * interval '1 millisecond'
-FROM buffer.unsettled_hold ORDER BY hold_id DESC LIMIT :stuck;
-UPDATE buffer.unsettled_hold SET state = 'FROZEN' WHERE hold_id IN (SELECT hold_id FROM buffer.hold_freeze)
+FROM buffer.unsettled_hold WHERE state = 'FROZEN' ORDER BY hold_id DESC
 """
 
 

@@ -17,12 +17,14 @@ from buffer_pipeline.errors import (
     FreezeRefused,
     InsufficientFunds,
     InvalidInput,
+    JobConflict,
     NotAllowed,
     NotFound,
     PaymentBufferError,
     ReferenceConflict,
     Refused,
     StateRefused,
+    WalletFull,
     WindowClosed,
 )
 from buffer_pipeline.freeze import Freeze, freeze_hold, unfreeze_hold
@@ -30,6 +32,7 @@ from buffer_pipeline.hold import BackjobState, FreezeKind, HoldState
 from buffer_pipeline.inbox import InboxMessage, count_unread, list_inbox, mark_all_read, mark_read
 from buffer_pipeline.intake import AddedHold, Earning, add_many_pending_earnings, add_pending_earnings
 from buffer_pipeline.policy import Policy
+from buffer_pipeline.refund import Refund, refund_hold
 from buffer_pipeline.release import ReleaseBatch, ReleasePosition, release_early, release_matured
 from buffer_pipeline.wallet import Movement, deposit, withdraw
 
@@ -48,16 +51,19 @@ __all__ = [
     "InboxMessage",
     "InsufficientFunds",
     "InvalidInput",
+    "JobConflict",
     "Movement",
     "NotAllowed",
     "NotFound",
     "PaymentBufferError",
     "Policy",
     "ReferenceConflict",
+    "Refund",
     "Refused",
     "ReleaseBatch",
     "ReleasePosition",
     "StateRefused",
+    "WalletFull",
     "WindowClosed",
     "add_many_pending_earnings",
     "add_pending_earnings",
@@ -69,6 +75,7 @@ __all__ = [
     "list_inbox",
     "mark_all_read",
     "mark_read",
+    "refund_hold",
     "reject_backjob",
     "release_early",
     "release_matured",

@@ -18,7 +18,8 @@ Amounts are int64 minor units.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Generator, Hashable, Iterable, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -182,7 +183,7 @@ def _ranges(hours: list[datetime]) -> Iterator[tuple[datetime, datetime]]:
             first = index + 1
 
 
-def _counted(chunks: Iterable[Iterable[pd.DataFrame]]) -> pd.DataFrame:
+def _counted(chunks: Iterable[Generator[pd.DataFrame]]) -> pd.DataFrame:
     """Count chunks of whole hours; a chunk's frames are of one currency each, in whatever order they come."""
     sums: list[pd.DataFrame] = []
     payees: dict[Hashable, int] = {}
@@ -191,15 +192,17 @@ def _counted(chunks: Iterable[Iterable[pd.DataFrame]]) -> pd.DataFrame:
         wallets: defaultdict[Hashable, list[Integers]] = defaultdict(list)
         late: defaultdict[Hashable, list[Integers]] = defaultdict(list)
         amount_minor = 0.0
-        for moved in chunk:
-            amount_minor += moved["amount_minor"].to_numpy().sum(dtype="float64")
-            if amount_minor > 2**62:
-                # A sum of int64 would wrap around without a word.
-                raise PaymentBufferError(
-                    f"hours from {moved['hour'].min():%Y-%m-%dT%H:%MZ}:"
-                    " their amounts add up to more than 64 bits"
-                )
-            sums.append(_summed(moved, wallets=wallets, late=late))
+        # Close the COPY first. A rollback would wait for it.
+        with closing(chunk):
+            for moved in chunk:
+                amount_minor += moved["amount_minor"].to_numpy().sum(dtype="float64")
+                if amount_minor > 2**62:
+                    # A sum of int64 would wrap around without a word.
+                    raise PaymentBufferError(
+                        f"hours from {moved['hour'].min():%Y-%m-%dT%H:%MZ}:"
+                        " their amounts add up to more than 64 bits"
+                    )
+                sums.append(_summed(moved, wallets=wallets, late=late))
         for key in list(wallets):
             payees[key] = _different(wallets.pop(key))
         for key in list(late):

@@ -2,17 +2,15 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from threading import Condition, Lock, Thread
-from typing import Any, Final
+from typing import Final
 
-import psycopg
-from sqlalchemy import Connection
-
+from buffer_pipeline.cancel import Cancelable
 from buffer_pipeline.release import ReleaseBatch, Shard
 
 _CANCEL_SECONDS_MAX: Final = 10
@@ -73,7 +71,7 @@ class Crew:
         self._stop = stop
         self._after_batch = after_batch
         self._halted = False
-        self._connections: set[psycopg.Connection[Any]] = set()
+        self.in_hand = Cancelable()
 
     def claim(self, holds: int) -> int:
         """Return how many holds the caller's next batch may settle; 0 ends its work.
@@ -118,24 +116,11 @@ class Crew:
             self._halted = True
             self.changed.notify_all()
 
-    @contextmanager
-    def cancelable(self, connection: Connection) -> Iterator[None]:
-        """Let `cancel` end what runs on the connection meanwhile."""
-        driver_connection: Any = connection.connection.driver_connection
-        self._connections.add(driver_connection)
-        try:
-            yield
-        finally:
-            self._connections.discard(driver_connection)
-
     def cancel(self, threads: Sequence[Thread]) -> None:
-        """End the batches in hand and wait for their rollback."""
+        """End the batches in hand and wait for their end: a rollback, but for a commit that stands."""
         self._halted = True
         deadline = time.monotonic() + _CANCEL_SECONDS_MAX
         while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
-            # Again and again, since a worker between two statements has nothing to cancel.
-            for connection in tuple(self._connections):
-                with suppress(psycopg.Error):  # It is closed, or its server is gone.
-                    connection.cancel_safe(timeout=1)
+            self.in_hand.cancel()
             with suppress(Empty):
                 self.ended.get(timeout=0.1)

@@ -15,7 +15,9 @@ import psycopg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from buffer_pipeline.currencies import places_of
 from buffer_pipeline.database import (
+    INSTALL_A_NEWER_VERSION,
     OLDEST_SERVER,
     REVISION,
     Row,
@@ -25,9 +27,10 @@ from buffer_pipeline.database import (
     first_line,
     one_moment,
 )
-from buffer_pipeline.errors import PaymentBufferError
+from buffer_pipeline.errors import InvalidInput, PaymentBufferError
 from buffer_pipeline.history import verify
 from buffer_pipeline.hours import overdue_by
+from buffer_pipeline.money import listed_places
 from buffer_pipeline.outbox import delivery_figures
 from buffer_pipeline.reconcile import INVARIANTS, reconcile
 from buffer_pipeline.reports import due_holds
@@ -46,6 +49,7 @@ FREE_SHARE_MIN: Final = 0.05
 
 KEPT_BYTES_MAX: Final = 512 * 2**20
 
+_IDS_SHOWN: Final = 10
 _ANSWER_SECONDS_MAX: Final = 30
 _DENIED: Final = "42501"
 
@@ -126,7 +130,7 @@ def migration(engine: Engine) -> Answer:
         return True, f"the books are at revision {REVISION}", ""
     fact = f"the books are at revision {found or 'none'}, this version needs {REVISION}"
     if found is not None and found > REVISION:
-        return False, fact, "install the version of buffer-pipeline that migrated them, or a newer one"
+        return False, fact, INSTALL_A_NEWER_VERSION
     return False, fact, "run `buffer-pipeline migrate` as the books' owner"
 
 
@@ -199,6 +203,22 @@ def overdue(engine: Engine) -> Answer:
     )
 
 
+def frozen(engine: Engine) -> Answer:
+    """Look whether a payment is frozen that no freeze keeps back, and that nothing would ever release."""
+    with _asking(engine) as connection:
+        found = fetch(connection, "doctor/frozen_alone", shown=_IDS_SHOWN)[0]
+    if not found["holds"]:
+        return True, "each frozen payment has an open freeze", ""
+    plural = "" if found["holds"] == 1 else "s"
+    more = ", …" if found["holds"] > _IDS_SHOWN else ""
+    return (
+        False,
+        f"{found['holds']:,} payment{plural} frozen without an open freeze: hold"
+        f" {', '.join(map(str, found['hold_ids']))}{more}",
+        "`buffer-pipeline freeze` each and `unfreeze` it again: docs/operations.md; then `reconcile`",
+    )
+
+
 def outbox(engine: Engine) -> Answer:
     """Look at what was given up, and at what waits for long."""
     with _asking(engine) as connection:
@@ -232,6 +252,29 @@ def _waiting(number: int) -> str:
     return "1 notification waits" if number == 1 else f"{number:,} notifications wait"
 
 
+def currencies(engine: Engine) -> Answer:
+    """Compare the places of the books' currencies, which count, with the installed list of ISO 4217."""
+    with _asking(engine) as connection:
+        places = places_of(connection)
+    gone, differing = [], []
+    for currency, stored in places.items():
+        try:
+            listed = listed_places(currency)
+        except InvalidInput:
+            gone.append(f"{currency} ({stored} places)")
+        else:
+            if listed != stored:
+                differing.append(f"{currency} has {stored} places here and {listed} there")
+    if differing:
+        return (
+            False,
+            f"these currencies differ from the installed list of ISO 4217: {', '.join(differing)}",
+            "the books' places count, for new amounts too: tell whoever states or receives amounts in them",
+        )
+    fact = f"{len(places)} with their places" + ("" if gone else ", each as ISO 4217 lists it")
+    return True, fact + (f"; no longer in ISO 4217: {', '.join(gone)}" if gone else ""), ""
+
+
 def small_books(engine: Engine) -> bool:
     """Return whether the books can be proved in a second or two."""
     with _asking(engine) as connection:
@@ -245,11 +288,15 @@ def books(engine: Engine) -> Answer:
         violations = reconcile(connection)
         history = verify(connection)
     advice = "stop releases; `buffer-pipeline reconcile` and `verify` list the rows"
+    wrong = []
     if violations:
         named = ", ".join(f"{violation.invariant} ({len(violation.rows)} rows)" for violation in violations)
-        return False, f"broken: {named}", advice
+        wrong.append(f"broken: {named}")
+    # What breaks an invariant is most often an altered line, and the seal names which.
     if history.offence is not None:
-        return False, history.offence, advice
+        wrong.append(history.offence)
+    if wrong:
+        return False, "; ".join(wrong), advice
     return (
         True,
         f"proved now: {len(INVARIANTS)} invariants hold, {history.lines:,} transactions are as sealed",

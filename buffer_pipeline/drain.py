@@ -70,10 +70,10 @@ def drain_matured(
     `after_batch` behind its end, one call at a time. Once `stop` returns true
     no worker begins another batch.
 
-    Cut short at any point, what is committed is released and the rest is still due. An error
-    in one worker stops the others behind their batches and is raised. An exception in the
-    waiting thread itself (Ctrl-C, the end of a Dagster run) cancels the batches in hand, which
-    roll back.
+    Cut short at any point, what is committed is released and the rest is still due. After an error,
+    the other workers finish their current batch and stop; the error is raised. An exception in the
+    waiting thread itself (Ctrl-C, the end of a Dagster run) cancels the batches in hand: they roll
+    back, but for one whose commit waits for a synchronous standby, which stands on the primary.
 
     Raises:
         InvalidInput: a limit below 1, or workers outside 1 to WORKERS_MAX.
@@ -148,7 +148,7 @@ class _Worker:
     def work(self, engine: Engine) -> None:
         """Release all that is due in the shard, on one connection. An error goes to the crew."""
         try:
-            with engine.connect() as connection, self.crew.cancelable(connection), suppress(_NoMore):
+            with engine.connect() as connection, self.crew.in_hand.working_on(connection), suppress(_NoMore):
                 self._drain(connection)
         except BaseException as error:  # noqa: BLE001 - raised by the thread that waits
             self.crew.fail(error)
@@ -166,9 +166,9 @@ class _Worker:
         with connection.begin():
             newest = newest_hold(connection)
         kept = self._go_straight(connection)
-        # What others had locked, and what came in due meanwhile, is looked for as long as there is any. What
-        # a dry run has rolled back would be there again. A sum, so that none is left out behind the first.
-        while looks_again and sum(self._go_round(connection, stretch) for stretch in kept):
+        # Comes back to what others had locked, and to what came in due meanwhile, as long as any of it is
+        # released. A dry run would find again what it has rolled back. A sum, so that each is tried.
+        while looks_again and sum(self._come_back(connection, stretch) for stretch in kept):
             pass
         while looks_again and self._came_in(connection, newest) and self._go_round(connection, everything):
             pass
@@ -218,8 +218,16 @@ class _Worker:
         self.crew.count(ReleaseBatch(), claimed=claimed)
         return None
 
+    def _come_back(self, connection: Connection, stretch: Stretch) -> bool:
+        """Release what was locked in a stretch, waiting LOCK_WAIT_SECONDS for it; skip what still is.
+
+        Return whether anything was released.
+        """
+        batch = self._at_once(connection, stretch, held=self.size.holds)
+        return self._go_round(connection, stretch) if batch is None else batch.holds_released > 0
+
     def _go_round(self, connection: Connection, stretch: Stretch) -> bool:
-        """Release a stretch but for what others have locked; return whether anything was released."""
+        """Release a stretch, but skip what others have locked; return whether anything was released."""
         released = False
         position: ReleasePosition | None = stretch.after
         while position is not None:
@@ -253,7 +261,7 @@ class _Worker:
     ) -> ReleaseBatch:
         """Release one batch in a transaction of its own, and learn from how long that took."""
         run = self.crew.run
-        for attempt in _retrying():
+        for attempt in retrying_conflicts():
             with attempt, _span("batch", dry_run=run.dry_run) as span, connection.begin() as transaction:
                 now = self.clock(connection)
                 # Each attempt by itself: one that the database has ended keeps no locks.
@@ -284,9 +292,10 @@ class _StretchGrew(Exception):
     """More was released than a batch may have."""
 
 
-def _retrying() -> Retrying:
+def retrying_conflicts() -> Retrying:
+    """Return up to five attempts at a transaction, for as long as the database ends it for another's sake."""
     # A platform's transaction may hold wallets in another order than ours; the database then
-    # ends one of the two. A batch that was ended wrote nothing.
+    # ends one of the two. What was ended wrote nothing.
     return Retrying(
         retry=retry_if_exception(
             lambda error: isinstance(error, OperationalError) and _sqlstate(error) in _DEADLOCK_OR_CONFLICT

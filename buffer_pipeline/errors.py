@@ -28,7 +28,38 @@ class HourInProgress(PaymentBufferError):
 
 
 class Refused(PaymentBufferError):
-    """A request that breaks a rule. Nothing was written."""
+    """A request that breaks a rule. Nothing was written.
+
+    What the message names is here as attributes too, None or empty where the refusal is not about it:
+    the ids, the `owner` of the wallet, the `state` that stands in the way, and what is `allowed` instead.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hold_id: int | None = None,
+        job: str | None = None,
+        backjob_id: int | None = None,
+        freeze_ids: Iterable[int] = (),
+        transaction_id: int | None = None,
+        notification_id: int | None = None,
+        owner: str | None = None,
+        reference: str | None = None,
+        state: str | None = None,
+        allowed: Iterable[str] = (),
+    ) -> None:
+        self.hold_id = hold_id
+        self.job = job
+        self.backjob_id = backjob_id
+        self.freeze_ids = tuple(freeze_ids)
+        self.transaction_id = transaction_id
+        self.notification_id = notification_id
+        self.owner = owner
+        self.reference = reference
+        self.state = state
+        self.allowed = tuple(allowed)
+        super().__init__(message)
 
 
 class InvalidInput(Refused, ValueError):
@@ -43,16 +74,21 @@ class ReferenceConflict(Refused):
     """The reference was used before, with other content."""
 
 
+class JobConflict(Refused):
+    """The job belongs to another payer."""
+
+
 class StateRefused(Refused):
     """A hold is in a state that does not allow the verb."""
 
     def __init__(self, *, hold_id: int, state: str, verb: str, allowed: Iterable[str]) -> None:
-        self.hold_id = hold_id
-        self.state = state
+        states = tuple(allowed)
         self.verb = verb
-        self.allowed = tuple(allowed)
         super().__init__(
-            f"hold {hold_id}: cannot {verb} from {state}; that needs {' or '.join(self.allowed)}"
+            f"hold {hold_id}: cannot {verb} from {state}; that needs {' or '.join(states)}",
+            hold_id=hold_id,
+            state=state,
+            allowed=states,
         )
 
 
@@ -74,3 +110,7 @@ class NotAllowed(Refused):
 
 class InsufficientFunds(Refused):
     """More was asked for than is there."""
+
+
+class WalletFull(Refused):
+    """A wallet cannot take an amount: balance and pending earnings together end where a bigint does."""

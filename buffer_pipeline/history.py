@@ -20,6 +20,8 @@ from sqlalchemy import Connection, Engine
 from buffer_pipeline.database import AnyConnection, fetch
 from buffer_pipeline.errors import InvalidInput
 
+HISTORY_AS_SEALED: Final = "history_as_sealed"
+"""The check that proves it in Dagster."""
 STRETCH: Final = 32_768
 """Ids a seal is about, at most: half a megabyte of digests."""
 READERS: Final = 2

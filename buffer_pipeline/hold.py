@@ -22,6 +22,8 @@ class Verb(StrEnum):
     RESUME = "resume"
     REFUND = "refund"
     REFUND_PARTLY = "refund partly"
+    REFUND_ALONE = "refund without a backjob"
+    REFUND_ALONE_PARTLY = "refund partly without a backjob"
 
 
 class FreezeKind(StrEnum):
@@ -49,6 +51,8 @@ NEXT_STATE: Final = {
     (HoldState.FROZEN, Verb.RESUME): HoldState.BUFFERED,  # When the last freeze is closed.
     (HoldState.FROZEN, Verb.REFUND): HoldState.REFUNDED,
     (HoldState.FROZEN, Verb.REFUND_PARTLY): HoldState.BUFFERED,  # The rest waits on.
+    (HoldState.FROZEN, Verb.REFUND_ALONE): HoldState.REFUNDED,
+    (HoldState.FROZEN, Verb.REFUND_ALONE_PARTLY): HoldState.FROZEN,  # Its freezes stay open.
 }
 """An absent pair is a refusal."""
 

@@ -8,8 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from buffer_pipeline.database import AnyConnection, fetch
+from buffer_pipeline.errors import InvalidInput
 
 HOUR: Final = timedelta(hours=1)
+
+AHEAD_MAX: Final = timedelta(days=1)
+"""How far a platform's clock may be ahead of the database's; migration 0013 has it too."""
 
 OVERDUE_AFTER: Final = timedelta(hours=1)
 
@@ -30,12 +34,19 @@ def overdue_by(now: datetime) -> datetime:
     return min(now - OVERDUE_AFTER, hour_of(now - RELEASE_TAKES))
 
 
-def enter_hour(connection: AnyConnection, *, now: datetime) -> None:
+def enter_hour(connection: AnyConnection, *, now: datetime, ahead_max: timedelta = AHEAD_MAX) -> None:
     """Mark the hour of `now` as being written until the transaction ends.
 
-    A verb does so before it waits for any lock, so that however long it waits, a count sees it.
+    A verb does so before it waits for any lock, so that however long it waits, a count sees it. It also makes
+    the commit wait for a synchronous standby, even if the verb only answers what it finds.
+
+    Raises:
+        InvalidInput: `now` is more than `ahead_max` after the database's clock, and the login is one that
+            row-level security applies to.
     """
-    fetch(connection, "enter_hour", now=now)
+    if fetch(connection, "enter_hour", now=now, ahead_max=ahead_max)[0]["is_ahead"]:
+        by = "more than a day after" if ahead_max else "after"
+        raise InvalidInput(f"now {now.isoformat()}: {by} the database's clock")
 
 
 def clock_of_a_writer(connection: AnyConnection) -> datetime:

@@ -102,7 +102,11 @@ def mark_read(
     marked = fetch(connection, "inbox/mark_read", owner=owner, notification_ids=ids, now=now)
     found = {row["notification_id"] for row in marked}
     if missing := [notification_id for notification_id in ids if notification_id not in found]:
-        raise NotFound(f"notification {missing[0]}: is not in the inbox of {owner!r}")
+        raise NotFound(
+            f"notification {missing[0]}: is not in the inbox of {owner!r}",
+            notification_id=missing[0],
+            owner=owner,
+        )
     return sum(row["was_unread"] for row in marked)
 
 

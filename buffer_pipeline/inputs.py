@@ -2,12 +2,17 @@
 
 import stat
 import unicodedata
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from buffer_pipeline.errors import InvalidInput, NotFound
 
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
+"""Limits of every time that a caller passes. They leave room for cooldowns before the year 10000."""
+CLOCK_SKEW_MAX: Final = timedelta(minutes=1)
 ID_MAX: Final = 2**63 - 1
 NAME_LENGTH_MAX: Final = 200
 """Of an owner, a job, a reference: the platform's own ids."""
@@ -69,10 +74,22 @@ def require_id(what: str, value: int) -> int:
     """Return `value`, if a row of this kind could have it.
 
     Raises:
+        InvalidInput: not an int: PostgreSQL would round 1.5 to another row's id.
         NotFound: it is no id, or one that PostgreSQL's bigint cannot hold.
     """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidInput(f"{what} {value!r}: needs an int, got {type(value).__name__}")
     if not 0 < value <= ID_MAX:
-        raise NotFound(f"{what} {value}: does not exist")
+        # Python writes no int of more than 4,300 digits.
+        named = value if abs(value) <= ID_MAX * ID_MAX else None
+        shown = f"of {value.bit_length()} bits" if named is None else named
+        raise NotFound(
+            f"{what} {shown}: does not exist",
+            hold_id=named if what == "hold" else None,
+            backjob_id=named if what == "backjob" else None,
+            freeze_ids=[named] if what == "freeze" and named is not None else (),
+            notification_id=named if what == "notification" else None,
+        )
     return value
 
 
@@ -80,16 +97,49 @@ def require_time(name: str, value: datetime) -> datetime:
     """Return `value` in UTC.
 
     Raises:
-        InvalidInput: a naive time, which could be any of forty moments, or one out of range.
+        InvalidInput: a naive time, which could be any of forty moments, or one before `EARLIEST` or not
+            before `LATEST`.
     """
+    if not isinstance(value, datetime):
+        raise InvalidInput(f"{name}: needs a datetime, got {type(value).__name__}")
     if value.tzinfo is None or value.utcoffset() is None:
         raise InvalidInput(
             f"{name} {value.isoformat()}: has no time zone; write {value.isoformat()}Z for UTC"
         )
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise InvalidInput(f"{name} {value.isoformat()}: lies outside the years 1 to 9999 in UTC") from None
+    if not EARLIEST <= value < LATEST:
+        raise outside_the_years(name, value)
+    return value.astimezone(UTC)
+
+
+def outside_the_years(name: str, value: datetime) -> InvalidInput:
+    """Return the refusal of a time before `EARLIEST` or not before `LATEST`."""
+    return InvalidInput(
+        f"{name} {value.isoformat()}: lies outside the years {EARLIEST.year} to {LATEST.year - 1}"
+    )
+
+
+def require_not_before(
+    now: datetime,
+    began: datetime,
+    *,
+    what: str,
+    backjob_id: int | None = None,
+    freeze_ids: Sequence[int] = (),
+) -> datetime:
+    """Return the end of what began at `began`: the later of it and `now`.
+
+    The clocks of two hosts differ a little, so `now` may lie before `began`, by at most CLOCK_SKEW_MAX.
+
+    Raises:
+        InvalidInput: it lies further back; the message says `what` began then, the ids are of that.
+    """
+    if now < began - CLOCK_SKEW_MAX:
+        raise InvalidInput(
+            f"now {now.isoformat()}: lies before {what} at {began.isoformat()}",
+            backjob_id=backjob_id,
+            freeze_ids=freeze_ids,
+        )
+    return max(now, began)
 
 
 def require_file(path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
+from buffer_pipeline.currencies import bring_in, coming_in, places_of
 from buffer_pipeline.database import Row, fetch
 from buffer_pipeline.errors import Refused
 from buffer_pipeline.freeze import freeze_hold
@@ -22,7 +23,7 @@ from buffer_pipeline.legacy_export import (
     WaitingPayment,
     read_export,
 )
-from buffer_pipeline.locks import lock_holds
+from buffer_pipeline.locks import lock_holds, lock_job
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.wallet import open_balance
 
@@ -72,10 +73,11 @@ def import_legacy(
         Refused: `strict`, and something is inconsistent; nothing was written.
     """
     require_time("now", now)
-    export = read_export(directory, currency=currency)
+    places = coming_in(places_of(connection), currency)
+    export = read_export(directory, currency=currency, places=places)
     with connection.begin_nested():
         fetch(connection, "lock_import")
-        result = _Import(connection, export, now=now, currency=currency).run()
+        result = _Import(connection, export, now=now, currency=currency, places=places).run()
         if strict and result.quarantined:
             first, count = result.quarantined[0], len(result.quarantined)
             raise Refused(
@@ -88,11 +90,14 @@ def import_legacy(
 class _Import:
     """One import under way."""
 
-    def __init__(self, connection: Connection, export: LegacyExport, *, now: datetime, currency: str) -> None:
+    def __init__(
+        self, connection: Connection, export: LegacyExport, *, now: datetime, currency: str, places: int
+    ) -> None:
         self.connection = connection
         self.export = export
         self.now = now
         self.currency = currency
+        self.places = places
         self.quarantined = list(export.quarantined)
         self.holds: dict[WaitingPayment, AddedHold] = {}
         self.frozen_ids: set[int] = set()
@@ -133,18 +138,25 @@ class _Import:
     def _that_can_join(self, standing: dict[str, Row]) -> tuple[list[OpenDispute], list[WaitingPayment]]:
         """Return the disputes that are new to the books and the payments that may be added.
 
-        A backjob freezes what its job holds when it is opened. A payment that comes later
-        would be released under an open dispute, so it stays out.
+        A payment that comes later than its job's dispute stays out: whether it is disputed too, the export
+        does not say.
         """
         disputed = {dispute.job for dispute in self.export.disputes}
-        # Holds before wallets, and against a backjob that is requested meanwhile.
+        # Jobs before their holds, as every verb locks them. Those of the other payments come later, in the
+        # file's order. That may deadlock with a platform that is open already: run the import again.
+        for job in sorted(disputed):
+            lock_job(self.connection, job)
         hold_ids = [row["hold_id"] for row in standing.values() if row["job"] in disputed]
         lock_holds(self.connection, hold_ids=hold_ids)
         disputes = []
         backjob_of_job: dict[str, int] = {}
         for dispute in self.export.disputes:
             came_over = fetch(
-                self.connection, "find_backjob", backjob_id=None, reference=_backjob_reference(dispute)
+                self.connection,
+                "find_backjob",
+                backjob_id=None,
+                reference=_backjob_reference(dispute),
+                decision_reference=None,
             )
             still_open = [
                 row
@@ -203,6 +215,7 @@ class _Import:
             if dispute.job not in jobs:
                 self._quarantine(dispute.row, f"job {dispute.job} has no waiting payment that came over")
                 continue
+            lock_job(self.connection, dispute.job)
             holds = lock_holds(self.connection, job=dispute.job)
             unsettled = [hold for hold in holds if hold["state"] in UNSETTLED]
             if not unsettled:
@@ -227,6 +240,8 @@ class _Import:
     def _open_empty_wallets(self) -> int:
         owners = [balance.owner for balance in self.export.balances if balance.balance_minor == 0]
         currencies = [self.currency] * len(owners)
+        if owners:
+            bring_in(self.connection, {self.currency: self.places}, known={})
         return len(fetch(self.connection, "ensure_wallets", owners=owners, currencies=currencies))
 
     def _open_balances(self) -> tuple[int, int]:
@@ -239,7 +254,7 @@ class _Import:
                 movement = open_balance(
                     self.connection,
                     owner=balance.owner,
-                    amount=format_amount(balance.balance_minor, self.currency),
+                    amount=format_amount(balance.balance_minor, self.places),
                     currency=self.currency,
                     reference=f"legacy-wallet-{balance.wallet_id}",
                     now=self.now,

@@ -9,7 +9,7 @@ from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.inputs import parse_time, require_reason, require_text
 from buffer_pipeline.intake import Earning
 from buffer_pipeline.legacy_files import Index, Row, figure, is_waiting, read_files
-from buffer_pipeline.money import currency_places, format_amount
+from buffer_pipeline.money import format_amount
 
 _OPEN: Final = ("OPEN", "IN_NEGOTIATION", "UNDER_REVIEW")
 _CLOSED: Final = ("RESOLVED", "CLOSED")
@@ -70,25 +70,26 @@ class LegacyExport:
     rows: tuple[str, ...]
 
 
-def read_export(directory: Path, *, currency: str) -> LegacyExport:
+def read_export(directory: Path, *, currency: str, places: int) -> LegacyExport:
     """Read the five CSV files of an export and sort what is sound from what is not.
 
-    A row that cannot be used as it stands is quarantined, with its reason; what a field may
-    hold (lengths, characters, amounts) is left to the verbs that store it.
+    Amounts are in `currency`, which has `places`. A row that cannot be used as it stands is quarantined,
+    with its reason; what a field may hold (lengths, characters, amounts) is left to the verbs that store
+    it.
 
     Raises:
-        InvalidInput: the currency is unknown, or a file is missing, not UTF-8, not CSV or
-            without a column; the message names the file.
+        InvalidInput: a file is missing, not UTF-8, not CSV or without a column; the message names
+            the file.
     """
-    currency_places(currency)
-    return _Export(currency, read_files(directory)).sorted_out()
+    return _Export(currency, places, read_files(directory)).sorted_out()
 
 
 class _Export:
     """The rows of the files and what is looked up in them. A check raises what it finds."""
 
-    def __init__(self, currency: str, files: dict[str, list[Row]]) -> None:
+    def __init__(self, currency: str, places: int, files: dict[str, list[Row]]) -> None:
         self.currency = currency
+        self.places = places
         self.files = files
         transactions = files["accounts_transaction"]
         self.waiting = [row for row in transactions if is_waiting(row)]
@@ -233,34 +234,36 @@ class _Export:
         ]
         if wrong:
             raise InvalidInput("; ".join(wrong))
-        balance_minor = figure("balance", row["balance"], self.currency)
+        balance_minor = figure("balance", row["balance"], self.currency, self.places)
         return WalletBalance(row=row.name, wallet_id=wallet_id, owner=owner, balance_minor=balance_minor)
 
     def _wrong_pending(self, wallet: Row) -> str | None:
-        stated = figure("pendingEarnings", wallet["pendingEarnings"], self.currency)
+        stated = figure("pendingEarnings", wallet["pendingEarnings"], self.currency, self.places)
         rows = self.waiting_of_wallet.all(wallet["walletID"])
-        waiting = sum(figure(f"amount of {row.name}", row["amount"], self.currency) for row in rows)
+        waiting = sum(
+            figure(f"amount of {row.name}", row["amount"], self.currency, self.places) for row in rows
+        )
         if stated == waiting:
             return None
         return (
-            f"pendingEarnings {format_amount(stated, self.currency)} differs from its waiting rows,"
-            f" {format_amount(waiting, self.currency)}"
+            f"pendingEarnings {format_amount(stated, self.places)} differs from its waiting rows,"
+            f" {format_amount(waiting, self.places)}"
         )
 
     def _wrong_balance(self, wallet: Row) -> str | None:
-        balance = figure("balance", wallet["balance"], self.currency)
+        balance = figure("balance", wallet["balance"], self.currency, self.places)
         if balance < 0:
             return f"balance {wallet['balance']} is negative"
         rows = self.completed_of_wallet.all(wallet["walletID"])
         if not rows:
             return None
         last = max(rows, key=_completed)
-        after = figure(f"balanceAfter of {last.name}", last["balanceAfter"], self.currency)
+        after = figure(f"balanceAfter of {last.name}", last["balanceAfter"], self.currency, self.places)
         if balance == after:
             return None
         return (
-            f"balance {format_amount(balance, self.currency)} differs from the last balanceAfter,"
-            f" {format_amount(after, self.currency)} of {last.name}"
+            f"balance {format_amount(balance, self.places)} differs from the last balanceAfter,"
+            f" {format_amount(after, self.places)} of {last.name}"
         )
 
 

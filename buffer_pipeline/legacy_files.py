@@ -4,7 +4,6 @@ The columns and the figures of a consistent export are described in the README b
 that the tests ship (`buffer_pipeline_tests/legacy_export`).
 """
 
-import csv
 import io
 import re
 from collections import defaultdict
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from buffer_pipeline.csv_records import BrokenRecord, csv_records
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.inputs import require_file
 from buffer_pipeline.money import parse_amount
@@ -56,14 +56,23 @@ class Row:
         return self.fields[column]
 
 
+def require_directory(directory: Path) -> None:
+    """Refuse what no export can be in.
+
+    Raises:
+        InvalidInput: it does not exist, or is a file.
+    """
+    if not directory.is_dir():
+        raise InvalidInput(f"{directory}: is not a directory")
+
+
 def read_files(directory: Path) -> dict[str, list[Row]]:
     """Return the rows of the five files that an import needs, by the file's name without `.csv`.
 
     Raises:
         InvalidInput: a file is missing, not UTF-8, not CSV or without a column; the message names it.
     """
-    if not directory.is_dir():
-        raise InvalidInput(f"{directory}: is not a directory")
+    require_directory(directory)
     return {name: _read(directory, name) for name in _COLUMNS}
 
 
@@ -83,24 +92,24 @@ def _read(directory: Path, name: str) -> list[Row]:
         raise InvalidInput(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{file}: is not UTF-8; the first wrong byte is byte {error.start + 1}") from None
-    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
+    records = csv_records(io.StringIO(content, newline=""))
     rows: list[Row] = []
     try:
-        header = next(reader, [])
+        _, header = next(records, (1, []))
         for column in _COLUMNS[name]:
             if header.count(column) != 1:
                 raise InvalidInput(f"{file}: needs one column {column}, has {header.count(column)}")
-        for values in reader:
+        for line, values in records:
             if not values:
                 continue
             if len(values) != len(header):
                 raise InvalidInput(
-                    f"{file}: line {reader.line_num} has {len(values)} fields, the header has {len(header)}"
+                    f"{file}: line {line} has {len(values)} fields, the header has {len(header)}"
                 )
             fields = dict(zip(header, values, strict=True))
-            rows.append(Row(f"{name} {fields[_COLUMNS[name][0]] or f'line {reader.line_num}'}", fields))
-    except csv.Error as error:
-        raise InvalidInput(f"{file}: line {reader.line_num}: {error}") from None
+            rows.append(Row(f"{name} {fields[_COLUMNS[name][0]] or f'line {line}'}", fields))
+    except BrokenRecord as broken:
+        raise InvalidInput(f"{file}: line {broken.line}: {broken}") from None
     return rows
 
 
@@ -125,14 +134,14 @@ class Index:
         return found[0]
 
 
-def figure(name: str, text: str, currency: str) -> int:
+def figure(name: str, text: str, currency: str, places: int) -> int:
     """Return a figure in minor units; unlike an amount it may be zero or below."""
     unsigned = text.strip().removeprefix("-")
     if _ZERO.fullmatch(unsigned):
         unsigned_minor = 0
     else:
         try:
-            unsigned_minor = parse_amount(unsigned, currency)
+            unsigned_minor = parse_amount(unsigned, currency, places)
         except InvalidInput as refusal:
             raise InvalidInput(f"{name}: {refusal}") from None
     return -unsigned_minor if text.strip().startswith("-") else unsigned_minor

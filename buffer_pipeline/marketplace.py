@@ -7,7 +7,7 @@ same story from any beginning. It writes nothing itself.
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from heapq import heappop, heappush
@@ -23,6 +23,7 @@ from buffer_pipeline.backjob import (
     request_backjob,
     withdraw_backjob,
 )
+from buffer_pipeline.currencies import places_of
 from buffer_pipeline.errors import (
     BackjobRefused,
     FreezeRefused,
@@ -36,8 +37,9 @@ from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind
 from buffer_pipeline.hours import HOUR
 from buffer_pipeline.intake import AddedHold, Earning, add_many_pending_earnings, add_pending_earnings
-from buffer_pipeline.money import format_amount
+from buffer_pipeline.money import format_amount, listed_places
 from buffer_pipeline.policy import Policy
+from buffer_pipeline.refund import refund_hold
 from buffer_pipeline.release import release_early
 from buffer_pipeline.tables import unsettled_hold, wallet
 from buffer_pipeline.wallet import deposit, withdraw
@@ -119,7 +121,9 @@ class Marketplace:
         self._policy = policy or Policy()
         self._jobs_a_day = jobs_a_day
         self._chance = random.Random(seed)  # noqa: S311 - a story that can be told again, not a secret
+        self._late_chance = random.Random(f"late {seed}")  # noqa: S311 - as above
         self._numbers = count(1)
+        self._late_numbers = count(1)
         self._plans: list[tuple[datetime, int, _Act]] = []
         self._order = count()
         for number in range(1, CLIENTS + 1):
@@ -155,8 +159,8 @@ class Marketplace:
         last = max(first, int(length.total_seconds()) - 1)
         return begin + timedelta(seconds=self._chance.randint(first, last))
 
-    def _happens(self, percent: int) -> bool:
-        return self._chance.randrange(100) < percent
+    def _happens(self, percent: int, chance: random.Random | None = None) -> bool:
+        return (chance or self._chance).randrange(100) < percent
 
     def _jobs_done_in(self, hour: datetime) -> int:
         day, since_midnight = divmod(hour - self._start, _DAY)
@@ -187,7 +191,8 @@ class Marketplace:
             self._plan(self._within(now, buffer), partial(self._freeze, hold_id=hold_id, kind=kind))
 
     def _new_job(self) -> _Job:
-        name = f"job-{next(self._numbers)}"
+        # Of a name of their own, so that whoever tries the verbs on a sample meets no job of it.
+        name = f"sample-job-{next(self._numbers)}"
         client = self._chance.randint(1, CLIENTS)
         # One in six pays in yen, now and then.
         currency = "JPY" if client % 6 == 0 and self._happens(50) else "PHP"
@@ -200,7 +205,7 @@ class Marketplace:
                 job=name,
                 payee=f"worker-{worker}",
                 payer=f"client-{client}",
-                amount=format_amount(self._amount_minor(currency), currency),
+                amount=format_amount(self._amount_minor(currency), listed_places(currency)),
                 currency=currency,
                 title=title,
             )
@@ -214,24 +219,33 @@ class Marketplace:
 
     def _hold(self, connection: Connection, job: _Job, *, now: datetime) -> Sequence[AddedHold]:
         if len(job.earnings) == 1:
-            earning = job.earnings[0]
-            outcome = add_pending_earnings(
-                connection,
-                reference=earning.reference,
-                job=earning.job,
-                payee=earning.payee,
-                payer=earning.payer,
-                amount=earning.amount,
-                currency=earning.currency,
-                title=earning.title,
-                now=now,
-                policy=self._policy,
-            )
-            return [outcome]
+            return [self._hold_one(connection, job.earnings[0], now=now)]
         return list(_held(add_many_pending_earnings(connection, job.earnings, now=now, policy=self._policy)))
+
+    def _hold_one(self, connection: Connection, earning: Earning, *, now: datetime) -> AddedHold:
+        return add_pending_earnings(
+            connection,
+            reference=earning.reference,
+            job=earning.job,
+            payee=earning.payee,
+            payer=earning.payer,
+            amount=earning.amount,
+            currency=earning.currency,
+            title=earning.title,
+            now=now,
+            policy=self._policy,
+        )
 
     def _hold_again(self, connection: Connection, *, job: _Job, now: datetime) -> None:
         self.tally.repeated += sum(hold.replayed for hold in self._hold(connection, job, now=now))
+
+    def _hold_late(self, connection: Connection, *, job: _Job, now: datetime) -> None:
+        earning = replace(
+            job.earnings[0],
+            reference=f"{job.job}-late-{next(self._late_numbers)}",
+            payee=f"worker-{self._late_chance.randint(1, WORKERS)}",
+        )
+        self._hold_one(connection, earning, now=now)
 
     def _release_early(self, connection: Connection, *, job: _Job, now: datetime) -> None:
         """The client is pleased; seldom an admin decides so, or somebody asks who may not."""
@@ -258,6 +272,9 @@ class Marketplace:
             self._plan(self._within(now, _DAY), partial(self._freeze, hold_id=hold_id, kind=FreezeKind.ADMIN))
         decided_at = self._within(now, 5 * _DAY, after=3 * HOUR)
         self._plan(decided_at, partial(self._decide, job=job, backjob=backjob))
+        if self._happens(20, self._late_chance):
+            # One more of the team states what it earned while the backjob is open.
+            self._plan(now + HOUR, partial(self._hold_late, job=job))
 
     def _decide(self, connection: Connection, *, job: _Job, backjob: Backjob, now: datetime) -> None:
         decision = "reject"
@@ -315,7 +332,8 @@ class Marketplace:
                 unsettled_hold.c.hold_id.in_(backjob.hold_ids)
             )
         ).scalar_one()
-        return format_amount(int(held_minor) * self._chance.randint(20, 60) // 100, currency)
+        part_minor = int(held_minor) * self._chance.randint(20, 60) // 100
+        return format_amount(part_minor, places_of(connection)[currency])
 
     # ---- freezes
 
@@ -328,6 +346,29 @@ class Marketplace:
         freeze = freeze_hold(connection, hold_id=hold_id, kind=kind, by=by, reason=reason, now=now)
         closed_at = self._within(now, 6 * _DAY, after=4 * HOUR)
         self._plan(closed_at, partial(self._unfreeze, freeze_id=freeze.freeze_id, by=by))
+        if kind is FreezeKind.RISK and self._happens(40, self._late_chance):
+            # It was a fraud, or half of it was: what is left is let go as planned.
+            percent = 100 if self._happens(60, self._late_chance) else 50
+            self._plan(now + 3 * HOUR, partial(self._refund, hold_id=hold_id, percent=percent))
+
+    def _refund(self, connection: Connection, *, hold_id: int, percent: int, now: datetime) -> None:
+        held = connection.execute(
+            select(unsettled_hold.c.currency, unsettled_hold.c.amount_minor).where(
+                unsettled_hold.c.hold_id == hold_id
+            )
+        ).one_or_none()
+        if held is None:
+            return
+        currency, held_minor = held
+        refund_hold(
+            connection,
+            hold_id=hold_id,
+            by="admin-1",
+            reason="The card was stolen",
+            reference=f"refund-{hold_id}-{now:%Y%m%dT%H%M%S}",
+            amount=format_amount(held_minor * percent // 100, places_of(connection)[currency]),
+            now=now,
+        )
 
     def _unfreeze(self, connection: Connection, *, freeze_id: int, by: str, now: datetime) -> None:
         unfreeze_hold(connection, freeze_id=freeze_id, by=by, reason="All is in order", now=now)
@@ -355,13 +396,14 @@ class Marketplace:
             .where(wallet.c.owner == owner, wallet.c.balance_minor >= _WORTHWHILE_MINOR)
             .order_by(wallet.c.currency)
         )
+        places = places_of(connection)
         for currency, balance_minor in rows.all():
             # Now and then somebody asks for what is still in the buffer too.
             percent = 110 if self._happens(3) else self._chance.randint(30, 100)
             withdraw(
                 connection,
                 owner=owner,
-                amount=format_amount(balance_minor * percent // 100, currency),
+                amount=format_amount(balance_minor * percent // 100, places[currency]),
                 currency=currency,
                 reference=f"withdrawal-{worker}-{week}-{currency}",
                 now=now,

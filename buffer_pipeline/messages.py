@@ -187,8 +187,8 @@ def _facts(notification: Notification, voice: Voice) -> dict[str, Any]:
         "title": title,
         "job": job,
         "amount": None
-        if notification.amount_minor is None or notification.currency is None
-        else apart(voice.amount(notification.amount_minor, notification.currency)),
+        if notification.amount_minor is None or notification.currency is None or notification.places is None
+        else apart(voice.amount(notification.amount_minor, notification.currency, notification.places)),
         "currency": notification.currency,
         "release_date": None if release_date is None else apart(voice.moment(release_date)),
         "release_in": None if ahead is None or ahead <= timedelta() else apart(voice.duration(ahead)),
@@ -202,8 +202,8 @@ def _facts(notification: Notification, voice: Voice) -> dict[str, Any]:
 
 def _payload(notification: Notification, *, title: str, text: str) -> dict[str, Any]:
     amount = None
-    if notification.amount_minor is not None and notification.currency is not None:
-        amount = format_amount(notification.amount_minor, notification.currency)
+    if notification.amount_minor is not None and notification.places is not None:
+        amount = format_amount(notification.amount_minor, notification.places)
     return {
         "type": notification.type.lower().replace("_", ".", 1),
         "timestamp": _iso(notification.created_at),
@@ -243,6 +243,7 @@ def samples(type_: str | None = None) -> Iterator[Notification]:
             title="Fix kitchen faucet",
             currency="PHP" if of_payment else None,
             amount_minor=125050 if of_payment else None,
+            places=2 if of_payment else None,
             release_date=noon + timedelta(days=7) if kind in {"PAYMENT_PENDING", "PAYMENT_RESUMED"} else None,
             created_at=noon,
         )

@@ -25,6 +25,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from buffer_pipeline.database import database_clock, fetch, first_line, one_moment
+from buffer_pipeline.history import HISTORY_AS_SEALED
 from buffer_pipeline.hold import UNSETTLED
 from buffer_pipeline.hours import HOUR, hour_of, overdue_by
 from buffer_pipeline.outbox import delivery_figures
@@ -47,11 +48,11 @@ RUN_ENDED: Final = '["release_counts"]'
 """The asset, as Dagster's storage spells it, that a release run materializes at its very end, even when
 nothing was due."""
 
-CHECKS: Final = {
-    **dict.fromkeys(INVARIANTS, '["released_transactions"]'),
-    "history_as_sealed": '["sealed_history"]',
-}
-"""The asset of each check that proves something of the books."""
+CHECKS: Final = (*INVARIANTS, HISTORY_AS_SEALED)
+"""What proves something of the books."""
+
+CHECKED: Final = ('["books"]', '["released_transactions"]')
+"""The assets that they are checks of: the books as a whole, and what a release proves of its own part."""
 
 logger: Final = logging.getLogger("buffer_pipeline.metrics")
 
@@ -148,7 +149,7 @@ class BooksCollector(Collector):
                 checks = fetch(
                     connection,
                     "metrics/dagster_checks",
-                    asset_keys=[*CHECKS.values()],
+                    asset_keys=[*CHECKED],
                     checks=[*CHECKS],
                 )
         except DBAPIError as error:
@@ -192,9 +193,9 @@ def _waiting(connection: Connection, *, now: datetime) -> list[Metric]:
         for state in sorted(UNSETTLED):
             row = of_currency.get(state)
             holds.add_metric([state, currency], row["holds"] if row else 0)
-            held.add_metric([state, currency], row["amount_minor"] if row else 0)
+            held.add_metric([state, currency], int(row["amount_minor"]) if row else 0)
         due.add_metric([currency], sum(row["due_holds"] for row in of_currency.values()))
-        due_amount.add_metric([currency], sum(row["due_minor"] for row in of_currency.values()))
+        due_amount.add_metric([currency], sum(int(row["due_minor"]) for row in of_currency.values()))
         overdue.add_metric([currency], sum(row["overdue_holds"] for row in of_currency.values()))
     oldest = min((row["oldest_due"] for row in rows if row["oldest_due"] is not None), default=None)
     age.add_metric([], _age(oldest, now=now))
@@ -242,12 +243,12 @@ def _moved(connection: Connection, hours: Sequence[datetime]) -> list[Metric]:
     for row in fetch(connection, "metrics/moved", hours=list(hours)):
         currency, early = row["currency"], row["holds_released_early"]
         added.add_metric([currency], row["holds_added"])
-        added_amount.add_metric([currency], row["added_minor"])
+        added_amount.add_metric([currency], int(row["added_minor"]))
         released.add_metric([currency, "no"], row["holds_released"] - early)
         released.add_metric([currency, "yes"], early)
-        released_amount.add_metric([currency], row["released_minor"])
+        released_amount.add_metric([currency], int(row["released_minor"]))
         refunds.add_metric([currency], row["refunds"])
-        refunded.add_metric([currency], row["refunded_minor"])
+        refunded.add_metric([currency], int(row["refunded_minor"]))
     return [added, added_amount, released, released_amount, refunds, refunded]
 
 

@@ -1,6 +1,6 @@
 """What the hours count, as the database has it: read by COPY in blocks of columns, straight into frames."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from datetime import datetime
 from enum import IntEnum
 from typing import Any, Final
@@ -31,12 +31,13 @@ _ARRAY_HEADER: Final = 20
 _POSTGRES_EPOCH: Final = np.datetime64("2000-01-01T00:00:00", "us")
 
 
-def movements(connection: Connection, *, since: datetime, until: datetime) -> Iterator[pd.DataFrame]:
+def movements(connection: Connection, *, since: datetime, until: datetime) -> Generator[pd.DataFrame]:
     """Yield what the hours from `since` to before `until` count, a row each, at most 65,536 rows a frame.
 
     Columns: hour (datetime64[us, UTC]), currency (category; one in a frame), kind (int32, a Kind),
     amount_minor (int64), payee_wallet_id (int64), lateness_microseconds (int64; says something of a
-    RELEASED only). Only one frame is in memory; the connection is busy until the last has been taken.
+    RELEASED only). Only one frame is in memory. The connection is busy, also for a rollback, until the last
+    has been taken or the generator is closed, which cancels the rest.
     """
     # COPY takes no parameters, so they are written into it here.
     query = (

@@ -32,6 +32,8 @@ class Notification:
     title: str | None
     currency: str | None
     amount_minor: int | None
+    places: int | None
+    """Of the currency's minor unit, by the books; None without an amount."""
     release_date: datetime | None
     created_at: datetime
 

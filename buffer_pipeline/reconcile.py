@@ -20,12 +20,21 @@ INVARIANTS: Final = (
     "hold_equals_its_transactions",
     "frozen_iff_open_freeze",
     "backjob_open_iff_it_freezes",
+    "job_names_its_open_backjob",
+    "freeze_closed_with_its_backjob",
     "backjob_equals_its_refunds",
+    "earning_follows_its_batch",
+    "release_date_is_explained",
     "balance_after_follows",
 )
 """The files of `sql/reconcile/`, by name."""
 
-RUN_INVARIANTS: Final = ("books_balance", "wallet_equals_its_transactions", "hold_settled_once")
+RUN_INVARIANTS: Final = (
+    "books_balance",
+    "wallet_equals_its_transactions",
+    "hold_settled_once",
+    "earning_follows_its_batch",
+)
 """The files of `sql/reconcile_run/`: those of the invariants that can be proved of one release run."""
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Final
 
@@ -17,12 +17,12 @@ from buffer_pipeline.errors import (
 from buffer_pipeline.hold import NEXT_STATE, HoldState, Verb, states_that_allow
 from buffer_pipeline.hours import enter_hour, hour_of
 from buffer_pipeline.inputs import ID_MAX, require_id, require_reason, require_text, require_time
-from buffer_pipeline.locks import lock_holds
+from buffer_pipeline.locks import lock_holds, lock_wallets
 
 LOCK_WAIT_SECONDS: Final = 0.05
-"""How long a release waits for a lock before it goes round what is locked. A verb keeps one for some
-milliseconds; whoever keeps it for longer does so for no known time. It is far below PostgreSQL's
-`deadlock_timeout` of a second, so where two wait for each other it is the release that gives way."""
+"""Lock timeout of the fast path. After it, roll back and retry with SKIP LOCKED, because the holder may
+keep the lock indefinitely. It is far below PostgreSQL's `deadlock_timeout` of a second, so of two
+transactions that wait for each other the release is the one that gives up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,23 +95,25 @@ def release_matured(
     A hold is matured when its release date is at or before `due_by` (by default `now`, which
     is also the time that the books record). At most `batch_limit` holds, behind the position
     `after` and up to `through`; the batch's own `position` is where the next one goes on. With a
-    `shard`, only holds of its payees' wallets: two releases of different shards never meet. Holds
-    that another transaction has locked are passed over. Safe to run again and at the same time: a
-    released hold no longer matches.
+    `shard`, only holds of its payees' wallets: two releases of different shards never meet. It
+    waits for nobody: holds that another transaction has locked are skipped, and so are those whose
+    payee's wallet it has locked. Safe to run again and at the same time: a released hold no longer
+    matches.
 
     Raises:
+        InvalidInput: `due_by` lies after `now`, or that after the database's clock (its owner's may).
         BooksOutOfBalance: the credits differ from what was held; roll back.
     """
     require_time("now", now)
     if batch_limit < 1:
         raise InvalidInput(f"batch_limit {batch_limit}: must be at least 1")
-    due_by = require_time("due_by", due_by or now)
+    due_by = _require_past("due_by", due_by or now, now=now)
     stretch = Stretch(
         after=after or ReleasePosition(),
         through=through or ReleasePosition.end(due_by),
         shard=shard or Shard(),
     )
-    enter_hour(connection, now=now)
+    enter_hour(connection, now=now, ahead_max=timedelta(0))
     found = fetch(connection, "lock_matured", due_by=due_by, batch_limit=batch_limit, **stretch.parameters())
     if not found:
         return ReleaseBatch()
@@ -145,12 +147,13 @@ def release_stretch(
     caller's transaction with it. Until that ends, all its statements do, and read by index.
 
     Raises:
+        InvalidInput: `due_by` lies after `now`, or that after the database's clock (its owner's may).
         BooksOutOfBalance: the credits differ from what was held; roll back.
         DBAPIError, psycopg.errors.LockNotAvailable: somebody kept a lock; roll back.
     """
     require_time("now", now)
-    require_time("due_by", due_by)
-    enter_hour(connection, now=now)
+    _require_past("due_by", due_by, now=now)
+    enter_hour(connection, now=now, ahead_max=timedelta(0))
     fetch(connection, "stretch_settings", wait_milliseconds=int(LOCK_WAIT_SECONDS * 1000))
     return _release(
         connection,
@@ -262,7 +265,11 @@ def release_early(
     enter_hour(connection, now=now)
     holds = lock_holds(connection, hold_ids=[] if hold_id is None else [hold_id], job=job)
     if not holds:
-        raise NotFound(f"hold {hold_id}: does not exist" if job is None else f"job {job!r}: has no hold")
+        raise NotFound(
+            f"hold {hold_id}: does not exist" if job is None else f"job {job!r}: has no hold",
+            hold_id=hold_id,
+            job=job,
+        )
     if job is not None and any(hold["state"] == HoldState.BUFFERED for hold in holds):
         # Of a job, what is settled already is no obstacle to the rest.
         holds = [hold for hold in holds if hold["state"] in (HoldState.BUFFERED, HoldState.FROZEN)]
@@ -277,8 +284,11 @@ def release_early(
         if not as_admin and hold["payer"] != by:
             raise NotAllowed(
                 f"hold {hold['hold_id']}: {by!r} may not release it early;"
-                f" its payer {hold['payer']!r} or an admin may"
+                f" its payer {hold['payer']!r} or an admin may",
+                hold_id=hold["hold_id"],
+                job=hold["job"],
             )
+    lock_wallets(connection, (hold["payee_wallet_id"] for hold in holds))
     batch = _release(
         connection,
         kind="EARLY",
@@ -330,9 +340,17 @@ def _release(
         )
     return ReleaseBatch(
         holds_released=credited[0],
-        amounts_minor={row["currency"]: row["credited_minor"] for row in rows if row["holds_credited"]},
+        amounts_minor={row["currency"]: int(row["credited_minor"]) for row in rows if row["holds_credited"]},
         batch_id=one["batch_id"],
     )
+
+
+def _require_past(name: str, moment: datetime, *, now: datetime) -> datetime:
+    moment = require_time(name, moment)
+    if moment > now:
+        # Otherwise the batch would record a cut-off later than the release.
+        raise InvalidInput(f"{name} {moment.isoformat()}: lies after now, {now.isoformat()}")
+    return moment
 
 
 def _position(row: Row) -> ReleasePosition:

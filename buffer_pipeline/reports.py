@@ -9,16 +9,22 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     ColumnElement,
     Connection,
+    DateTime,
     Double,
     Select,
+    Text,
+    case,
     cast,
     func,
     literal,
+    null,
     or_,
     select,
+    union_all,
 )
 
 from buffer_pipeline.database import fetch
@@ -141,7 +147,7 @@ def totals(connection: Connection) -> Totals:
         select(
             *keys,
             func.count().label("lines"),
-            cast(func.sum(transaction.c.amount_minor), BigInteger).label("amount_minor"),
+            func.sum(transaction.c.amount_minor).label("amount_minor"),
         )
         .select_from(transaction)
         .outerjoin(batch, batch.c.batch_id == transaction.c.batch_id)
@@ -154,7 +160,7 @@ def totals(connection: Connection) -> Totals:
         return {row[0]: row[1] for row in connection.execute(query)}
 
     return Totals(
-        transactions=_rows(connection, lines),
+        transactions=[{**row, "amount_minor": int(row["amount_minor"])} for row in _rows(connection, lines)],
         backjobs=counted(backjob.c.state),
         freezes=counted(hold_freeze.c.kind),
     )
@@ -169,7 +175,11 @@ def list_holds(
     due_by: datetime | None = None,
     limit: int | None = None,
 ) -> Rows:
-    """Return holds by release date; each filter that is given narrows them."""
+    """Return holds by release date; each filter that is given narrows them.
+
+    `amount_minor` is what was held at first, of which `refunded_minor` went back to the payer and
+    `left_minor` still waits in the buffer: nothing, once the hold is settled.
+    """
     conditions: list[ColumnElement[bool]] = []
     if state is not None:
         conditions.append(hold_status.c.state == state)
@@ -193,6 +203,10 @@ def show_hold(
 ) -> dict[str, Any]:
     """Return one hold with its `freezes` and its `transactions`, the oldest first.
 
+    A transaction has the owner that it went `to`, and, where it changed that one's balance,
+    `balance_after_minor`. Who moved it and why is in `released_by` and `release_reason`, of a refund without
+    a backjob in `refunded_by` and `refund_reason`.
+
     Raises:
         NotFound: no hold with this id or reference.
     """
@@ -204,7 +218,9 @@ def show_hold(
         raise NotFound(
             f"hold {hold_id}: does not exist"
             if reference is None
-            else f"reference {reference!r}: no hold has it"
+            else f"reference {reference!r}: no hold has it",
+            hold_id=hold_id,
+            reference=reference,
         )
     found = rows[0]
     found["freezes"] = _rows(
@@ -223,6 +239,7 @@ def show_hold(
         .where(hold_freeze.c.hold_id == found["hold_id"])
         .order_by(hold_freeze.c.freeze_id),
     )
+    is_refund = batch.c.kind == "REFUND"
     found["transactions"] = _rows(
         connection,
         select(
@@ -234,8 +251,10 @@ def show_hold(
             transaction.c.backjob_id,
             batch.c.batch_id,
             batch.c.kind.label("batch_kind"),
-            batch.c.source.label("released_by"),
-            batch.c.reason.label("release_reason"),
+            case((is_refund, null()), else_=batch.c.source).label("released_by"),
+            case((is_refund, null()), else_=batch.c.reason).label("release_reason"),
+            case((is_refund, batch.c.source)).label("refunded_by"),
+            case((is_refund, batch.c.reason)).label("refund_reason"),
             transaction.c.recorded_at,
         )
         .outerjoin(batch, batch.c.batch_id == transaction.c.batch_id)
@@ -246,6 +265,9 @@ def show_hold(
         )
         .order_by(transaction.c.transaction_id),
     )
+    for line in found["transactions"]:
+        # Whose the balance is that the line has: a refund is the payer's, all else the payee's.
+        line["to"] = found["payer" if line["type"] == "REFUND" else "payee"]
     return found
 
 
@@ -286,7 +308,7 @@ def list_wallets(connection: Connection, *, owner: str) -> Rows:
         .order_by(wallet.c.currency),
     )
     if not rows:
-        raise NotFound(f"wallet of {owner!r}: does not exist")
+        raise NotFound(f"wallet of {owner!r}: does not exist", owner=owner)
     return rows
 
 
@@ -294,14 +316,17 @@ def wallet_statement(connection: Connection, *, owner: str, as_of: datetime | No
     """Return the transactions of an owner's wallets up to and including `as_of`, the oldest first.
 
     `balance_after_minor` and `pending_earnings_after_minor` are the wallet's, derived from the
-    transactions themselves; `change_minor` is what the line did to the balance.
+    transactions themselves; `change_minor` is what the line did to the balance, and
+    `pending_change_minor` what it did to the pending earnings.
 
     Raises:
         NotFound: the owner has no wallet.
     """
     list_wallets(connection, owner=owner)
     rows = fetch(connection, "report/wallet_statement", owner=owner, as_of=as_of)
-    return [dict(row) for row in rows]
+    sums = ("balance_after_minor", "pending_earnings_after_minor")
+    # Sums of a bigint are numeric.
+    return [{**row, **{name: int(row[name]) for name in sums}} for row in rows]
 
 
 def holds_of_batch(connection: Connection, *, batch_id: int) -> Rows:
@@ -326,15 +351,15 @@ def holds_of_batch(connection: Connection, *, batch_id: int) -> Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Stuck:
-    """How many holds have been frozen for too long, and a number that changes when others are."""
+    """How many holds are stuck, and a number that changes when others are."""
 
     holds: int
     fingerprint: int
 
 
 def count_stuck(connection: Connection, *, now: datetime, older_than: timedelta) -> Stuck:
-    """Count the holds that have been frozen for longer than `older_than`."""
-    stuck = _frozen_since(now - older_than).subquery()
+    """Count the holds that have been frozen for longer than `older_than`, or that no freeze keeps frozen."""
+    stuck = _stuck(now - older_than).subquery()
     row = connection.execute(
         select(
             func.count(),
@@ -355,38 +380,63 @@ def stuck_holds(
 ) -> Rows:
     """Return holds that have been frozen for longer than `older_than`, the longest first.
 
-    `frozen_since` is when the oldest freeze that still stands was opened. `hold_ids` narrows them.
+    Before them come holds that are FROZEN without an open freeze, however long: no verb leaves one behind,
+    and none but `freeze_hold` and then `unfreeze_hold` lets it go. Their `kinds` are empty.
+
+    `frozen_since` is when the oldest freeze that still stands was opened, or when the last one was closed
+    or the hold began. `hold_ids` narrows them.
     """
-    frozen = _frozen_since(now - older_than)
+    frozen = _stuck(now - older_than)
     if hold_ids is not None:
-        frozen = frozen.where(hold_freeze.c.hold_id.in_(hold_ids))
+        frozen = frozen.having(frozen.selected_columns.hold_id.in_(hold_ids))
     # Cut off before all else: the rows that are shown are few, those that are stuck may be many.
-    stuck = frozen.order_by("frozen_since", hold_freeze.c.hold_id).limit(limit).subquery()
+    stuck = (
+        frozen.order_by(frozen.selected_columns.frozen_since.nulls_first(), frozen.selected_columns.hold_id)
+        .limit(limit)
+        .subquery()
+    )
+    last_closed = (
+        select(func.max(hold_freeze.c.closed_at))
+        .where(hold_freeze.c.hold_id == stuck.c.hold_id)
+        .scalar_subquery()
+    )
     kinds = (
-        select(func.array_agg(hold_freeze.c.kind.distinct()))
+        select(func.coalesce(func.array_agg(hold_freeze.c.kind.distinct()), cast([], ARRAY(Text))))
         .where(hold_freeze.c.hold_id == stuck.c.hold_id, hold_freeze.c.closed_at.is_(None))
         .scalar_subquery()
     )
     return _rows(
         connection,
         _holds()
-        .add_columns(stuck.c.frozen_since, kinds.label("kinds"))
+        .add_columns(
+            func.coalesce(stuck.c.frozen_since, last_closed, hold_status.c.held_at).label("frozen_since"),
+            kinds.label("kinds"),
+        )
         .join(stuck, stuck.c.hold_id == hold_status.c.hold_id)
-        .order_by(stuck.c.frozen_since, hold_status.c.hold_id),
+        .order_by(stuck.c.frozen_since.nulls_first(), hold_status.c.hold_id),
     )
 
 
-def _frozen_since(before: datetime) -> Select[Any]:
-    since = func.min(hold_freeze.c.opened_at)
+def _stuck(before: datetime) -> Select[Any]:
+    """Return the holds whose oldest open freeze is from before, and those FROZEN without one: NULL."""
+    # Grouped rather than joined: linear, whatever the planner believes.
+    opened = select(hold_freeze.c.hold_id, hold_freeze.c.opened_at).where(hold_freeze.c.closed_at.is_(None))
+    frozen = select(unsettled_hold.c.hold_id, cast(null(), DateTime(timezone=True))).where(
+        unsettled_hold.c.state == HoldState.FROZEN
+    )
+    either = union_all(opened, frozen).subquery()
+    since = func.min(either.c.opened_at)
     return (
-        select(hold_freeze.c.hold_id, since.label("frozen_since"))
-        .where(hold_freeze.c.closed_at.is_(None))
-        .group_by(hold_freeze.c.hold_id)
-        .having(since < before)
+        select(either.c.hold_id, since.label("frozen_since"))
+        .group_by(either.c.hold_id)
+        .having(or_(since < before, since.is_(None)))
     )
 
 
 def _holds() -> Select[Any]:
+    """Ask for holds: `amount_minor` is what was held at first, `left_minor` what waits in the buffer."""
+    waiting = hold_status.c.amount_minor - hold_status.c.refunded_minor
+    left = case((hold_status.c.state.in_(UNSETTLED), waiting), else_=literal(0, BigInteger))
     return (
         select(
             hold_status.c.hold_id,
@@ -397,6 +447,7 @@ def _holds() -> Select[Any]:
             _payer.c.owner.label("payer"),
             hold_status.c.amount_minor,
             hold_status.c.refunded_minor,
+            left.label("left_minor"),
             hold_status.c.currency,
             hold_status.c.state,
             hold_status.c.held_at,

@@ -5,8 +5,9 @@ from typing import Final
 
 from sqlalchemy import Connection
 
+from buffer_pipeline.alerts import AlertKind, record_told
 from buffer_pipeline.batch_size import BATCH_LIMIT
-from buffer_pipeline.hours import HOUR, hour_of
+from buffer_pipeline.hours import HOUR, RELEASE_TAKES, hour_of
 from buffer_pipeline.marketplace import Marketplace
 from buffer_pipeline.outbox import dispatch
 from buffer_pipeline.reconcile import tables_in_use
@@ -26,7 +27,9 @@ def load_sample(connection: Connection, *, now: datetime) -> None:
 
     In the caller's transaction, so that it is there whole or not at all. The hourly job has not run for
     DOWN: what has become due since is due, and nobody has been told of what was done since. Whoever
-    was owed a notification before counts as told. The same content each time, however the clock stands.
+    was owed a notification before counts as told. That its own payments are overdue counts as told to
+    operators for this hour, and for the next when it is near: the first release is about to take them. The
+    same content each time, however the clock stands.
     """
     assert not tables_in_use(connection), "a sample is for empty books"
     end = hour_of(now)
@@ -39,3 +42,5 @@ def load_sample(connection: Connection, *, now: datetime) -> None:
             release_matured(connection, now=over, batch_limit=BATCH_LIMIT, source="sample")
             if over == end - DOWN:
                 dispatch(connection, [], batch_limit=10 * BATCH_LIMIT, now=over)
+    for period in sorted({hour_of(now), hour_of(now + RELEASE_TAKES)}):
+        record_told(connection, kind=AlertKind.OVERDUE_RELEASE, period=period, now=now)

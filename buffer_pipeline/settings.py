@@ -16,7 +16,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from buffer_pipeline.errors import SettingError
-from buffer_pipeline.policy import Policy
+from buffer_pipeline.policy import (
+    BACKJOBS_PER_JOB_MAX,
+    BUFFER_DAYS_MAX,
+    COOLDOWN_HOURS_MAX,
+    STUCK_AFTER_HOURS_MAX,
+    Policy,
+)
 
 DAGSTER_URL: Final = "http://127.0.0.1:3000"
 """Where Dagster's own webserver listens by default."""
@@ -54,11 +60,11 @@ class Settings(BaseSettings):
     home: Path = Path(".buffer")
     database_url: str | None = Field(default=None, repr=False)
     dagster_database_url: str | None = Field(default=None, repr=False)
-    days: int = Field(default=7, ge=0, le=3650)
-    cooldown_hours: int = Field(default=24, ge=0, le=87600)
-    max_backjobs_per_job: int = Field(default=3, ge=0, le=1000)
-    stuck_after_hours: int = Field(default=72, ge=0, le=87600)
-    reports_start: date = Field(default=date(2026, 1, 1), ge=date(1970, 1, 1), le=date(2999, 1, 1))
+    days: int = Field(default=7, ge=0, le=BUFFER_DAYS_MAX)
+    cooldown_hours: int = Field(default=24, ge=0, le=COOLDOWN_HOURS_MAX)
+    max_backjobs_per_job: int = Field(default=3, ge=0, le=BACKJOBS_PER_JOB_MAX)
+    stuck_after_hours: int = Field(default=72, ge=0, le=STUCK_AFTER_HOURS_MAX)
+    reports_start: date | None = Field(default=None, ge=date(1970, 1, 1), le=date(2999, 1, 1))
     keep_runs_days: int = Field(default=90, ge=1, le=3650)
     # They carry tokens and passwords, so they show nowhere.
     alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from buffer_pipeline.currencies import coming_in, places_of
 from buffer_pipeline.database import Row, fetch
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.inputs import require_time
@@ -29,7 +30,8 @@ class Difference:
 class Comparison:
     """What both made of the payments that waited.
 
-    `released` and `kept` are those that came out alike, `released_minor` minor units of the first.
+    `released` and `kept` are those that came out alike, `released_minor` minor units of the first, in a
+    currency with `places`.
     `quarantined` are rows that an import leaves out: they count as kept, and none of them is
     released here until somebody has put it right.
     """
@@ -37,6 +39,7 @@ class Comparison:
     waiting: int
     released: int
     released_minor: int
+    places: int
     kept: int
     differences: tuple[Difference, ...]
     quarantined: tuple[Quarantined, ...]
@@ -57,8 +60,11 @@ def compare_release(
         Refused: the books hold anything: they would be released along.
     """
     at = require_time("at", at)
-    outcomes = read_outcomes(before, after, currency=currency)
-    export, export_after = (read_export(directory, currency=currency) for directory in (before, after))
+    places = coming_in(places_of(connection), currency)
+    outcomes = read_outcomes(before, after, currency=currency, places=places)
+    export, export_after = (
+        read_export(directory, currency=currency, places=places) for directory in (before, after)
+    )
     require_empty(connection, "a comparison")
     savepoint = connection.begin_nested()
     try:
@@ -74,6 +80,7 @@ def compare_release(
         imported,
         holds,
         outcomes,
+        places=places,
         quarantined_after=[
             entry for entry in export_after.quarantined if entry.row.startswith("accounts_wallet ")
         ],
@@ -86,6 +93,7 @@ def _compared(
     holds: dict[str, Row],
     outcomes: LegacyOutcomes,
     *,
+    places: int,
     quarantined_after: list[Quarantined],
 ) -> Comparison:
     payments = {payment.row: payment for payment in export.payments}
@@ -95,7 +103,7 @@ def _compared(
     for row, there in outcomes.of_row.items():
         payment = payments.get(row)
         here = None if payment is None else holds.get(payment.earning.reference)
-        difference = _difference(there, here, left_out.get(row, ""))
+        difference = _difference(there, here, left_out.get(row, ""), places)
         if difference is not None:
             differences.append(Difference(row=row, difference=difference))
         elif there.released_at is None:
@@ -113,13 +121,14 @@ def _compared(
         waiting=len(outcomes.of_row),
         released=released,
         released_minor=released_minor,
+        places=places,
         kept=kept,
         differences=tuple(differences),
         quarantined=imported.quarantined,
     )
 
 
-def _difference(there: LegacyOutcome, here: Row | None, left_out: str) -> str | None:
+def _difference(there: LegacyOutcome, here: Row | None, left_out: str, places: int) -> str | None:
     """Return how the two differ over a payment, if they do."""
     if there.released_at is None:
         if here is None or here["state"] != HoldState.RELEASED:
@@ -135,8 +144,8 @@ def _difference(there: LegacyOutcome, here: Row | None, left_out: str) -> str | 
     elif here["state"] == HoldState.FROZEN:
         standing = "FROZEN"
     elif (there.owner, there.amount_minor) != (here["payee"], here["amount_minor"]):
-        with_what = f" with {format_amount(there.amount_minor, here['currency'])} to {there.owner}"
-        standing = f"with {format_amount(here['amount_minor'], here['currency'])} to {here['payee']}"
+        with_what = f" with {format_amount(there.amount_minor, places)} to {there.owner}"
+        standing = f"with {format_amount(here['amount_minor'], places)} to {here['payee']}"
     else:
         return None
     return f"released there at {there.released_at.isoformat()}{with_what}; here {standing}"

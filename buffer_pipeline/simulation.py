@@ -74,9 +74,7 @@ def simulate(
         InvalidInput: a start that is no full hour, or less than a day.
         Refused: the books hold anything; nothing was written.
     """
-    start = require_time("start", start)
-    if start != hour_of(start):
-        raise InvalidInput(f"start {start.isoformat()}: must be a full hour")
+    start = require_full_hour("start", start)
     if days < 1:
         raise InvalidInput(f"days {days}: must be at least 1")
     with engine.connect() as connection:
@@ -92,6 +90,18 @@ def simulate(
         )
     finally:
         quick.dispose()
+
+
+def require_full_hour(name: str, moment: datetime) -> datetime:
+    """Return the moment, in UTC, when it is a full hour.
+
+    Raises:
+        InvalidInput: it is none, or has no time zone.
+    """
+    moment = require_time(name, moment)
+    if moment != hour_of(moment):
+        raise InvalidInput(f"{name} {moment.isoformat()}: must be a full hour")
+    return moment
 
 
 def _play(

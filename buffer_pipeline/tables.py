@@ -23,6 +23,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
@@ -39,12 +40,23 @@ def _when(name: str, *, nullable: bool = False) -> Column[object]:
     return Column(name, DateTime(timezone=True), nullable=nullable)
 
 
+# The decimal places of a currency, as they were when it was first used: what all its amounts are in. Written
+# once, whatever ISO 4217's list says later. See docs/decisions/0023-a-currencys-places-are-stored.md.
+currency = Table(
+    "currency",
+    metadata,
+    Column("currency", Text, primary_key=True, doc="ISO 4217"),
+    Column("places", SmallInteger, nullable=False, doc="decimal places of its minor unit"),
+    CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency_is_iso_4217"),
+    CheckConstraint("places BETWEEN 0 AND 9", name="currency_places_in_range"),
+)
+
 wallet = Table(
     "wallet",
     metadata,
     Column("wallet_id", BigInteger, Identity(always=True), primary_key=True),
     Column("owner", Text, nullable=False),
-    Column("currency", Text, nullable=False),
+    Column("currency", Text, ForeignKey(currency.c.currency, name="wallet_currency_fkey"), nullable=False),
     Column("balance_minor", BigInteger, nullable=False, server_default=text("0")),
     Column("pending_earnings_minor", BigInteger, nullable=False, server_default=text("0")),
     UniqueConstraint("owner", "currency", name="wallet_owner_currency_key"),
@@ -54,8 +66,36 @@ wallet = Table(
     CheckConstraint("currency ~ '^[A-Z]{3}$'", name="wallet_currency_is_iso_4217"),
     CheckConstraint("balance_minor >= 0", name="wallet_balance_not_negative"),
     CheckConstraint("pending_earnings_minor >= 0", name="wallet_pending_earnings_not_negative"),
+    # A release moves money within the sum, so it never overflows: see docs/decisions/0024.
+    CheckConstraint(
+        "balance_minor <= 9223372036854775807 - greatest(pending_earnings_minor, 0)",
+        name="wallet_fits_a_bigint",
+    ),
     # Room on each page, so that a changed balance stays beside its old version.
     postgresql_with={"fillfactor": 70},
+)
+
+# The platform's own id of the work, and who pays for it. By its row a new hold and a backjob on the same job
+# wait for each other: see docs/decisions/0025-a-job-has-one-payer.md.
+job = Table(
+    "job",
+    metadata,
+    Column("job", Text, primary_key=True),
+    Column("payer", Text, nullable=False),
+    Column(
+        "open_backjob_id",
+        BigInteger,
+        ForeignKey(f"{SCHEMA}.backjob.backjob_id", name="job_open_backjob_fkey"),
+        nullable=True,
+    ),
+    CheckConstraint("length(job) BETWEEN 1 AND 200", name="job_name_length"),
+    CheckConstraint("length(payer) BETWEEN 1 AND 200", name="job_payer_length"),
+)
+Index(
+    "job_open_backjob_key",
+    job.c.open_backjob_id,
+    unique=True,
+    postgresql_where=text("open_backjob_id IS NOT NULL"),
 )
 
 # What was agreed, written once: what becomes of it stands in `unsettled_hold` until it is settled, and in
@@ -65,7 +105,7 @@ hold = Table(
     metadata,
     Column("hold_id", BigInteger, Identity(always=True), primary_key=True),
     Column("reference", Text, nullable=False),
-    Column("job", Text, nullable=False),
+    Column("job", Text, ForeignKey(job.c.job, name="hold_job_fkey"), nullable=False),
     Column("title", Text, nullable=False, server_default=text("''")),
     Column("payee_wallet_id", BigInteger, nullable=False),
     Column("payer_wallet_id", BigInteger, nullable=False),
@@ -92,6 +132,12 @@ hold = Table(
     CheckConstraint("length(title) <= 500", name="hold_title_length"),
     CheckConstraint("amount_minor BETWEEN 1 AND 1000000000000000", name="hold_amount_in_range"),
     CheckConstraint("held_at <= original_release_date", name="hold_released_after_it_was_held"),
+    CheckConstraint("payee_wallet_id <> payer_wallet_id", name="hold_payer_is_not_payee"),
+    CheckConstraint(
+        "held_at >= timestamptz '1970-01-01 00:00:00+00'"
+        " AND original_release_date < timestamptz '3000-01-01 00:00:00+00'",
+        name="hold_dates_in_range",
+    ),
 )
 Index("hold_job_idx", hold.c.job)
 
@@ -139,6 +185,9 @@ Index(
     postgresql_where=text("state = 'BUFFERED'"),
 )
 
+# One without an open freeze is looked for every few minutes.
+Index("unsettled_hold_frozen_idx", unsettled_hold.c.hold_id, postgresql_where=text("state = 'FROZEN'"))
+
 # Each hold as it stands: a view, for reading. The last line of a settled hold says how it was settled.
 hold_status = Table(
     "hold_status",
@@ -173,7 +222,13 @@ backjob = Table(
     Column("decision_reason", Text, nullable=True),
     _when("decided_at", nullable=True),
     Column("refunded_minor", BigInteger, nullable=True),
+    Column("decision_reference", Text, nullable=True),
     UniqueConstraint("reference", name="backjob_reference_key"),
+    UniqueConstraint("decision_reference", name="backjob_decision_reference_key"),
+    CheckConstraint(
+        "decision_reference IS NULL OR state <> 'OPEN'", name="backjob_decision_reference_only_of_decided"
+    ),
+    CheckConstraint("length(decision_reference) BETWEEN 1 AND 200", name="backjob_decision_reference_length"),
     CheckConstraint("state IN ('OPEN', 'REJECTED', 'APPROVED', 'WITHDRAWN')", name="backjob_state_is_known"),
     CheckConstraint(
         "(state = 'OPEN') = (decided_at IS NULL)"
@@ -186,6 +241,11 @@ backjob = Table(
         name="backjob_refunds_iff_approved",
     ),
     CheckConstraint("refunded_minor > 0", name="backjob_refund_is_positive"),
+    CheckConstraint("requested_at <= decided_at", name="backjob_decided_after_request"),
+    CheckConstraint(
+        "job <> '' AND requested_by <> '' AND reason <> '' AND decided_by <> '' AND decision_reason <> ''",
+        name="backjob_says_who_and_why",
+    ),
 )
 Index("backjob_one_open_per_job", backjob.c.job, unique=True, postgresql_where=text("state = 'OPEN'"))
 Index("backjob_job_idx", backjob.c.job)
@@ -208,6 +268,18 @@ hold_freeze = Table(
     Column("closed_by", Text, nullable=True),
     Column("closing_reason", Text, nullable=True),
     _when("closed_at", nullable=True),
+    Column("reference", Text, nullable=True),
+    Column("closing_reference", Text, nullable=True),
+    UniqueConstraint("reference", name="hold_freeze_reference_key"),
+    UniqueConstraint("closing_reference", name="hold_freeze_closing_reference_key"),
+    CheckConstraint("length(reference) BETWEEN 1 AND 200", name="hold_freeze_reference_length"),
+    CheckConstraint(
+        "closing_reference IS NULL OR closed_at IS NOT NULL",
+        name="hold_freeze_closing_reference_only_of_closed",
+    ),
+    CheckConstraint(
+        "length(closing_reference) BETWEEN 1 AND 200", name="hold_freeze_closing_reference_length"
+    ),
     CheckConstraint("kind IN ('BACKJOB', 'ADMIN', 'RISK')", name="hold_freeze_kind_is_known"),
     CheckConstraint(
         "(kind = 'BACKJOB') = (backjob_id IS NOT NULL)", name="hold_freeze_has_backjob_iff_of_that_kind"
@@ -215,6 +287,11 @@ hold_freeze = Table(
     CheckConstraint(
         "(closed_at IS NULL) = (closed_by IS NULL) AND (closed_at IS NULL) = (closing_reason IS NULL)",
         name="hold_freeze_closed_whole_or_not_at_all",
+    ),
+    CheckConstraint("opened_at <= closed_at", name="hold_freeze_closed_after_opening"),
+    CheckConstraint(
+        "opened_by <> '' AND reason <> '' AND closed_by <> '' AND closing_reason <> ''",
+        name="hold_freeze_says_who_and_why",
     ),
 )
 Index("hold_freeze_open_idx", hold_freeze.c.hold_id, postgresql_where=text("closed_at IS NULL"))
@@ -231,11 +308,14 @@ batch = Table(
     Column("reason", Text, nullable=True),
     _when("due_by", nullable=True),
     _when("recorded_at"),
-    CheckConstraint("kind IN ('DUE', 'EARLY')", name="batch_kind_is_known"),
+    # REFUND: an admin's, of one frozen hold.
+    CheckConstraint("kind IN ('DUE', 'EARLY', 'REFUND')", name="batch_kind_is_known"),
     CheckConstraint(
-        "(kind = 'EARLY') = (reason IS NOT NULL) AND (kind = 'DUE') = (due_by IS NOT NULL)",
+        "(kind = 'DUE') = (reason IS NULL) AND (kind = 'DUE') = (due_by IS NOT NULL)",
         name="batch_is_due_or_has_a_reason",
     ),
+    CheckConstraint("due_by <= recorded_at", name="batch_recorded_when_due"),
+    CheckConstraint("source <> '' AND reason <> ''", name="batch_says_who_and_why"),
 )
 
 # Its references to wallets, holds, backjobs and batches are checked once a statement
@@ -293,19 +373,24 @@ transaction = Table(
         "(type IN ('PENDING_EARNING', 'EARNING', 'REFUND')) = (hold_id IS NOT NULL)",
         name="transaction_hold_iff_of_a_hold",
     ),
-    CheckConstraint("(type = 'EARNING') = (batch_id IS NOT NULL)", name="transaction_batch_iff_earning"),
-    CheckConstraint("(type = 'REFUND') = (backjob_id IS NOT NULL)", name="transaction_backjob_iff_refund"),
+    # A refund is a backjob's, or an admin's, which is a batch and has a reference.
     CheckConstraint(
-        "(type IN ('DEPOSIT', 'WITHDRAWAL', 'OPENING_BALANCE')) = (reference IS NOT NULL)",
-        name="transaction_reference_iff_without_hold",
+        "(batch_id IS NOT NULL) = (type = 'EARNING' OR (type = 'REFUND' AND backjob_id IS NULL))",
+        name="transaction_batch_iff_earning_or_refund_by_admin",
+    ),
+    CheckConstraint("type = 'REFUND' OR backjob_id IS NULL", name="transaction_backjob_only_of_refund"),
+    CheckConstraint(
+        "(reference IS NOT NULL) = (type IN ('DEPOSIT', 'WITHDRAWAL', 'OPENING_BALANCE')"
+        " OR (type = 'REFUND' AND backjob_id IS NULL))",
+        name="transaction_reference_iff_named_by_caller",
     ),
     CheckConstraint(
         "(type IN ('EARNING', 'REFUND')) = (release_date IS NOT NULL)",
         name="transaction_release_date_iff_it_settles",
     ),
 )
-# A hold is settled once: one EARNING, and one REFUND for each backjob. What every release writes stands in
-# an index of its own, which has nothing but what it is asked for: see docs/decisions/0018.
+# A hold is settled once: one EARNING, and one REFUND for each backjob or admin's refund. What every release
+# writes stands in an index of its own, which has nothing but what it is asked for: see docs/decisions/0018.
 Index(
     "transaction_hold_earned_key",
     transaction.c.hold_id,
@@ -317,6 +402,7 @@ Index(
     transaction.c.hold_id,
     transaction.c.type,
     transaction.c.backjob_id,
+    transaction.c.batch_id,
     unique=True,
     postgresql_nulls_not_distinct=True,
     postgresql_where=text("hold_id IS NOT NULL AND type <> 'EARNING'"),

@@ -1,4 +1,4 @@
-"""Text that others wrote, made fit to stand inside a message."""
+"""Text inside a message: what others wrote, made fit for it, and numbers of things."""
 
 import re
 import unicodedata
@@ -58,6 +58,12 @@ def shorten(text: str, length_max: int) -> str:
             end = candidate
             break
     return text[:end].rstrip() + ELLIPSIS
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things, such as 1 batch or 2,000 batches."""
+    plural = "es" if what.endswith("ch") else "s"
+    return f"{number:,} {what}" + ("" if number == 1 else plural)
 
 
 def set_apart(text: str, *, in_right_to_left: bool) -> str:

@@ -11,7 +11,7 @@ from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_time, format_timedelta, get_timezone_gmt
 from babel.numbers import NumberPattern, parse_pattern
 
-from buffer_pipeline.money import currency_places, format_amount
+from buffer_pipeline.money import format_amount
 
 LOCALE_LENGTH_MAX: Final = 35
 TIME_ZONE_LENGTH_MAX: Final = 64
@@ -55,9 +55,9 @@ class Voice:
         """Its own and those of which it is a part, the closest first: zh_Hant_TW, zh_TW, zh_Hant, zh."""
         self.right_to_left = locale.text_direction == "rtl"
 
-    def amount(self, amount_minor: int, currency: str) -> str:
-        """Return an amount with its currency, such as ₱1,036.34, with the places that the books keep."""
-        return _amount(amount_minor, currency, self.name)
+    def amount(self, amount_minor: int, currency: str, places: int) -> str:
+        """Return an amount with its currency, such as ₱1,036.34, with the places that the books have."""
+        return _amount(amount_minor, currency, places, self.name)
 
     def moment(self, moment: datetime) -> str:
         """Return date, time and offset, such as October 27, 2026, 4:57 PM (GMT+08:00)."""
@@ -69,11 +69,11 @@ class Voice:
 
 
 @lru_cache(maxsize=10_000)
-def _amount(amount_minor: int, currency: str, locale: str) -> str:
+def _amount(amount_minor: int, currency: str, places: int, locale: str) -> str:
     # From the digits, in a context of our own: the caller's may round.
     with localcontext(Context(prec=50)):
-        return _currency_pattern(locale, currency_places(currency)).apply(
-            Decimal(format_amount(amount_minor, currency)),
+        return _currency_pattern(locale, places).apply(
+            Decimal(format_amount(amount_minor, places)),
             Locale.parse(locale),
             currency=currency,
             currency_digits=False,
@@ -82,7 +82,7 @@ def _amount(amount_minor: int, currency: str, locale: str) -> str:
 
 @lru_cache(maxsize=1_000)
 def _currency_pattern(locale: str, places: int) -> NumberPattern:
-    # Babel's own number of places is the everyday one, none for IQD; the books keep ISO 4217's three.
+    # Babel's own number of places is the everyday one, none for IQD, of which the books have three.
     pattern = parse_pattern(Locale.parse(locale).currency_formats["standard"].pattern)
     pattern.frac_prec = (places, places)
     return pattern

@@ -5,10 +5,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
+from buffer_pipeline.currencies import bring_in, coming_in, places_of
 from buffer_pipeline.database import AnyConnection, fetch
 from buffer_pipeline.errors import InsufficientFunds, NotFound, ReferenceConflict
 from buffer_pipeline.inputs import require_text, require_time
-from buffer_pipeline.money import format_amount, parse_amount
+from buffer_pipeline.money import format_amount, parse_amount, wallet_full
 
 # From which account to which, by type of transaction.
 _ACCOUNTS: Final = {
@@ -43,6 +44,8 @@ def deposit(
     Raises:
         InvalidInput: an amount, currency or text that cannot be accepted.
         ReferenceConflict: the reference stands for another movement.
+        WalletFull: more than a wallet can hold.
+        Refused: another transaction added the currency meanwhile, with other places; roll back.
     """
     return _move(
         connection,
@@ -119,7 +122,9 @@ def _move(
     require_time("now", now)
     require_text("owner", owner)
     require_text("reference", reference)
-    amount_minor = parse_amount(amount, currency)
+    known = places_of(connection)
+    places = coming_in(known, currency)
+    amount_minor = parse_amount(amount, currency, places)
     content = (movement_type, owner, currency, amount_minor)
 
     replay = _find(connection, reference=reference, content=content)
@@ -127,10 +132,12 @@ def _move(
         return replay
     from_account, to_account = _ACCOUNTS[movement_type]
     if to_account == "BALANCE":
+        bring_in(connection, {currency: places}, known=known)
         fetch(connection, "ensure_wallets", owners=[owner], currencies=[currency])
     wallets = fetch(connection, "lock_wallet", owner=owner, currency=currency)
-    if not wallets:
-        raise NotFound(f"wallet of {owner!r} in {currency}: does not exist")
+    # A wallet in a currency that came in since its places were looked for is not for this amount.
+    if not wallets or (from_account == "BALANCE" and currency not in known):
+        raise NotFound(f"wallet of {owner!r} in {currency}: does not exist", owner=owner)
     # Once more, now that whoever held the wallet has committed.
     replay = _find(connection, reference=reference, content=content)
     if replay is not None:
@@ -138,8 +145,9 @@ def _move(
     balance_minor = wallets[0]["balance_minor"]
     if from_account == "BALANCE" and amount_minor > balance_minor:
         raise InsufficientFunds(
-            f"wallet of {owner!r}: cannot withdraw {format_amount(amount_minor, currency)} {currency};"
-            f" its balance is {format_amount(balance_minor, currency)}"
+            f"wallet of {owner!r}: cannot withdraw {format_amount(amount_minor, places)} {currency};"
+            f" its balance is {format_amount(balance_minor, places)}",
+            owner=owner,
         )
     rows = fetch(
         connection,
@@ -153,9 +161,10 @@ def _move(
         now=now,
     )
     if not rows:
-        # Somebody used the reference on another wallet and committed first.
+        # Somebody used the reference on another wallet and committed first, or there is no room.
         replay = _find(connection, reference=reference, content=content)
-        assert replay is not None, "the unique index found the reference, so a read must too"
+        if replay is None:
+            raise wallet_full(owner, amount_minor, currency, places)
         return replay
     return Movement(
         transaction_id=rows[0]["transaction_id"],
@@ -172,9 +181,12 @@ def _find(
         return None
     row = rows[0]
     if (row["type"], row["owner"], row["currency"], row["amount_minor"]) != content:
+        places = places_of(connection)[row["currency"]]
         raise ReferenceConflict(
             f"reference {reference!r}: stands for transaction {row['transaction_id']}, a {row['type']}"
-            f" of {format_amount(row['amount_minor'], row['currency'])} {row['currency']}"
-            f" for {row['owner']!r}"
+            f" of {format_amount(row['amount_minor'], places)} {row['currency']}"
+            f" for {row['owner']!r}",
+            reference=reference,
+            transaction_id=row["transaction_id"],
         )
     return Movement(transaction_id=row["transaction_id"], balance_minor=row["balance_minor"], replayed=True)

@@ -28,7 +28,7 @@ JOB: Final = "job-8"
 DAY_7: Final = NOON + timedelta(days=7)
 """When a hold that began at NOON matures by the default policy."""
 
-SAMPLE_HOLDS: Final = 261
+SAMPLE_HOLDS: Final = 264
 """What `load_sample` holds, at whatever moment."""
 
 WAIT_SECONDS_MAX: Final = 30
@@ -81,6 +81,14 @@ def place_hold(
         backjob = request_backjob(connection, job=job, by=payer, reason="not as agreed", now=held_at)
         approve_backjob(connection, backjob_id=backjob.backjob_id, by=ADMIN, reason="indeed", now=held_at)
     return hold_id
+
+
+def bring_in(connection: Connection, **places: int) -> None:
+    """Let the books have had these currencies since long ago, with so many places each."""
+    connection.execute(
+        text("INSERT INTO buffer.currency (currency, places) VALUES (:currency, :places)"),
+        [{"currency": currency, "places": number} for currency, number in places.items()],
+    )
 
 
 def hold_row(connection: Connection, hold_id: int) -> dict[str, Any]:
@@ -204,7 +212,7 @@ def end_state(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
         ),
     }
     return {
-        name: sorted(tuple(row) for row in connection.execute(statement))
+        name: sorted((tuple(row) for row in connection.execute(statement)), key=repr)
         for name, statement in statements.items()
     }
 

@@ -2,15 +2,18 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, Engine, text
 
 from buffer_pipeline.database import make_engine, migrate
 from buffer_pipeline.embedded import DAGSTER, EmbeddedServer
@@ -39,6 +42,26 @@ class Cluster:
         """Stop the server and wait for its end: "immediate" is a crash, without a word to its clients."""
         self.control("stop", "--wait", f"--mode={mode}")
 
+    def kill(self) -> None:
+        """Kill every process of the server with SIGKILL, and wait until there is none."""
+        lock = self.folder / "data" / "postmaster.pid"
+        postmaster = int(lock.read_text().split()[0])
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        pids = [postmaster, *map(int, children)]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        while any(_runs(pid) for pid in pids):
+            time.sleep(0.01)
+        # Nobody may have reaped the postmaster yet, and a server does not start where that number still is.
+        lock.unlink()
+        (self.folder / f".s.PGSQL.{self.server.port}.lock").unlink()
+
+    def configure(self, **settings: str) -> None:
+        """Write settings that count from the next start."""
+        with (self.folder / "data" / "postgresql.conf").open("a") as conf:
+            conf.writelines(f"{name} = {value}\n" for name, value in settings.items())
+
     def control(self, *arguments: str) -> None:
         """Run pg_ctl on the data."""
         self.run("pg_ctl", "--pgdata", f"{self.folder}/data", *arguments)
@@ -63,6 +86,53 @@ class Cluster:
         return said
 
 
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@contextmanager
+def commits_that_wait(cluster: Cluster) -> Iterator[None]:
+    """Let each commit wait for a standby that there is not, but those with `synchronous_commit` local."""
+    admin = make_engine(cluster.server.url("postgres", user="postgres"))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ALTER SYSTEM SET synchronous_standby_names = 'nobody'"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+        try:
+            # It holds once the checkpointer has seen it: tried until a commit does wait.
+            with ThreadPoolExecutor(1) as thread:
+                waited = False
+                while not waited:
+                    trying = thread.submit(_commit, admin)
+                    while not trying.done() and not (waited := waiting_for_a_standby(connection) > 0):
+                        pass
+                connection.execute(
+                    text("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+                )
+            yield
+        finally:
+            connection.execute(text("ALTER SYSTEM RESET synchronous_standby_names"))
+            connection.execute(text("SELECT pg_reload_conf()"))
+    admin.dispose()
+
+
+def _commit(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_current_xact_id()"))
+        connection.execute(text("SELECT pg_logical_emit_message(true, 'test', '')"))
+
+
+def waiting_for_a_standby(connection: Connection) -> int:
+    """Return how many commits wait for a standby."""
+    waiting: int = connection.execute(
+        text("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+    ).scalar_one()
+    connection.rollback()  # A transaction sees one state of pg_stat_activity.
+    return waiting
+
+
 @contextmanager
 def tiny_disk(size_bytes: int) -> Iterator[Path]:
     """Yield a file system of a test's own, for any user; skip where nobody may make one."""
@@ -82,6 +152,19 @@ def tiny_disk(size_bytes: int) -> Iterator[Path]:
             yield Path(folder)
         finally:
             subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def make_books(server: EmbeddedServer) -> None:
+    """Make migrated, empty books on a new server, named and owned as the embedded server's are."""
+    admin = make_engine(server.url("postgres", user="postgres"))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CREATE ROLE buffer LOGIN CREATEDB CREATEROLE"))
+        connection.execute(text("CREATE DATABASE buffer OWNER buffer"))
+        engine = make_engine(server.books_url)
+        migrate(engine)
+        engine.dispose()
+        connection.execute(text(f"CREATE ROLE {DAGSTER} LOGIN IN ROLE buffer_releaser"))
+    admin.dispose()
 
 
 @contextmanager
@@ -107,23 +190,35 @@ def new_cluster(
             "--no-sync",
             *([] if wal_folder is None else [f"--waldir={wal_folder}", "--wal-segsize=1"]),
         )
-        with (cluster.folder / "data" / "postgresql.conf").open("a") as conf:
-            # What is killed here is processes, never the machine.
-            conf.writelines(
-                f"{name} = {value}\n" for name, value in {"fsync": "off", **(settings or {})}.items()
-            )
+        # What is killed here is processes, never the machine.
+        cluster.configure(**{"fsync": "off", **(settings or {})})
         cluster.start()
         try:
-            admin = make_engine(cluster.server.url("postgres", user="postgres"))
-            with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(text("CREATE ROLE buffer LOGIN CREATEDB CREATEROLE"))
-                connection.execute(text("CREATE DATABASE buffer OWNER buffer"))
-                engine = make_engine(cluster.server.books_url)
-                migrate(engine)
-                engine.dispose()
-                connection.execute(text(f"CREATE ROLE {DAGSTER} LOGIN IN ROLE buffer_releaser"))
-            admin.dispose()
+            make_books(cluster.server)
             yield cluster
         finally:
             if (cluster.folder / "data" / "postmaster.pid").exists():
                 cluster.stop("immediate")
+
+
+@contextmanager
+def new_standby(primary: Cluster) -> Iterator[Cluster]:
+    """Yield a running hot standby of a server, with the settings that it has now."""
+    with tempfile.TemporaryDirectory() as folder:
+        if primary.user is not None:
+            shutil.chown(folder, primary.user, primary.user)
+        standby = Cluster(primary.programs, Path(folder), primary.user)
+        standby.run(
+            "pg_basebackup",
+            f"--dbname=host={primary.folder} port={primary.server.port} user=postgres",
+            f"--pgdata={folder}/data",
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--no-sync",
+        )
+        standby.start()
+        try:
+            yield standby
+        finally:
+            if (standby.folder / "data" / "postmaster.pid").exists():
+                standby.stop("immediate")

@@ -1,11 +1,8 @@
 """What docker-compose.yml and the Dockerfile say, read as Compose and Docker read them."""
 
 import json
-import os
 import re
 import shlex
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,22 +11,27 @@ import yaml
 
 ROOT: Final = Path(__file__).parents[1]
 
-VARIABLE: Final = re.compile(r"\$\$|\$\{(?P<name>\w+):-(?P<default>[^}]*)\}")
-"""A dollar sign, or a variable with what stands for it where it is unset or empty: no other kind is used."""
+VARIABLE: Final = re.compile(r"\$\{(?P<name>\w+):-(?P<default>[^${}]*)\}")
+"""A variable with what stands for it where it is unset or empty: no other kind is used."""
 
 
 def read_compose(**variables: str) -> dict[str, Any]:
     """Return docker-compose.yml with its variables filled in, word by word."""
 
     def value(found: re.Match[str]) -> str:
-        return "$" if found[0] == "$$" else variables.get(found["name"]) or found["default"]
+        return variables.get(found["name"]) or found["default"]
 
     def filled(node: Any) -> Any:
         if isinstance(node, dict):
             return {name: filled(each) for name, each in node.items()}
         if isinstance(node, list):
             return [filled(each) for each in node]
-        return VARIABLE.sub(value, node) if isinstance(node, str) else node
+        if not isinstance(node, str):
+            return node
+        # What stands for a variable may have a variable in it.
+        while (more := VARIABLE.sub(value, node)) != node:
+            node = more
+        return node.replace("$$", "$")
 
     document: dict[str, Any] = filled(
         yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -85,7 +87,7 @@ def read_dockerfile() -> list[Stage]:
     page = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     page = re.sub(r"^#.*\n", "", page, flags=re.M).replace("\\\n", " ")
     lines = [tuple(line.split(maxsplit=1)) for line in page.splitlines() if line.strip()]
-    arguments = dict(rest.split("=", 1) for name, rest in lines if name == "ARG")
+    arguments = dict(rest.partition("=")[::2] for name, rest in lines if name == "ARG")
     stages: list[Stage] = []
     for name, rest in lines:
         if name == "FROM":
@@ -94,37 +96,3 @@ def read_dockerfile() -> list[Stage]:
             filled = re.sub(r"\$\{(\w+)\}", lambda at: arguments[at[1]], rest) if name == "FROM" else rest
             stages[-1].instructions.append((name, filled))
     return stages
-
-
-def build(folder: Path, **build_args: str) -> Path:
-    """Run the Dockerfile's build stage in `folder`, and return the programs that it makes."""
-    (stage,) = (stage for stage in read_dockerfile() if stage.last("FROM").endswith(" AS build"))
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    arguments = {**dict(line.split("=", 1) for line in stage.all("ARG")), **build_args}
-    for name, line in stage.instructions:
-        if name == "ENV":
-            variable, word = line.split("=", 1)
-            environment[variable] = re.sub(r"\$\{(\w+)\}", lambda at: arguments[at[1]], word)
-        elif name == "RUN":
-            done = subprocess.run(
-                ["/bin/sh", "-c", line],
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, f"{line}: {done.stderr}"
-        elif name == "COPY" and not line.startswith("--from="):
-            *sources, target = shlex.split(line)
-            for source in sources:
-                copy(ROOT / source, folder / target / (Path(source).name if target == "./" else ""))
-    return folder / ".venv" / "bin"
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy a file, or a folder without what running it has left."""
-    if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    else:
-        shutil.copy(source, target)

@@ -26,7 +26,17 @@ POSTGRESQL_15: Final = Path("/usr/lib/postgresql/15/bin")
 # `--hypothesis-profile=long`: a hundred times as many examples of each property.
 settings.register_profile("long", max_examples=10_000)
 
-LONGEST: Final = ("test_machine.py", "test_races.py", "test_crashes.py", "test_browser.py", "test_dev.py")
+LONGEST: Final = (
+    "test_compose.py",
+    "test_machine.py",
+    "test_races.py",
+    "test_crashes.py",
+    "test_browser.py",
+    "test_dev.py",
+    "test_stress.py",
+    "test_failover.py",
+    "test_replicated.py",
+)
 """Files that take a minute and more: begun first, so that none is left over while others wait for it."""
 
 DAGSTERS: Final = frozenset({"instance", "lasting_instance", "environment"})
@@ -62,6 +72,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _no_settings_from_outside() -> None:
     for name in [name for name in os.environ if name.startswith("BUFFER_")]:
         del os.environ[name]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_settings_left(_no_settings_from_outside: None) -> Iterator[None]:
+    """No file of tests leaves a setting in the environment to those behind it."""
+    yield
+    left = sorted(name for name in os.environ if name.startswith(("BUFFER_", "DAGSTER_HOME")))
+    assert left == []
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from buffer_pipeline.errors import (
     FreezeRefused,
     InsufficientFunds,
     InvalidInput,
+    JobConflict,
     NotAllowed,
     NotFound,
     ReferenceConflict,
@@ -140,11 +141,17 @@ class Model:
     """The books. Each verb either does all that it says or raises and does nothing."""
 
     def __init__(self) -> None:
+        self.jobs: dict[str, str] = {}
+        """The payer of each."""
         self.wallets: dict[tuple[str, str], ModelWallet] = {}
         self.holds: dict[str, ModelHold] = {}
         self.backjobs: dict[int, ModelBackjob] = {}
         self.freezes: dict[int, ModelFreeze] = {}
         self.movements: dict[str, tuple[str, str, str, int]] = {}
+        self.refunds: dict[str, tuple[tuple[int, str, str], int]] = {}
+        """reference -> hold, by whom and why, and how much; no reference is one of a movement too."""
+        self.keys: dict[tuple[str, str], tuple[tuple[object, ...], int]] = {}
+        """What is asked and its reference -> what was said, and the id of the backjob or freeze."""
         self.lines: list[Line] = []
         self.told: list[Told] = []
 
@@ -168,10 +175,28 @@ class Model:
             hold for hold in self.unsettled() if hold.state is HoldState.BUFFERED and hold.release_date <= by
         ]
 
+    def _known(self, kind: str, reference: str | None, content: tuple[object, ...]) -> int | None:
+        """Return the id that a reference stands for, if it is said again with the same content."""
+        if reference is None or (kind, reference) not in self.keys:
+            return None
+        first, found = self.keys[kind, reference]
+        if first != content:
+            raise ReferenceConflict("stands for another")
+        return found
+
+    def _keep(self, kind: str, reference: str | None, content: tuple[object, ...], found: int) -> None:
+        if reference is not None:
+            self.keys[kind, reference] = content, found
+
     # ---- holding
 
-    def add(self, asked: Asked, *, now: datetime, hold_id: int | None) -> ModelHold:
-        """Hold an earning, or return the one that its reference stands for."""
+    def add(
+        self, asked: Asked, *, now: datetime, hold_id: int | None, freeze_id: int | None = None
+    ) -> ModelHold:
+        """Hold an earning, or return the one that its reference stands for.
+
+        `freeze_id` is the freeze of the open backjob on its job, if the books gave one.
+        """
         if asked.payer == asked.payee:
             raise InvalidInput("pays themselves")
         amount_minor = minor(asked.amount, asked.currency)
@@ -184,6 +209,8 @@ class Model:
             if not _repeats(asked, amount_minor, first):
                 raise ReferenceConflict("stands for another earning")
             return first
+        if self.jobs.setdefault(asked.job, asked.payer) != asked.payer:
+            raise JobConflict("another's job")
 
         assert hold_id is not None, "the books gave an id"
         hold = ModelHold(
@@ -210,6 +237,11 @@ class Model:
             )
         )
         self._tell("PAYMENT_PENDING", asked.payee, now, hold, amount_minor, release_date=release_date)
+        backjob = self.open_backjob(asked.job)
+        if backjob is not None and now < release_date:
+            assert freeze_id is not None, "the books gave an id"
+            self._freeze(hold, freeze_id, FreezeKind.BACKJOB, now=now, backjob_id=backjob.backjob_id)
+            backjob.holds.append(hold)
         return hold
 
     # ---- releasing
@@ -287,13 +319,32 @@ class Model:
 
     # ---- backjobs
 
+    def open_backjob(self, job: str) -> ModelBackjob | None:
+        """Return the job's open backjob."""
+        of_job = (backjob for backjob in self.backjobs.values() if backjob.job == job)
+        return next((backjob for backjob in of_job if backjob.state is BackjobState.OPEN), None)
+
     def request_backjob(
-        self, *, job: str, now: datetime, backjob_id: int | None, freeze_ids: dict[int, int]
+        self,
+        *,
+        job: str,
+        by: str,
+        reason: str,
+        now: datetime,
+        payer: str | None,
+        reference: str | None,
+        backjob_id: int | None,
+        freeze_ids: dict[int, int],
     ) -> ModelBackjob:
         """Freeze what the job has in the buffer and whose window is open. Freezes' ids are by hold."""
+        known = self._known("request", reference, (job, by, reason))
+        if known is not None:
+            return self.backjobs[known]
         holds = self.holds_of(job)
         if not holds:
             raise NotFound("no hold of such a job")
+        if payer not in (None, self.jobs[job]):
+            raise NotAllowed("another's job")
         waiting = [hold for hold in holds if hold.settled is None]
         if not waiting:
             raise WindowClosed("all is settled")
@@ -312,37 +363,67 @@ class Model:
         for payee in {hold.asked.payee for hold in in_window}:
             self.told.append(Told("BACKJOB_RECEIVED", payee, now, backjob_id=backjob_id))
         self.backjobs[backjob_id] = ModelBackjob(backjob_id=backjob_id, job=job, holds=in_window)
+        self._keep("request", reference, (job, by, reason), backjob_id)
         return self.backjobs[backjob_id]
 
-    def reject_backjob(self, *, backjob_id: int, now: datetime) -> ModelBackjob:
-        """Let go what no other freeze covers, a day after its date, or after now where that has passed."""
+    def decide_backjob(
+        self,
+        state: BackjobState,
+        *,
+        backjob_id: int,
+        by: str,
+        reason: str,
+        now: datetime,
+        reference: str | None,
+        amount: str | None = None,
+        hold_ids: Collection[int] | None = None,
+    ) -> ModelBackjob:
+        """Reject, withdraw or approve a backjob."""
+        if hold_ids is not None and not hold_ids:
+            raise InvalidInput("names no hold")
+        content = (state, backjob_id, by, reason)
+        known = self._known("decision", reference, content)
+        if known is not None:
+            return self.backjobs[known]
         backjob = self._open_backjob(backjob_id)
+        if state is BackjobState.APPROVED:
+            self._approve_backjob(backjob, now=now, amount=amount, hold_ids=hold_ids)
+        elif state is BackjobState.REJECTED:
+            self._reject_backjob(backjob, now=now)
+        else:
+            self._withdraw_backjob(backjob, now=now)
+        self._keep("decision", reference, content, backjob_id)
+        return backjob
+
+    def _reject_backjob(self, backjob: ModelBackjob, *, now: datetime) -> None:
+        """Let go what no other freeze covers, a day after its date, or after now where that has passed."""
         backjob.state = BackjobState.REJECTED
         for hold in self._thaw(backjob):
             hold.release_date = max(hold.release_date, now) + COOLDOWN
-            self._tell_resumed(hold, now, backjob_id)
+            self._tell_resumed(hold, now, backjob.backjob_id)
         for owner in _concerned(backjob):
-            self.told.append(Told("BACKJOB_REJECTED", owner, now, backjob_id=backjob_id))
-        return backjob
+            self.told.append(Told("BACKJOB_REJECTED", owner, now, backjob_id=backjob.backjob_id))
 
-    def withdraw_backjob(self, *, backjob_id: int, now: datetime) -> ModelBackjob:
+    def _withdraw_backjob(self, backjob: ModelBackjob, *, now: datetime) -> None:
         """Let go what no other freeze covers, on its own date."""
-        backjob = self._open_backjob(backjob_id)
         backjob.state = BackjobState.WITHDRAWN
         for hold in self._thaw(backjob):
-            self._tell_resumed(hold, now, backjob_id)
-        return backjob
+            self._tell_resumed(hold, now, backjob.backjob_id)
 
-    def approve_backjob(self, *, backjob_id: int, now: datetime, amount: str | None) -> ModelBackjob:
-        """Give back what is held, or a part of it in proportion; the rest waits on."""
-        backjob = self._open_backjob(backjob_id)
+    def _approve_backjob(
+        self, backjob: ModelBackjob, *, now: datetime, amount: str | None, hold_ids: Collection[int] | None
+    ) -> None:
+        """Give back what is held, or by those holds, or a part of it in proportion; the rest waits on."""
         holds = _in_order(backjob.holds)
         if any(freeze.stands and freeze.backjob_id is None for hold in holds for freeze in hold.freezes):
             raise FreezeRefused("another freeze stands")
-        held = [hold.held_minor for hold in holds]
+        named = [hold for hold in holds if hold_ids is None or hold.hold_id in hold_ids]
+        if hold_ids is not None and len(named) < len(set(hold_ids)):
+            raise NotFound("freezes no such hold")
+        held = [hold.held_minor if hold in named else 0 for hold in holds]
         shares = held
         if amount is not None:
-            currencies = {hold.asked.currency for hold in holds}
+            currencies = {hold.asked.currency for hold in named}
             if len(currencies) > 1:
                 raise InvalidInput("a part of several currencies")
             amount_minor = minor(amount, currencies.pop())
@@ -355,14 +436,21 @@ class Model:
         self._thaw(backjob)
         for hold, share in zip(holds, shares, strict=True):
             if share:
-                self._refund(hold, share, now=now, backjob_id=backjob_id)
+                self._refund(hold, share, now=now, backjob_id=backjob.backjob_id)
             if hold.held_minor:
-                self._tell_resumed(hold, now, backjob_id)
+                self._tell_resumed(hold, now, backjob.backjob_id)
         for owner in _concerned(backjob):
-            self.told.append(Told("BACKJOB_APPROVED", owner, now, backjob_id=backjob_id))
-        return backjob
+            self.told.append(Told("BACKJOB_APPROVED", owner, now, backjob_id=backjob.backjob_id))
 
-    def _refund(self, hold: ModelHold, amount_minor: int, *, now: datetime, backjob_id: int) -> None:
+    def _refund(
+        self,
+        hold: ModelHold,
+        amount_minor: int,
+        *,
+        now: datetime,
+        backjob_id: int | None = None,
+        reference: str | None = None,
+    ) -> None:
         asked = hold.asked
         self._wallet(asked.payee, asked.currency).pending_minor -= amount_minor
         self._wallet(asked.payer, asked.currency).balance_minor += amount_minor
@@ -381,6 +469,7 @@ class Model:
                 hold_id=hold.hold_id,
                 backjob_id=backjob_id,
                 release_date=hold.release_date,
+                reference=reference,
             )
         )
         for owner in (asked.payee, asked.payer):
@@ -402,25 +491,79 @@ class Model:
                     freeze.stands = False
         return [hold for hold in backjob.holds if hold.state is HoldState.BUFFERED]
 
+    # ---- refunds by an admin
+
+    def refund_hold(
+        self, *, hold_id: int, by: str, reason: str, reference: str, now: datetime, amount: str | None
+    ) -> ModelHold:
+        """Give back what a frozen hold holds, and close its freezes; or a part, and it stays frozen."""
+        hold = self.find_hold(hold_id)
+        if hold is None:
+            raise NotFound("no such hold")
+        amount_minor = None if amount is None else minor(amount, hold.asked.currency)
+        if reference in self.refunds:
+            content, refunded_minor = self.refunds[reference]
+            # Without an amount all that was left was meant, so no refund can come after it.
+            of_it = [known for known, (said, _) in self.refunds.items() if said[0] == hold_id]
+            whole = hold.state is HoldState.REFUNDED and of_it[-1] == reference
+            same = whole if amount_minor is None else amount_minor == refunded_minor
+            if content != (hold_id, by, reason) or not same:
+                raise ReferenceConflict("stands for another refund")
+            return hold
+        if reference in self.movements:
+            raise ReferenceConflict("stands for a movement")
+        if hold.state is not HoldState.FROZEN:
+            raise _state_refused(hold)
+        if any(freeze.stands and freeze.kind is FreezeKind.BACKJOB for freeze in hold.freezes):
+            raise BackjobRefused("covers it")
+        if amount_minor is None:
+            amount_minor = hold.held_minor
+        if amount_minor > hold.held_minor:
+            raise InsufficientFunds("more than it holds")
+        self.refunds[reference] = (hold_id, by, reason), amount_minor
+        self._refund(hold, amount_minor, now=now, reference=reference)
+        if hold.settled is not None:
+            for freeze in hold.freezes:
+                freeze.stands = False
+        return hold
+
     # ---- freezes
 
     def freeze_hold(
-        self, *, hold_id: int, kind: FreezeKind, now: datetime, freeze_id: int | None
-    ) -> ModelHold:
+        self,
+        *,
+        hold_id: int,
+        kind: FreezeKind,
+        by: str,
+        reason: str,
+        now: datetime,
+        reference: str | None,
+        freeze_id: int | None,
+    ) -> ModelFreeze:
         """Put one more freeze on a hold."""
         if kind is FreezeKind.BACKJOB:
             raise InvalidInput("a backjob's freeze by itself")
+        content = (hold_id, kind, by, reason)
+        known = self._known("freeze", reference, content)
+        if known is not None:
+            return self.freezes[known]
         hold = self.find_hold(hold_id)
         if hold is None:
             raise NotFound("no such hold")
         if hold.settled is not None:
             raise _state_refused(hold)
         assert freeze_id is not None, "the books gave an id"
-        self._freeze(hold, freeze_id, kind, now=now)
-        return hold
+        self._keep("freeze", reference, content, freeze_id)
+        return self._freeze(hold, freeze_id, kind, now=now)
 
-    def unfreeze_hold(self, *, freeze_id: int, now: datetime) -> ModelHold:
+    def unfreeze_hold(
+        self, *, freeze_id: int, by: str, reason: str, now: datetime, reference: str | None
+    ) -> ModelFreeze:
         """Close a freeze; with its last one a hold goes back, on its own date."""
+        content = (freeze_id, by, reason)
+        known = self._known("closing", reference, content)
+        if known is not None:
+            return self.freezes[known]
         freeze = self.freezes.get(freeze_id)
         if freeze is None:
             raise NotFound("no such freeze")
@@ -433,7 +576,8 @@ class Model:
         assert hold is not None
         if hold.state is HoldState.BUFFERED:
             self._tell_resumed(hold, now, None)
-        return hold
+        self._keep("closing", reference, content, freeze_id)
+        return freeze
 
     def _freeze(
         self,
@@ -443,12 +587,13 @@ class Model:
         *,
         now: datetime,
         backjob_id: int | None = None,
-    ) -> None:
+    ) -> ModelFreeze:
         if hold.state is HoldState.BUFFERED:
             self._tell("PAYMENT_FROZEN", hold.asked.payee, now, hold, hold.held_minor, backjob_id=backjob_id)
         freeze = ModelFreeze(freeze_id=freeze_id, hold_id=hold.hold_id, kind=kind, backjob_id=backjob_id)
         self.freezes[freeze_id] = freeze
         hold.freezes.append(freeze)
+        return freeze
 
     # ---- wallets
 
@@ -458,6 +603,8 @@ class Model:
         """Deposit into a balance or withdraw from it; return the balance behind it."""
         amount_minor = minor(amount, currency)
         content = (type_, owner, currency, amount_minor)
+        if reference in self.refunds:
+            raise ReferenceConflict("stands for a refund")
         if reference in self.movements:
             if self.movements[reference] != content:
                 raise ReferenceConflict("stands for another movement")

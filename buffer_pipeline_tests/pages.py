@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -36,9 +36,17 @@ def sections(page: str) -> dict[str, list[Block]]:
 
 
 def run_blocks(
-    blocks: list[Block], *, cwd: Path, environment: Mapping[str, str], server_user: str | None = None
-) -> None:
-    """Run a section's commands; each ends as the page says and prints the lines below it, digits apart."""
+    blocks: list[Block],
+    *,
+    cwd: Path,
+    environment: Mapping[str, str],
+    server_user: str | None = None,
+    starter: Sequence[str] = (),
+) -> str:
+    """Run a section's commands; each ends as the page says and prints the lines below it, digits apart.
+
+    `starter` is a program that starts the one whose command line follows. Returns what the last ones print.
+    """
     said = ""
     for kind, by, code, body in blocks:
         if kind == "text":
@@ -46,7 +54,7 @@ def run_blocks(
                 assert _without_digits(line) in _without_digits(said), f"{line!r} is not in {said!r}"
             continue
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", body],
+            [*starter, "bash", "-euo", "pipefail", "-c", body],
             cwd=cwd,
             env=environment,
             user=server_user if by else None,
@@ -59,6 +67,7 @@ def run_blocks(
         said = done.stdout
         assert done.returncode == int(code or 0), done.stdout + done.stderr
         assert "Traceback" not in done.stderr
+    return said
 
 
 def _without_digits(lines: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -10,17 +11,13 @@ import time
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 WAIT_SECONDS_MAX: Final = 120
-_SERVE: Final = (
-    "import sys; from buffer_pipeline.settings import load_settings;"
-    " from buffer_pipeline.cli.dev import serve;"
-    " serve(load_settings(), port=int(sys.argv[1]), sample=sys.argv[2] == 'sample')"
-)
+_DEV: Final = (Path(sys.executable).parent / "buffer-pipeline", "dev")
 
 Found = TypeVar("Found")
 
@@ -40,23 +37,27 @@ Ui = int | Seat
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
+    """Return a port that nobody listens on.
+
+    Below those that Linux gives to outgoing connections: one of these could have it before it is listened on.
+    """
+    while True:
+        number = random.randrange(20_000, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", number))
+            return number
 
 
 @contextmanager
 def serving(
     home: Path, port: int, *, sample: bool = True, starter: Sequence[Path] = (), **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run `serve` in a process group of its own, as a terminal does; kill all that is left of it.
+    """Run `dev` in a process group of its own, as a terminal does; kill all that is left of it.
 
     `starter` is a program that starts the one whose command line follows.
     """
     process = subprocess.Popen(
-        [*starter, sys.executable, "-c", _SERVE, str(port), "sample" if sample else "no sample"],
+        [*starter, *_DEV, "--port", str(port), "--sample" if sample else "--no-sample"],
         env={**os.environ, "BUFFER_HOME": str(home), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -75,7 +76,7 @@ def serving(
 
 
 def processes_of(home: Path) -> list[int]:
-    """Return the processes whose environment names this BUFFER_HOME: all that `serve` has started."""
+    """Return the processes whose environment names this BUFFER_HOME: all that `dev` has started."""
     named = f"BUFFER_HOME={home}".encode()
     found = []
     for environment in Path("/proc").glob("[0-9]*/environ"):
@@ -90,7 +91,20 @@ def processes_of(home: Path) -> list[int]:
 def first_line(process: subprocess.Popen[str]) -> str:
     """Return what it prints first, which is when it is ready."""
     assert process.stdout is not None
-    return process.stdout.readline().strip()
+    line = process.stdout.readline().strip()
+    assert "http://" in line or line.startswith("Made new books"), line + process.stdout.read()
+    return line
+
+
+def first_runs(process: subprocess.Popen[str]) -> list[str]:
+    """Return what it prints of the first runs over a sample, up to the last thing to try."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    while not lines or not lines[-1].startswith("  3. "):
+        line = process.stdout.readline()
+        assert line, f"it ended behind {lines}"
+        lines.append(line.rstrip("\n"))
+    return lines
 
 
 def wait_for(ask_for: Callable[[], Found | None], *, what: str) -> Found:
@@ -126,13 +140,18 @@ def repository(ui: Ui) -> Any:
 
 
 def launch_release(ui: Ui, **config: object) -> str:
-    """Launch the job as the Launchpad does and return its run's id."""
-    launch = """mutation ($config: RunConfigData!) {launchRun(executionParams: {
+    """Launch the release as the Launchpad does and return its run's id."""
+    ops = {"released_transactions": {"ops": {"select_matured_transactions": {"config": config}}}}
+    return launch(ui, "release_pending_payments", {"ops": ops})
+
+
+def launch(ui: Ui, job: str, config: dict[str, object] | None = None) -> str:
+    """Launch a job and return its run's id."""
+    mutation = """mutation ($job: String!, $config: RunConfigData!) {launchRun(executionParams: {
         mode: "default", runConfigData: $config, selector: {
             repositoryLocationName: "buffer_pipeline", repositoryName: "__repository__",
-            jobName: "release_pending_payments"}}) {__typename ... on LaunchRunSuccess {run {runId}}}}"""
-    ops = {"released_transactions": {"ops": {"select_matured_transactions": {"config": config}}}}
-    run_id: str = ask(ui, launch, config={"ops": ops})["launchRun"]["run"]["runId"]
+            jobName: $job}}) {__typename ... on LaunchRunSuccess {run {runId}}}}"""
+    run_id: str = ask(ui, mutation, job=job, config=config or {})["launchRun"]["run"]["runId"]
     return run_id
 
 

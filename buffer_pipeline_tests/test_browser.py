@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from sqlalchemy import Engine, func, select
 
+from buffer_pipeline.cli.first_look import LAUNCHPAD
 from buffer_pipeline.database import database_clock, make_engine
 from buffer_pipeline.embedded import embedded_server
 from buffer_pipeline.hold import HoldState
@@ -23,13 +24,16 @@ from buffer_pipeline.tables import batch, counted_hour, hourly_release_count, tr
 from buffer_pipeline_tests.builders import place_hold, state_of, wallet_of
 from buffer_pipeline_tests.stack import (
     WAIT_SECONDS_MAX,
+    ask,
     first_line,
+    first_runs,
     free_port,
     hourly_release_stopped,
     serving,
 )
 
-ARTIFACTS: Final = Path(__file__).parents[1] / "artifacts"
+ROOT: Final = Path(__file__).parents[1]
+ARTIFACTS: Final = ROOT / "artifacts"
 CHROMIUM_ARGUMENTS: Final = (
     "--no-sandbox",  # Which root has to do without.
     "--disable-gpu",
@@ -39,6 +43,8 @@ CHROMIUM_ARGUMENTS: Final = (
     "--disable-sync",
 )
 PATIENCE_MS: Final = 60_000
+DIALOG: Final = "[role=dialog][aria-modal=true]"
+"""Not a menu, which is a dialog too."""
 BACKFILL_PATIENCE_MS: Final = 180_000
 """The daemon looks at backfills twice a minute, once to begin and once to see the end."""
 
@@ -79,6 +85,8 @@ def stack(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     home, port = tmp_path_factory.mktemp("browser") / "home", free_port()
     with serving(home, port) as process:
         first_line(process)
+        # Its first runs are over, so that each test's own are the only ones.
+        first_runs(process)
         with embedded_server(home) as server:
             engine = make_engine(server.books_url)
             yield Stack(port=port, engine=engine)
@@ -150,7 +158,9 @@ def test_the_page_of_a_launched_release_shows_the_money_it_moved(page: Page, sta
     with hourly_release_stopped(stack.port):
         with stack.engine.begin() as connection:
             held_at = database_clock(connection) - timedelta(days=8)
-            hold_id = place_hold(connection, payee="worker-170", amount="1250.50", held_at=held_at)
+            hold_id = place_hold(
+                connection, job="job-170", payee="worker-170", amount="1250.50", held_at=held_at
+            )
 
         page.goto("/locations/buffer_pipeline/jobs/release_pending_payments/playground")
         page.get_by_role("button", name="Launch Run").click()
@@ -168,7 +178,7 @@ def test_the_page_of_a_launched_release_shows_the_money_it_moved(page: Page, sta
         assert state_of(connection, hold_id) is HoldState.RELEASED
         assert wallet_of(connection, "worker-170").balance_minor == 125_050
     holds_released = sum(count for _, count, _ in released)
-    amounts = amounts_text({currency: int(minor) for currency, _, minor in released})
+    amounts = amounts_text({currency: int(minor) for currency, _, minor in released}, {"PHP": 2, "JPY": 0})
     assert holds_released >= 1
     # What the last asset reports; the page has scrolled to the run's end by itself.
     for name, value in (("holds_released", str(holds_released)), ("amounts", amounts)):
@@ -182,6 +192,73 @@ def test_the_page_of_a_launched_release_shows_the_money_it_moved(page: Page, sta
     expect(figure).to_be_visible()
     figure.scroll_into_view_if_needed()
     picture(page, "released_transactions")
+
+
+def documented_paths() -> dict[str, list[str]]:
+    """Return the ways through the UI that README and docs name, such as *Jobs → prune_runs → Launchpad*."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    found = [
+        path for page in pages for path in re.findall(r"\*([^*\n]+ → [^*\n]+)\*", page.read_text("utf-8"))
+    ]
+    return {path: path.split(" → ") for path in found}
+
+
+def follow(page: Page, path: str) -> None:
+    """Click as the path says, from the first page on; what it ends with may be a tab that is shown."""
+    page.goto("/")
+    section, name, *buttons = path.split(" → ")
+    page.get_by_text(section, exact=True).first.click()
+    page.get_by_text(name, exact=True).first.click()
+    for label in buttons:
+        if label == "▾":
+            # The arrow beside the button that launches.
+            page.get_by_role("button").filter(has=page.get_by_label("arrow_drop_down")).first.click()
+        else:
+            page.get_by_text(re.compile(f"^{re.escape(label.rstrip('…'))}")).first.click()
+
+
+def test_the_ways_that_the_pages_name_are_these() -> None:
+    """The browser follows each of them; what `dev` prints is one of them."""
+    assert LAUNCHPAD in documented_paths()
+    assert len(documented_paths()) >= 5
+
+
+@pytest.mark.parametrize("path", documented_paths())
+def test_a_documented_way_leads_there(page: Page, path: str) -> None:
+    """Each click finds what it is to click, and the last one opens something to fill in or to confirm."""
+    follow(page, path)
+
+    if path.endswith("Launchpad"):
+        expect(page.get_by_role("button", name="Launch Run")).to_be_visible()
+    else:
+        expect(page.locator(DIALOG)).to_be_visible()
+
+
+def test_the_launchpad_has_every_field_and_a_dry_run_moves_nothing(page: Page, stack: Stack) -> None:
+    """By the documented clicks: the four fields stand there; with dry_run changed, no money moves."""
+    with stack.engine.connect() as connection:
+        before = connection.scalar(select(func.count()).select_from(transaction))
+
+    follow(page, LAUNCHPAD)
+    editor = page.locator(DIALOG).locator(".CodeMirror").first
+    for field in ("as_of: now", "batch_limit: 20000", "workers: 1", "dry_run: false"):
+        expect(editor).to_contain_text(field)
+    editor.get_by_text("false", exact=True).dblclick()
+    page.keyboard.type("true")
+    expect(editor).to_contain_text("dry_run: true")
+    page.locator(DIALOG).get_by_role("button", name="Materialize").click()
+    page.wait_for_url(re.compile(r"/runs/[0-9a-f-]{36}"))
+    expect(page.get_by_text("Success", exact=True)).to_be_visible()
+
+    tags = ask(
+        stack.port,
+        "query ($run: ID!) {runOrError(runId: $run) {... on Run {tags {key value}}}}",
+        run=urlsplit(page.url).path.rpartition("/")[2],
+    )["runOrError"]["tags"]
+    outcome = next(tag["value"] for tag in tags if tag["key"] == "buffer/outcome")
+    assert outcome.startswith("would release ")
+    with stack.engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(transaction)) == before
 
 
 def test_a_backfill_counts_two_days_of_hours(page: Page, stack: Stack) -> None:
@@ -200,7 +277,7 @@ def test_a_backfill_counts_two_days_of_hours(page: Page, stack: Stack) -> None:
     selection.fill(f"[{first:%Y-%m-%d}-00:00...{end - timedelta(days=1):%Y-%m-%d}-23:00]")
     selection.press("Enter")
     expect(dialog.get_by_text("48 partitions", exact=True)).to_be_visible()
-    expect(dialog.get_by_text("Backfills all partitions in a single run.")).to_be_visible()
+    expect(dialog.get_by_text("with a maximum of 720 partitions per run")).to_be_visible()
     picture(page, "backfill_launched")
     dialog.get_by_role("button", name="Launch backfill").click()
     page.get_by_role("link", name="View", exact=True).click()

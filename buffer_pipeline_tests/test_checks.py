@@ -2,20 +2,22 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 import dagster as dg
 import pytest
 from sqlalchemy import Connection, Engine
 
-from buffer_pipeline.backjob import approve_backjob, request_backjob
+from buffer_pipeline.backjob import approve_backjob, reject_backjob, request_backjob
 from buffer_pipeline.counts import count_hours
 from buffer_pipeline.history import seal
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.hours import HOUR, hour_of, overdue_by
 from buffer_pipeline.orchestration.definitions import defs
 from buffer_pipeline.reconcile import INVARIANTS
-from buffer_pipeline_tests.builders import ADMIN, PAYEE, PAYER, place_hold, wallet_of
+from buffer_pipeline.release import release_matured
+from buffer_pipeline_tests.builders import ADMIN, DAY_7, PAYEE, PAYER, place_hold, wallet_of
 from buffer_pipeline_tests.conftest import NOON
 from buffer_pipeline_tests.runs import corrupt, delivered, outcomes, release, rows_of
 
@@ -71,16 +73,13 @@ def test_broken_books_keep_the_notifications_back(
         "books_balance": False,
         "wallet_equals_its_transactions": False,
         "hold_settled_once": True,
+        "earning_follows_its_batch": True,
     }
     row = rows_of(evaluation_of(result, "books_balance"), "rows")[0]
     assert row["currency"] == "PHP"
-    assert row["wallets_minor"] - row["transactions_minor"] == 7
+    assert Decimal(row["wallets"]) - Decimal(row["transactions"]) == Decimal("0.07")
     row = rows_of(evaluation_of(result, "wallet_equals_its_transactions"), "rows")[0]
-    assert (row["owner"], row["balance_minor"], row["transactions_balance_minor"]) == (
-        PAYEE,
-        100_007,
-        100_000,
-    )
+    assert (row["owner"], row["balance"], row["transactions_balance"]) == (PAYEE, "1000.07", "1000.00")
     with engine.connect() as connection:
         assert wallet_of(connection, PAYEE).balance_minor == 100_007
         assert delivered(connection) == (2, 0)
@@ -126,11 +125,35 @@ def _backjob_that_freezes_nothing(connection: Connection) -> tuple[str, ...]:
     return (f"DELETE FROM buffer.hold_freeze WHERE hold_id = {hold_id}",)
 
 
+def _a_job_without_its_backjob(connection: Connection) -> tuple[str, ...]:
+    place_hold(connection)
+    request_backjob(connection, job="job-8", by=PAYER, reason="not as agreed", now=NOON)
+    return ("UPDATE buffer.job SET open_backjob_id = NULL",)
+
+
 def _another_refund(connection: Connection) -> tuple[str, ...]:
     place_hold(connection)
     backjob = request_backjob(connection, job="job-8", by=PAYER, reason="not as agreed", now=NOON)
     approve_backjob(connection, backjob_id=backjob.backjob_id, by=ADMIN, reason="indeed", now=NOON)
     return ("UPDATE buffer.backjob SET refunded_minor = refunded_minor - 1",)
+
+
+def _closed_by_another(connection: Connection) -> tuple[str, ...]:
+    place_hold(connection)
+    backjob = request_backjob(connection, job="job-8", by=PAYER, reason="not as agreed", now=NOON)
+    reject_backjob(connection, backjob_id=backjob.backjob_id, by=ADMIN, reason="no", now=NOON)
+    return ("UPDATE buffer.hold_freeze SET closed_by = 'admin-2'",)
+
+
+def _paid_before_its_date(connection: Connection) -> tuple[str, ...]:
+    place_hold(connection)
+    release_matured(connection, now=DAY_7, batch_limit=1)
+    return ("UPDATE buffer.batch SET due_by = due_by - interval '1 s'",)
+
+
+def _a_date_of_its_own(connection: Connection) -> tuple[str, ...]:
+    place_hold(connection)
+    return ("UPDATE buffer.unsettled_hold SET release_date = release_date + interval '1 s'",)
 
 
 def _another_balance_after(connection: Connection) -> tuple[str, ...]:
@@ -146,7 +169,11 @@ CORRUPTIONS: Final[dict[str, Callable[[Connection], tuple[str, ...]]]] = {
     "hold_equals_its_transactions": _another_amount,
     "frozen_iff_open_freeze": _frozen_without_a_freeze,
     "backjob_open_iff_it_freezes": _backjob_that_freezes_nothing,
+    "job_names_its_open_backjob": _a_job_without_its_backjob,
+    "freeze_closed_with_its_backjob": _closed_by_another,
     "backjob_equals_its_refunds": _another_refund,
+    "earning_follows_its_batch": _paid_before_its_date,
+    "release_date_is_explained": _a_date_of_its_own,
     "balance_after_follows": _another_balance_after,
 }
 """Invariant -> what breaks it: sets up rows, returns what a superuser then does to them."""
@@ -204,12 +231,12 @@ def test_a_release_on_its_way_is_not_overdue(now: str, due_by: str) -> None:
 
 def test_an_overdue_payment_is_named(waiting: int, engine: Engine, instance: dg.DagsterInstance) -> None:
     """What has been due for over an hour fails the check, what has come due since does not."""
-    late = check_alone("nothing_overdue", "released_transactions", instance)
+    late = check_alone("nothing_overdue", "buffered_transactions", instance)
     release(instance)
     with engine.begin() as connection:
         place_hold(connection, release_date=datetime.now(UTC) - timedelta(minutes=59))
 
-    on_time = check_alone("nothing_overdue", "released_transactions", instance)
+    on_time = check_alone("nothing_overdue", "buffered_transactions", instance)
 
     assert (late.passed, on_time.passed) == (False, True)
     assert rows_of(late, "holds")[0]["hold_id"] == waiting
@@ -292,6 +319,7 @@ def test_a_count_that_differs_is_named(
     after = check_alone("counts_equal_transactions", "hourly_release_counts", instance)
 
     assert (before.passed, after.passed) == (True, False)
+    assert after.severity is dg.AssetCheckSeverity.WARN
     rows: list[Any] = rows_of(after, "rows")
     assert {(row["figure"], row["counted"], row["transactions_say"]) for row in rows} == figures
     assert {(row["hour"], row["currency"]) for row in rows} == {(hour.isoformat(), "PHP")}

@@ -4,7 +4,7 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from buffer_pipeline.cli import main
+from buffer_pipeline.cli.output import facts_of, iso, times_in
 from buffer_pipeline.database import database_clock, make_engine
+from buffer_pipeline.errors import Refused
 from buffer_pipeline_tests.builders import place_hold
 from buffer_pipeline_tests.runs import corrupt
 
@@ -202,6 +204,8 @@ def test_release_with_workers_lists_each_hold_once(run: Run) -> None:
         (("backjob", "request", "--job", "job-99", "--by", "client-3", "--reason", "x"), "job-99"),
         (("freeze", "99", "--kind", "risk", "--by", "risk-2", "--reason", "x"), "hold 99"),
         (("unfreeze", "99", "--by", "risk-2", "--reason", "x"), "freeze 99"),
+        (("refund", "99", "--by", "admin-1", "--reason", "x", "--reference", "r"), "hold 99"),
+        (("refund", "1", "--by", "admin-1", "--reason", "x", "--reference", "r"), "BUFFERED"),
         (("release-now", "--hold", "99", "--by", "client-3", "--reason", "x"), "hold 99"),
         (("release-now", "--hold", "1", "--by", "client-4", "--reason", "x"), "client-4"),
         (("wallet", "deposit", "c", "--amount", "x", "--currency", "PHP", "--reference", "r"), "amount"),
@@ -329,7 +333,13 @@ def test_a_backjob_from_request_to_partial_approval(run: Run) -> None:
     payer = run("wallet", "show", "client-3", "--json")
     shown = run("hold", "show", "1", "--json")
 
-    assert {**asked.json, "holds": []} == {"backjob_id": 1, "job": "job-8", "state": "OPEN", "holds": []}
+    assert {**asked.json, "holds": []} == {
+        "backjob_id": 1,
+        "job": "job-8",
+        "state": "OPEN",
+        "replayed": False,
+        "holds": [],
+    }
     assert asked.json["holds"][0]["state"] == "FROZEN"
     assert [row["backjob_id"] for row in listed.json] == [1]
     assert approved.json["state"] == "APPROVED"
@@ -367,11 +377,161 @@ def test_freeze_unfreeze_and_stuck(run: Run) -> None:
     unfrozen = run("unfreeze", "1", "--by", "risk-2", "--reason", "cleared", "--json")
     after = run("stuck", "--older-than", "0m")
 
-    assert frozen.json == {"freeze_id": 1, "hold_id": 1, "state": "FROZEN"}
+    assert frozen.json == {"freeze_id": 1, "hold_id": 1, "state": "FROZEN", "replayed": False}
     assert [row["hold_id"] for row in stuck.json] == [1]
     assert not_yet.json == []
-    assert unfrozen.json == {"freeze_id": 1, "hold_id": 1, "state": "BUFFERED"}
+    assert unfrozen.json == {"freeze_id": 1, "hold_id": 1, "state": "BUFFERED", "replayed": False}
     assert after.out == "Nothing is stuck.\n"
+
+
+def test_an_approval_takes_from_the_holds_that_are_named(run: Run) -> None:
+    """`--hold` may be repeated; the job's other holds go back into the buffer."""
+    for number in (1, 2, 3):
+        hold_add(run, reference=f"part-{number}")
+    run("backjob", "request", "--job", "job-8", "--by", "client-3", "--reason", "drips")
+    decided = ("backjob", "approve", "1", "--by", "admin-1", "--reason", "ok", "--json")
+
+    stranger = run(*decided, "--hold", "99")
+    approved = run(*decided, "--hold", "1", "--hold", "3")
+
+    assert (stranger.code, stranger.json["error"]["type"]) == (1, "NotFound")
+    assert stranger.json["error"]["message"] == "backjob 1: does not freeze hold 99"
+    assert (stranger.json["error"]["backjob_id"], stranger.json["error"]["hold_id"]) == (1, 99)
+    assert [(row["hold_id"], row["state"]) for row in approved.json["holds"]] == [
+        (1, "REFUNDED"),
+        (2, "BUFFERED"),
+        (3, "REFUNDED"),
+    ]
+
+
+def test_a_backjob_of_another_payer_is_refused(run: Run) -> None:
+    """`--payer` says whose job it has to be; an earning of another payer is refused as well."""
+    hold_add(run)
+    asked = ("backjob", "request", "--job", "job-8", "--by", "client-4", "--reason", "mine", "--json")
+
+    refused = run(*asked, "--payer", "client-4")
+    earning = hold_add(run, reference="other", payer="client-4")
+    accepted = run(*asked, "--payer", "client-3")
+
+    message = "job 'job-8': its payer is 'client-3', not 'client-4'"
+    assert refused.json == {"error": {"type": "NotAllowed", "message": message, "job": "job-8"}}
+    assert earning.json == {"error": {"type": "JobConflict", "message": message, "job": "job-8"}}
+    assert accepted.json["state"] == "OPEN"
+
+
+def test_an_earning_during_a_backjob_is_frozen(run: Run) -> None:
+    """`hold add` says so."""
+    hold_add(run)
+    run("backjob", "request", "--job", "job-8", "--by", "client-3", "--reason", "drips")
+
+    late = hold_add(run, reference="late")
+
+    assert late.json["state"] == "FROZEN"
+
+
+@pytest.mark.parametrize(
+    ("command", "person", "said"),
+    [
+        (
+            "backjob request --job job-9",
+            "client-3",
+            ("Backjob 2 of job-9: OPEN.", "Nothing changed: backjob 2 of job-9 is OPEN."),
+        ),
+        (
+            "backjob reject 1",
+            "admin-1",
+            ("Backjob 1 of job-8: REJECTED.", "Nothing changed: backjob 1 of job-8 is REJECTED."),
+        ),
+        (
+            "backjob withdraw 1",
+            "client-3",
+            ("Backjob 1 of job-8: WITHDRAWN.", "Nothing changed: backjob 1 of job-8 is WITHDRAWN."),
+        ),
+        (
+            "backjob approve 1",
+            "admin-1",
+            ("Backjob 1 of job-8: APPROVED.", "Nothing changed: backjob 1 of job-8 is APPROVED."),
+        ),
+        (
+            "freeze 2 --kind risk",
+            "risk-2",
+            ("Freeze 3 is open; hold 2 is FROZEN.", "Freeze 3 was opened before; hold 2 is FROZEN."),
+        ),
+        (
+            "unfreeze 2",
+            "risk-2",
+            ("Freeze 2 is closed; hold 3 is BUFFERED.", "Freeze 2 was closed already; hold 3 is BUFFERED."),
+        ),
+        (
+            "refund 3",
+            "admin-1",
+            (
+                "Hold 3: refunded 1250.50 PHP, 0.00 left; it is REFUNDED.",
+                "Hold 3: refunded already 1250.50 PHP, 0.00 left; it is REFUNDED.",
+            ),
+        ),
+    ],
+)
+def test_a_command_sent_again_with_its_reference(
+    run: Run, engine: Engine, command: str, person: str, said: tuple[str, str]
+) -> None:
+    """It says what was done before and writes nothing; other content is refused by the reference's name."""
+    for number in (8, 9, 10):
+        hold_add(run, reference=f"done-{number}", job=f"job-{number}")
+    run("backjob", "request", "--job", "job-8", "--by", "client-3", "--reason", "drips")
+    run("freeze", "3", "--kind", "risk", "--by", "risk-2", "--reason", "a look")
+    asked = (*command.split(), "--by", person, "--reference", "case-12", "--reason")
+
+    first = run(*asked, "so be it")
+    before = row_counts(engine)
+    again = run(*asked, "so be it")
+    in_json = run(*asked, "so be it", "--json")
+    conflict = run(*asked, "something else", "--json")
+
+    assert (first.code, first.out.splitlines()[0]) == (0, said[0])
+    assert (again.code, again.out.splitlines()[0]) == (0, said[1])
+    assert in_json.json["replayed"] is True
+    assert (conflict.code, conflict.json["error"]["type"]) == (1, "ReferenceConflict")
+    assert conflict.json["error"]["reference"] == "case-12"
+    assert row_counts(engine) == before
+
+
+def test_a_frozen_hold_is_refunded_in_parts(run: Run) -> None:
+    """`refund` says what went back and what is left; while a backjob covers the hold it names that."""
+    hold_add(run)
+    refund = ("refund", "1", "--by", "admin-1", "--reason", "stolen card", "--json", "--reference")
+
+    not_frozen = run(*refund, "r-1")
+    run("freeze", "1", "--kind", "risk", "--by", "risk-2", "--reason", "card stolen")
+    part = run(*refund, "r-1", "--amount", "250.50")
+    run("backjob", "request", "--job", "job-8", "--by", "client-3", "--reason", "drips")
+    covered = run(*refund, "r-2")
+    run("backjob", "withdraw", "1", "--by", "client-3", "--reason", "fine")
+    rest = run(*refund, "r-2")
+    payer = run("wallet", "show", "client-3", "--json")
+
+    assert not_frozen.json["error"]["message"] == (
+        "hold 1: cannot refund without a backjob from BUFFERED; that needs FROZEN"
+    )
+    assert part.json == {
+        "transaction_id": 2,
+        "hold_id": 1,
+        "amount": "250.50",
+        "left": "1000.00",
+        "state": "FROZEN",
+        "replayed": False,
+        "currency": "PHP",
+    }
+    assert covered.json["error"] == {
+        "type": "BackjobRefused",
+        "message": "hold 1: backjob 1 covers it; approve, reject or withdraw that",
+        "hold_id": 1,
+        "backjob_id": 1,
+        "state": "OPEN",
+        "allowed": ["approve", "reject", "withdraw"],
+    }
+    assert (rest.json["amount"], rest.json["left"], rest.json["state"]) == ("1000.00", "0.00", "REFUNDED")
+    assert payer.json[0]["balance"] == "1250.50"
 
 
 def test_release_now_by_the_payer(run: Run) -> None:
@@ -414,6 +574,171 @@ def test_wallet_movements_and_statement(run: Run) -> None:
         ("WITHDRAWAL", "379.75"),
     ]
     assert long_ago.json == []
+
+
+def test_a_statement_is_signed_as_the_wallet_has_it(run: Run) -> None:
+    """A refund leaves the worker's wallet and comes into the client's; a release adds what it takes."""
+    hold_add(run, amount="1000")
+    run("backjob", "request", "--job", "job-8", "--by", "client-3", "--reason", "drips")
+    run("backjob", "approve", "1", "--by", "admin-1", "--reason", "ok", "--amount", "250.10")
+    run("release-now", "--hold", "1", "--by", "client-3", "--reason", "well done")
+    run("wallet", "withdraw", "worker-17", "--amount", "49.90", "--currency", "PHP", "--reference", "w")
+
+    worker = run("wallet", "statement", "worker-17", "--json").json
+    client = run("wallet", "statement", "client-3", "--json").json
+    said = run("wallet", "statement", "worker-17").out.splitlines()
+
+    signed = [(row["type"], row["amount"], row["change"], row["pending_change"]) for row in worker]
+    assert signed == [
+        ("PENDING_EARNING", "1000.00", "0.00", "1000.00"),
+        ("REFUND", "-250.10", "0.00", "-250.10"),
+        ("EARNING", "749.90", "749.90", "-749.90"),
+        ("WITHDRAWAL", "-49.90", "-49.90", "0.00"),
+    ]
+    assert [(row["type"], row["amount"]) for row in client] == [("REFUND", "250.10")]
+    for after, change in (("balance_after", "change"), ("pending_earnings_after", "pending_change")):
+        assert Decimal(worker[-1][after]) == sum(Decimal(row[change]) for row in worker)
+    assert "balance change" in said[0]
+    assert "pending change" in said[0]
+    assert [[part for part in line.split() if part[0] in "+-"] for line in said[1:]] == [
+        ["+1000.00"],
+        ["-250.10"],
+        ["+749.90", "-749.90"],
+        ["-49.90"],
+    ]
+
+
+def test_a_hold_says_what_was_held_refunded_and_is_left(run: Run) -> None:
+    """After a partial refund no list says the first amount alone; of a settled hold nothing is left."""
+    hold_add(run, amount="1000")
+    run("backjob", "request", "--job", "job-8", "--by", "client-3", "--reason", "drips")
+
+    approved = run("backjob", "approve", "1", "--by", "admin-1", "--reason", "ok", "--amount", "250.10")
+    listed, shown = run("hold", "list"), run("hold", "show", "1")
+    waiting = run("hold", "list", "--json").json[0]
+    run("freeze", "1", "--kind", "risk", "--by", "risk-2", "--reason", "card stolen")
+    stuck = run("stuck", "--older-than", "0m")
+    run("unfreeze", "2", "--by", "risk-2", "--reason", "cleared")
+    run("release-now", "--hold", "1", "--by", "client-3", "--reason", "well done")
+    released = run("hold", "show", "1", "--json").json
+
+    headings, line = listed.out.splitlines()
+    assert headings.split()[5:8] == ["held", "refunded", "left"]
+    assert line.split()[4:8] == ["1000.00", "250.10", "749.90", "PHP"]
+    assert "held: 1000.00\nrefunded: 250.10\nleft: 749.90\n" in shown.out
+    assert "1000.00 PHP held, 250.10 refunded, 749.90 left" in approved.out
+    assert (waiting["amount"], waiting["refunded"], waiting["left"]) == ("1000.00", "250.10", "749.90")
+    assert "749.90" in stuck.out
+    assert "1000.00" not in stuck.out
+    assert (released["amount"], released["refunded"], released["left"]) == ("1000.00", "250.10", "0.00")
+    assert [(row["type"], row["to"], row["balance_after"]) for row in released["transactions"]] == [
+        ("PENDING_EARNING", "worker-17", None),
+        ("REFUND", "client-3", "250.10"),
+        ("EARNING", "worker-17", "749.90"),
+    ]
+
+
+def test_words_are_known_in_either_case(run: Run) -> None:
+    """States, types and kinds are taken as somebody types them; a wrong one is told which there are."""
+    hold_add(run)
+    frozen = run("freeze", "1", "--kind", "RISK", "--by", "risk-2", "--reason", "card stolen")
+    run("backjob", "request", "--job", "job-8", "--by", "client-3", "--reason", "drips")
+
+    holds = run("hold", "list", "--state", "frozen", "--json")
+    backjobs = run("backjob", "list", "--state", "Open", "--json")
+    told = run("notifications", "list", "--state", "waiting", "--type", "backjob_received", "--json")
+    wrong = run("hold", "list", "--state", "frozn")
+
+    assert frozen.code == 0
+    assert [row["hold_id"] for row in holds.json] == [1]
+    assert [row["backjob_id"] for row in backjobs.json] == [1]
+    assert {row["type"] for row in told.json} == {"BACKJOB_RECEIVED"}
+    assert wrong.code == 2
+    assert wrong.err.startswith("Invalid value for '--state': 'frozn' is not one of ")
+
+
+def test_times_are_shown_in_a_zone(run: Run) -> None:
+    """With `--tz`, for people and programs, with the offset from UTC; without it in UTC."""
+    hold_add(run, held_at="2026-01-05T18:30:00Z")
+
+    listed = run("hold", "list", "--tz", "Asia/Manila")
+    document = run("--tz=Asia/Manila", "hold", "show", "1", "--json")
+    statement = run("wallet", "statement", "worker-17", "--json", "--tz", "America/St_Johns")
+    released = run("release", "--verbose", "--tz", "Asia/Manila")
+    without = run("hold", "show", "1", "--json")
+
+    assert "2026-01-13T02:30:00+08:00" in listed.out
+    assert document.json["held_at"] == "2026-01-06T02:30:00+08:00"
+    assert document.json["transactions"][0]["recorded_at"].endswith("+08:00")
+    assert statement.json[0]["recorded_at"][-6:] in {"-03:30", "-02:30"}
+    assert "due 2026-01-13T02:30:00+08:00" in released.out
+    assert without.json["held_at"] == "2026-01-05T18:30:00Z"
+
+
+@pytest.mark.parametrize("name", ["Mars/Base", "Asia", "../../etc/passwd", "", "asia manila"])
+def test_a_zone_that_does_not_exist_is_refused(run: Run, name: str) -> None:
+    """By its name, before anything is asked."""
+    refused = run("hold", "list", "--tz", name)
+
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == f"--tz {name!r}: not in the IANA database, such as Asia/Manila\n"
+
+
+def test_the_last_day_of_all_has_a_zone_too() -> None:
+    """A time that is in the year 10000 over there is shown in UTC."""
+    with times_in("Asia/Manila"):
+        shown = iso(datetime(9999, 12, 31, 23, tzinfo=UTC))
+
+    assert shown == "9999-12-31T23:00:00Z"
+
+
+def test_a_refusal_carries_its_facts(run: Run) -> None:
+    """In JSON a refusal has what it knows as fields of their own, so that no program parses its message."""
+    hold_add(run, held_at=LONG_AGO)
+    run("release")
+
+    refused = run("freeze", "1", "--kind", "risk", "--by", "risk-2", "--reason", "late", "--json")
+
+    assert refused.json["error"] == {
+        "type": "StateRefused",
+        "message": "hold 1: cannot freeze from RELEASED; that needs BUFFERED or FROZEN",
+        "hold_id": 1,
+        "state": "RELEASED",
+        "verb": "freeze",
+        "allowed": ["BUFFERED", "FROZEN"],
+    }
+
+
+def test_facts_of_a_refusal_are_what_json_can_have() -> None:
+    """Times as ISO 8601 and tuples as lists; nothing private, nothing that JSON has no form for."""
+    refusal = Refused("hold 1: no")
+    vars(refusal).update(
+        hour=datetime(2026, 1, 5, tzinfo=UTC),
+        freeze_ids=(3, 4),
+        amount_minor=125050,
+        message="another",
+        _engine=object(),
+        engine=object(),
+    )
+
+    facts = facts_of(refusal)
+
+    assert facts == {"hour": "2026-01-05T00:00:00Z", "freeze_ids": [3, 4], "amount_minor": 125050}
+
+
+def test_minor_units_say_so_where_no_currency_is_known(run: Run, superuser_url: str) -> None:
+    """An invariant's row without a currency names its figures `_minor`; one with it has amounts."""
+    hold_add(run)
+    corrupt(superuser_url, "UPDATE buffer.transaction SET amount_minor = 1")
+
+    broken = run("reconcile", "--json")
+    said = run("reconcile")
+
+    rows = {each["invariant"]: each["rows"][0] for each in broken.json["violations"]}
+    assert rows["hold_equals_its_transactions"]["transactions_held_minor"] == 1
+    assert rows["books_balance"]["currency"] == "PHP"
+    assert not any(name.endswith("_minor") for name in rows["books_balance"])
+    assert "transactions_held_minor 1" in said.out
 
 
 def test_statement_of_a_worker_carries_both_sums(run: Run) -> None:
@@ -594,7 +919,7 @@ def test_import_names_the_line_where_a_quote_was_opened(run: Run, tmp_path: Path
 
     assert (imported.code, imported.json["added"]) == (1, 1)
     assert [row["line"] for row in imported.json["refused"]] == [3]
-    assert "up to line 4" in imported.json["refused"][0]["reason"]
+    assert imported.json["refused"][0]["reason"].endswith("line 4 was not read")
 
 
 def test_text_of_others_is_no_markup(run: Run) -> None:
@@ -680,7 +1005,7 @@ def test_help_of_every_command_has_an_example(run: Run) -> None:
     commands = """
         hold add, hold import, hold show, hold list, backjob request, backjob reject, backjob approve,
         backjob withdraw, backjob list, wallet show, wallet statement, wallet deposit, wallet withdraw,
-        release, release-now, freeze, unfreeze, stuck, reconcile, doctor, migrate, import-legacy, dev
+        release, release-now, freeze, unfreeze, refund, stuck, reconcile, doctor, migrate, import-legacy, dev
     """
 
     for command in commands.split(","):
@@ -721,7 +1046,7 @@ def test_simulate_says_what_the_books_have(run: Run, engine: Engine) -> None:
         ).scalar_one()
     assert 0 < early == played.json["released_early"]["transactions"]
     assert set(played.json["held"]["amounts"]) == {"PHP", "JPY"}
-    assert again.err.startswith("books: not empty (backjob, batch, hold, ")
+    assert again.err.startswith("books: not empty (backjob, batch, currency, hold, ")
     assert refused.json["error"]["type"] == "Refused"
 
 
@@ -738,7 +1063,7 @@ def test_simulate_ends_with_the_hour_before_now(run: Run, engine: Engine) -> Non
     # The test may run into the next hour.
     assert timedelta(0) <= now - datetime.fromisoformat(end) < timedelta(hours=2)
     assert any(line.startswith("held: ") and line.endswith(" PHP") for line in lines)
-    assert lines[-1] == "1 check of the books: 9 invariants held each day."
+    assert lines[-1] == "1 check of the books: 13 invariants held each day."
 
 
 @pytest.mark.parametrize(

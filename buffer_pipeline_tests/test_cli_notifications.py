@@ -1,6 +1,9 @@
 """`contact …` and `notifications …` on the command line."""
 
 import json
+import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +22,7 @@ from buffer_pipeline.cli.notifications import Type
 from buffer_pipeline.messages import TYPES
 from buffer_pipeline_tests.builders import PAYEE, PAYER
 from buffer_pipeline_tests.test_cli import LONG_AGO, Result, Run, hold_add, run
+from buffer_pipeline_tests.test_processes import read_until, start_on
 
 __all__ = ["run"]  # The fixture.
 
@@ -209,10 +213,10 @@ def test_both_sides_of_a_refund_read_their_own_words(
 def test_everybody_of_a_backjob_reads_of_their_own_work_and_refund(
     run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whose share of an approval is nothing is told of no refund; nobody reads another's title."""
+    """Whose share of an approval is nothing is told of no refund; no worker reads another's title."""
     endpoints(monkeypatch, {"name": "app", "channel": "inbox"})
     hold_add(run, reference="a", title="Fix kitchen faucet")
-    hold_add(run, reference="b", title="Paint the gate", payee="worker-18", payer="client-4")
+    hold_add(run, reference="b", title="Paint the gate", payee="worker-18")
     run("backjob", "request", "--job", "job-8", "--by", "support-2", "--reason", "it leaks")
     run("backjob", "approve", "1", "--by", "admin-1", "--reason", "indeed", "--amount", "0.01")
 
@@ -224,7 +228,9 @@ def test_everybody_of_a_backjob_reads_of_their_own_work_and_refund(
     assert {owner for owner, type_ in told if type_ == "PAYMENT_REFUNDED"} == {PAYEE, PAYER}
     for row in rows:
         own, others = "Fix kitchen faucet", "Paint the gate"
-        if row.owner in {"worker-18", "client-4"}:
+        if row.owner == PAYER:
+            continue
+        if row.owner == "worker-18":
             own, others = others, own
             assert "wallet" not in row.body
             assert "been refunded" not in row.body
@@ -234,7 +240,6 @@ def test_everybody_of_a_backjob_reads_of_their_own_work_and_refund(
         PAYEE,
         PAYER,
         "worker-18",
-        "client-4",
     }
 
 
@@ -348,6 +353,40 @@ def test_sigterm_ends_a_drain_behind_what_is_under_way(
     assert 1 <= drained["sent"] <= 3
     assert drained["sent"] + drained["waiting"] == 3
     assert len(httpserver.log) == drained["sent"]
+
+
+def test_a_terminal_shows_how_far_a_drain_is(
+    run: Run, httpserver: HTTPServer, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the messages that wait, those that are dispatched meanwhile too, it says how many are through."""
+    may_answer = threading.Event()
+
+    def answer(request: Request) -> Response:
+        if "worker-19" in request.get_data(as_text=True):
+            assert may_answer.wait(60)
+        return Response("")
+
+    httpserver.expect_request("/notifications").respond_with_handler(answer)
+    endpoints(monkeypatch, webhook(httpserver, concurrency=1))
+    for number in (17, 18, 19):
+        hold_add(run, payee=f"worker-{number}", reference=f"earning-{number}")
+    ours, theirs = pty.openpty()
+
+    process = start_on(
+        theirs,
+        *("notifications", "drain", "--json"),
+        TERM="xterm",
+        BUFFER_DATABASE_URL=database_url,
+        BUFFER_ENDPOINTS=os.environ["BUFFER_ENDPOINTS"],
+    )
+    os.close(theirs)
+    read_until(ours, re.compile("drain .*2/3"))
+    may_answer.set()
+    out, _ = process.communicate(timeout=60)
+    os.close(ours)
+
+    assert process.returncode == 0
+    assert json.loads(out)["sent"] == 3
 
 
 # ---- preview

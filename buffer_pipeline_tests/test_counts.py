@@ -1,5 +1,8 @@
 """The hourly counts: what they say, when an hour is complete, and that they move no money."""
 
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,16 +33,16 @@ from buffer_pipeline.errors import HourInProgress, InvalidInput, PaymentBufferEr
 from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.hours import HOUR, clock_of_a_writer, earliest_hour_in_progress, hour_of
+from buffer_pipeline.intake import Earning, add_many_pending_earnings
 from buffer_pipeline.release import release_early, release_matured
 from buffer_pipeline.tables import counted_hour, hourly_release_count, wallet
 from buffer_pipeline_tests.builders import (
     ADMIN,
-    DAY_7,
-    PAYEE,
     PAYER,
     WAIT_SECONDS_MAX,
     all_at_once,
     books,
+    bring_in,
     place_hold,
     waiting_for_a_lock,
 )
@@ -183,7 +186,9 @@ def test_amounts_that_64_bits_do_not_hold_are_refused(
             "lateness_microseconds": 0,
         }
     )
-    monkeypatch.setattr(counts_module, "movements", lambda *_args, **_kwargs: [movements])
+    monkeypatch.setattr(
+        counts_module, "movements", lambda *_args, **_kwargs: (frame for frame in [movements])
+    )
 
     with pytest.raises(PaymentBufferError, match="2026-03-02T12:00Z: their amounts add up to more"):
         compute_counts(connection, start=NOON, end=NOON + HOUR)
@@ -550,7 +555,7 @@ def test_an_hour_that_is_counted_meanwhile_is_there_once(engine: Engine) -> None
 def test_every_verb_that_is_counted_marks_its_hour(engine: Engine, verb: str) -> None:
     """Whoever writes what an hour counts keeps it open until the end of the transaction."""
     with engine.begin() as connection:
-        hold_id = place_hold(connection)
+        hold_id = place_hold(connection, release_date=NOON if verb == "release" else None)
         if verb == "unfreeze":
             freeze = freeze_hold(
                 connection, hold_id=hold_id, kind=FreezeKind.RISK, by=ADMIN, reason="a look", now=NOON
@@ -563,7 +568,7 @@ def test_every_verb_that_is_counted_marks_its_hour(engine: Engine, verb: str) ->
         if verb == "add":
             place_hold(writer, held_at=now)
         elif verb == "release":
-            release_matured(writer, now=now, due_by=DAY_7, batch_limit=10, source="test")
+            release_matured(writer, now=now, batch_limit=10, source="test")
         elif verb == "early":
             release_early(writer, hold_id=hold_id, as_admin=True, by=ADMIN, reason="a look", now=now)
         elif verb == "freeze":
@@ -589,9 +594,11 @@ def test_every_verb_that_is_counted_marks_its_hour(engine: Engine, verb: str) ->
 
 def test_the_earliest_of_many_hours_counts(engine: Engine) -> None:
     """Two writers keep the earlier of their hours open; one's own hour and a stranger's lock do not count."""
+    with engine.begin() as connection:
+        bring_in(connection, PHP=2)
     with engine.connect() as first, engine.connect() as second, first.begin(), second.begin():
-        place_hold(first, held_at=NOON + 4 * HOUR, payee="worker-1", payer="client-1")
-        place_hold(second, held_at=NOON + 2 * HOUR, payee=PAYEE)
+        place_hold(first, job="job-1", held_at=NOON + 4 * HOUR, payee="worker-1", payer="client-1")
+        place_hold(second, job="job-9", held_at=NOON + 2 * HOUR)
         # An advisory lock of somebody else's, of the other form.
         first.execute(text("SELECT pg_advisory_xact_lock_shared(1)"))
 
@@ -601,3 +608,77 @@ def test_the_earliest_of_many_hours_counts(engine: Engine) -> None:
 
     assert in_progress == NOON + 2 * HOUR
     assert own == NOON + 4 * HOUR
+
+
+# ---- cut short
+
+
+def count_in_a_process(
+    url: str, hour: datetime, *, function: str = "none", turn: int = 1, number: int = signal.SIGINT
+) -> subprocess.CompletedProcess[str]:
+    """Count the hours around `hour` in a process, which ends within a minute or fails the test."""
+    hours = ((hour - 2 * HOUR).isoformat(), hour.isoformat())
+    return subprocess.run(
+        [sys.executable, "-m", f"{__package__}.counter", url, *hours, function, str(turn), str(number)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "turn"),
+    [
+        ("movements", 2),  # The generator is called on for its second frame.
+        ("_elements", 2),
+        ("_summed", 1),
+        ("_summed", 2),
+        ("factorize", 1),
+    ],
+)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_count_at_once(
+    engine: Engine, database_url: str, this_hour: datetime, function: str, turn: int, number: int, code: int
+) -> None:
+    """Also while a frame is counted and the database has more of them; nothing is written."""
+    earn(engine, this_hour, amount="5.00", holds=400)
+
+    stopped = count_in_a_process(database_url, this_hour, function=function, turn=turn, number=number)
+    with engine.connect() as connection:
+        written = connection.scalar(select(func.count()).select_from(counted_hour))
+
+    assert stopped.returncode == code, stopped.stderr
+    assert written == 0
+
+
+def test_an_error_while_frames_are_counted_ends_the_count(
+    engine: Engine, database_url: str, this_hour: datetime
+) -> None:
+    """It is raised, and does not wait for the COPY that it has left."""
+    earn(engine, this_hour, amount="9999999999999.99", holds=4_800)
+
+    stopped = count_in_a_process(database_url, this_hour)
+
+    assert stopped.returncode == 1
+    assert "their amounts add up to more than 64 bits" in stopped.stderr
+
+
+def earn(engine: Engine, hour: datetime, *, amount: str, holds: int) -> None:
+    """Let 20 workers earn in two currencies in the hour before `hour`."""
+    with engine.begin() as connection:
+        add_many_pending_earnings(
+            connection,
+            [
+                Earning(
+                    reference=f"earning-{number}",
+                    job=f"job-{number}",
+                    payee=f"worker-{number % 20}",
+                    payer="client-3",
+                    amount=amount,
+                    currency="USD" if number == 0 else "PHP",
+                )
+                for number in range(holds)
+            ],
+            now=hour - timedelta(minutes=30),
+        )

@@ -27,10 +27,11 @@ from buffer_pipeline.database import make_engine
 from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.embedded import EmbeddedServer, embedded_server
 from buffer_pipeline.errors import Refused
-from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
+from buffer_pipeline.freeze import Freeze, freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.intake import Earning, add_many_pending_earnings, add_pending_earnings
 from buffer_pipeline.reconcile import reconcile
+from buffer_pipeline.refund import refund_hold
 from buffer_pipeline.release import ReleaseBatch, release_early
 from buffer_pipeline.wallet import deposit, withdraw
 from buffer_pipeline_tests.builders import (
@@ -65,7 +66,8 @@ def hold_many(engine: Engine, holds: int, *, wallets: int) -> None:
                 connection,
                 [
                     Earning(
-                        reference=f"earning-{number}",
+                        # In the order of the release dates, so that holds come in by it.
+                        reference=f"earning-{3 - number % 3}-{number:05}",
                         job=f"job-{number}",
                         payee=f"worker-{number % wallets}",
                         payer=PAYER,
@@ -195,6 +197,13 @@ def test_process_killed_at_any_boundary_is_made_up_for_by_the_next_run(
     assert left == {0, BATCH_LIMIT, HOLDS}
 
 
+def terminate(admin: "psycopg.Connection[Any]", at: int, number: int, connection: Any) -> None:
+    """End a connection's backend at the boundary `at`."""
+    if number == at:
+        pid = connection.info.backend_pid
+        assert admin.execute("SELECT pg_terminate_backend(%s, 30000)", [pid]).fetchone() == (True,)
+
+
 @pytest.mark.parametrize("limit", [None, HOLDS], ids=["a stretch at a time", "by what is locked first"])
 def test_backend_terminated_at_any_boundary_is_made_up_for_by_the_next_run(
     server: EmbeddedServer, due: str, undisturbed: EndState, limit: int | None
@@ -210,17 +219,9 @@ def test_backend_terminated_at_any_boundary_is_made_up_for_by_the_next_run(
     left, ended = set(), []
     with psycopg.connect(admin_url.render_as_string(), autocommit=True) as admin:
         for at in boundaries:
-
-            def terminate(number: int, connection: Any, at: int = at) -> None:
-                if number == at:
-                    pid = connection.info.backend_pid
-                    assert admin.execute("SELECT pg_terminate_backend(%s, 30000)", [pid]).fetchone() == (
-                        True,
-                    )
-
             with fresh_books(server, due) as url, engine_on(url) as engine:
                 with engine_on(url) as doomed:
-                    at_each_boundary(doomed, terminate)
+                    at_each_boundary(doomed, partial(terminate, admin, at))
                     try:
                         drain(doomed, limit=limit)
                     except OperationalError as error:
@@ -378,13 +379,99 @@ def _withdraw(connection: Connection) -> object:
     return withdraw(connection, owner=PAYEE, amount="5.00", currency="PHP", reference="out-1", now=NOW)
 
 
-@pytest.mark.parametrize("verb", [_add, _deposit, _withdraw])
+def _refund(connection: Connection, *, amount: str | None = None) -> object:
+    return refund_hold(
+        connection,
+        hold_id=_named(connection, "suspect"),
+        by=ADMIN,
+        reason="a fraud",
+        reference="back-1",
+        now=NOW,
+        amount=amount,
+    )
+
+
+def _refund_a_part(connection: Connection) -> object:
+    return _refund(connection, amount="300.00")
+
+
+def _add_to_a_backjob(connection: Connection) -> object:
+    # By add_holds, buffer_holds and cover_holds: the one statement of add_hold is for others.
+    return add_pending_earnings(
+        connection,
+        reference="earning-late",
+        job="job-asked",
+        payee="worker-late",
+        payer=PAYER,
+        amount="10.00",
+        currency="PHP",
+        now=NOW,
+    )
+
+
+MONEY: Final = (_add, _deposit, _withdraw, _refund, _refund_a_part, _add_to_a_backjob)
+
+
+def make_ready(connection: Connection) -> None:
+    """Write a balance, a hold that an admin keeps frozen and a job with an open backjob."""
+    place_hold(connection, state=HoldState.RELEASED)
+    place_hold(connection, state=HoldState.FROZEN, job="job-suspect", reference="suspect")
+    place_hold(connection, job="job-asked")
+    request_backjob(connection, job="job-asked", by=PAYER, reason="it leaks", now=NOON)
+
+
+@pytest.fixture(scope="module")
+def ready(server: EmbeddedServer) -> Iterator[str]:
+    """The name of books that each verb of MONEY can be asked of, to copy from."""
+    with fresh_books(server) as url:
+        with engine_on(url) as engine, engine.begin() as connection:
+            make_ready(connection)
+        yield url.partition("?")[0].rpartition("/")[2]
+
+
+@pytest.mark.parametrize("verb", MONEY)
+def test_backend_terminated_at_any_boundary_of_a_verb_leaves_all_or_nothing(
+    server: EmbeddedServer, ready: str, verb: Callable[[Connection], Any]
+) -> None:
+    """pg_terminate_backend just before and just behind each statement and COMMIT: the books are as they were
+    or as they were to be, and asked again the verb leaves them so.
+    """
+    boundaries: list[int] = []
+    with fresh_books(server, ready) as url, engine_on(url) as engine:
+        before = end_of(engine)
+        with engine_on(url) as watched:
+            at_each_boundary(watched, lambda number, _connection: boundaries.append(number))
+            with watched.begin() as connection:
+                verb(connection)
+        done = end_of(engine)
+    admin_url = server.url("postgres", user="postgres").set(drivername="postgresql")
+    found = []
+    with psycopg.connect(admin_url.render_as_string(), autocommit=True) as admin:
+        for at in boundaries:
+            with fresh_books(server, ready) as url, engine_on(url) as engine:
+                with engine_on(url) as doomed:
+                    at_each_boundary(doomed, partial(terminate, admin, at))
+                    with suppress(OperationalError), doomed.begin() as connection:
+                        verb(connection)
+                found.append(end_of(engine))
+
+                with engine.begin() as connection:
+                    verb(connection)
+
+                assert end_of(engine) == done, f"boundary {at}"
+
+    # Behind the COMMIT there is one boundary more.
+    assert [state == before for state in found] == [True] * (len(boundaries) - 1) + [False]
+    assert found[-1] == done
+
+
+@pytest.mark.parametrize("verb", MONEY)
 def test_money_whose_answer_was_lost_is_sent_again_by_its_reference(
     engine: Engine, database_url: str, verb: Callable[[Connection], Any]
 ) -> None:
     """Cut off behind COMMIT, the caller sends the same again and gets the first one; nothing is written."""
     with engine.begin() as connection:
-        place_hold(connection, state=HoldState.RELEASED)
+        make_ready(connection)
     with (
         cutting_proxy(database_url, cut_at=1) as (through, _),
         engine_on(through) as cut_off,
@@ -404,22 +491,29 @@ def test_money_whose_answer_was_lost_is_sent_again_by_its_reference(
         assert reconcile(connection) == []
 
 
-DECISIONS: Final[dict[str, Callable[[Connection], object]]] = {
+KEYED: Final[dict[str, Callable[..., Any]]] = {
+    "request a backjob": lambda connection, **key: request_backjob(
+        connection, job=JOB, by=PAYER, reason="it leaks", now=NOW, **key
+    ),
+    "reject": lambda connection, **key: reject_backjob(connection, **_decision(connection), **key),
+    "approve": lambda connection, **key: approve_backjob(connection, **_decision(connection), **key),
+    "approve a part": lambda connection, **key: approve_backjob(
+        connection, **_decision(connection), amount="300.00", **key
+    ),
+    "withdraw the backjob": lambda connection, **key: withdraw_backjob(
+        connection, **_decision(connection), **key
+    ),
+    "unfreeze": lambda connection, **key: unfreeze_hold(
+        connection, freeze_id=_first(connection, "hold_freeze"), by=ADMIN, reason="fine", now=NOW, **key
+    ),
+}
+"""Decisions that may come with a reference."""
+
+DECISIONS: Final[dict[str, Callable[..., Any]]] = {
     "release early": lambda connection: release_early(
         connection, hold_id=_first(connection, "hold"), by=PAYER, reason="well done", now=NOW
     ),
-    "request a backjob": lambda connection: request_backjob(
-        connection, job=JOB, by=PAYER, reason="it leaks", now=NOW
-    ),
-    "reject": lambda connection: reject_backjob(connection, **_decision(connection)),
-    "approve": lambda connection: approve_backjob(connection, **_decision(connection)),
-    "approve a part": lambda connection: approve_backjob(
-        connection, **_decision(connection), amount="300.00"
-    ),
-    "withdraw the backjob": lambda connection: withdraw_backjob(connection, **_decision(connection)),
-    "unfreeze": lambda connection: unfreeze_hold(
-        connection, freeze_id=_first(connection, "hold_freeze"), by=ADMIN, reason="fine", now=NOW
-    ),
+    **KEYED,
 }
 
 
@@ -429,8 +523,22 @@ def _first(connection: Connection, table: str) -> int:
     return found
 
 
+def _named(connection: Connection, reference: str) -> int:
+    found: int = connection.execute(
+        text("SELECT hold_id FROM buffer.hold WHERE reference = :reference"), {"reference": reference}
+    ).scalar_one()
+    return found
+
+
 def _decision(connection: Connection) -> dict[str, Any]:
     return {"backjob_id": _first(connection, "backjob"), "by": ADMIN, "reason": "looked at", "now": NOW}
+
+
+def make_ready_for(connection: Connection, name: str) -> None:
+    """Write what a decision is about."""
+    place_hold(connection, state=HoldState.FROZEN if name == "unfreeze" else HoldState.BUFFERED)
+    if name in {"reject", "approve", "approve a part", "withdraw the backjob"}:
+        request_backjob(connection, job=JOB, by=PAYER, reason="it leaks", now=NOON)
 
 
 @pytest.mark.parametrize("name", DECISIONS)
@@ -439,9 +547,7 @@ def test_decision_whose_answer_was_lost_is_refused_the_second_time(
 ) -> None:
     """Cut off behind COMMIT, the caller asks again: what was decided stands, and nothing is written."""
     with engine.begin() as connection:
-        place_hold(connection, state=HoldState.FROZEN if name == "unfreeze" else HoldState.BUFFERED)
-        if name in {"reject", "approve", "approve a part", "withdraw the backjob"}:
-            request_backjob(connection, job=JOB, by=PAYER, reason="it leaks", now=NOON)
+        make_ready_for(connection, name)
     with (
         cutting_proxy(database_url, cut_at=1) as (through, _),
         engine_on(through) as cut_off,
@@ -460,15 +566,51 @@ def test_decision_whose_answer_was_lost_is_refused_the_second_time(
         assert reconcile(connection) == []
 
 
-def test_freeze_whose_answer_was_lost_stands_twice_when_it_is_sent_again(
+@pytest.mark.parametrize("name", [*KEYED, "freeze"])
+def test_decision_with_a_reference_whose_answer_was_lost_is_replayed(
+    engine: Engine, database_url: str, name: str
+) -> None:
+    """Cut off behind COMMIT, the caller asks again by the same reference and gets the first answer."""
+    verb = KEYED.get(name, _freeze)
+    with engine.begin() as connection:
+        make_ready_for(connection, name)
+    with (
+        cutting_proxy(database_url, cut_at=1) as (through, _),
+        engine_on(through) as cut_off,
+        pytest.raises(OperationalError),
+        cut_off.begin() as connection,
+    ):
+        verb(connection, reference="key-1")
+    with engine.connect() as connection:
+        before = books(connection)
+
+    with engine.begin() as connection:
+        again = verb(connection, reference="key-1")
+
+    assert again.replayed
+    with engine.connect() as connection:
+        assert books(connection) == before
+        assert reconcile(connection) == []
+
+
+def _freeze(connection: Connection, *, reference: str | None = None) -> Freeze:
+    return freeze_hold(
+        connection,
+        hold_id=_first(connection, "hold"),
+        kind=FreezeKind.RISK,
+        by=ADMIN,
+        reason="hm",
+        now=NOW,
+        reference=reference,
+    )
+
+
+def test_freeze_without_a_reference_whose_answer_was_lost_stands_twice_when_it_is_sent_again(
     engine: Engine, database_url: str
 ) -> None:
-    """Freezes stack, and have no reference: who asks again has two to close, and no money has moved."""
+    """Freezes stack: who asks again without a reference has two to close, and no money has moved."""
     with engine.begin() as connection:
         hold_id = place_hold(connection)
-
-    def freeze(connection: Connection) -> None:
-        freeze_hold(connection, hold_id=hold_id, kind=FreezeKind.RISK, by=ADMIN, reason="hm", now=NOW)
 
     with (
         cutting_proxy(database_url, cut_at=1) as (through, _),
@@ -476,9 +618,9 @@ def test_freeze_whose_answer_was_lost_stands_twice_when_it_is_sent_again(
         pytest.raises(OperationalError),
         cut_off.begin() as connection,
     ):
-        freeze(connection)
+        _freeze(connection)
     with engine.begin() as connection:
-        freeze(connection)
+        _freeze(connection)
 
     with engine.connect() as connection:
         assert open_freezes(connection, hold_id) == ["RISK", "RISK"]

@@ -241,19 +241,19 @@ def test_figures_read_as_people_write_them(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("amount_minor", "currency", "aloud"),
+    ("amount_minor", "places", "aloud"),
     [
-        (-50, "PHP", "-0.50"),
-        (-125050, "PHP", "-1,250.50"),
-        (-1234, "JPY", "-1,234"),
-        (Fraction(-1, 3), "PHP", "0.00"),
-        (0, "PHP", "0.00"),
-        (5, "PHP", "0.05"),
+        (-50, 2, "-0.50"),
+        (-125050, 2, "-1,250.50"),
+        (-1234, 0, "-1,234"),
+        (Fraction(-1, 3), 2, "0.00"),
+        (0, 2, "0.00"),
+        (5, 2, "0.05"),
     ],
 )
-def test_an_amount_keeps_its_sign(amount_minor: int | Fraction, currency: str, aloud: str) -> None:
+def test_an_amount_keeps_its_sign(amount_minor: int | Fraction, places: int, aloud: str) -> None:
     """Less than nothing reads so, be it less than one whole unit."""
-    assert read_aloud("buffered_minor", amount_minor, currency) == aloud
+    assert read_aloud("buffered_minor", amount_minor, places) == aloud
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_change_is_in_per_cent_of_the_mean(
     day: int | None, mean: Fraction | None, change: Decimal | None
 ) -> None:
     """A change is exact to a tenth of a per cent, and there is none from nothing or from zero."""
-    line = Figure(name="holds_added", currency="PHP", day=day, fortnight_mean=mean, period=None)
+    line = Figure(name="holds_added", currency="PHP", places=2, day=day, fortnight_mean=mean, period=None)
 
     assert line.change_percent == change
 
@@ -606,7 +606,7 @@ def test_the_page_escapes_what_it_shows(connection: Connection) -> None:
     hostile = '<script>alert("1")</script>'
     report = replace(
         daily_report(connection, day=TODAY),
-        figures=(Figure(name="refunds", currency=hostile, day=1, fortnight_mean=None, period=1),),
+        figures=(Figure(name="refunds", currency=hostile, places=2, day=1, fortnight_mean=None, period=1),),
     )
 
     page = Page(render_page(report, made_at=at(17)))

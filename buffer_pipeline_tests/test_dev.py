@@ -1,35 +1,50 @@
 """`dev` as people use it: real processes, a real UI, Ctrl-C."""
 
+import json
 import os
 import re
 import signal
 import socket
+import subprocess
+import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, Final
 
 import psycopg
 import pytest
+from pytest_httpserver import HTTPServer
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.engine import make_url
+from werkzeug import Request, Response
 
 from buffer_pipeline.cli.dev import serve
+from buffer_pipeline.cli.first_look import Sample, first_look
 from buffer_pipeline.database import make_engine
 from buffer_pipeline.embedded import EmbeddedServer, embedded_server
 from buffer_pipeline.errors import PaymentBufferError, SettingError
+from buffer_pipeline.hours import HOUR, hour_of
 from buffer_pipeline.settings import Settings
 from buffer_pipeline.tables import hold
 from buffer_pipeline_tests.builders import SAMPLE_HOLDS
+from buffer_pipeline_tests.runs import corrupt
 from buffer_pipeline_tests.stack import (
     WAIT_SECONDS_MAX,
     ask,
     end_of,
     first_line,
+    first_runs,
     free_port,
+    launch,
     launch_release,
     processes_of,
     repository,
     serving,
+    wait_for,
 )
+
+FIRST_JOBS: Final = ("release_pending_payments", "count_hours", "report_days", "reconcile_books")
 
 
 @pytest.fixture
@@ -56,6 +71,7 @@ def test_dev_serves_until_ctrl_c_and_keeps_the_data(home: Path, port: int) -> No
     """It shows a UI over a sample, runs the job, and stops everything; the next start finds the data."""
     with serving(home, port) as process:
         started = first_line(process)
+        said = first_line(process)
         logins = logins_of(home)
         loaded = repository(port)
         status = end_of(port, launch_release(port))
@@ -66,6 +82,7 @@ def test_dev_serves_until_ctrl_c_and_keeps_the_data(home: Path, port: int) -> No
         server_stopped = not (home / "postgres" / "postmaster.pid").exists()
 
     assert started == f"Dagster UI: http://127.0.0.1:{port}  (Ctrl-C stops everything)"
+    assert said == f"Made new books in {home}."
     # All of Dagster's processes; `serve` itself, which migrates, has no URL in its environment.
     assert logins == {"dagster"}
     assert {schedule["scheduleState"]["status"] for schedule in loaded["schedules"]} == {"RUNNING"}
@@ -92,6 +109,136 @@ def test_dev_serves_until_ctrl_c_and_keeps_the_data(home: Path, port: int) -> No
     assert code == 0
     assert left_behind == []
     assert holds == SAMPLE_HOLDS
+
+
+def test_the_first_screen_over_a_sample_has_something_to_look_at(home: Path, port: int) -> None:
+    """The first release, counts, report and proof are launched, once each, and what they did is printed with
+    three things to try; the next start launches nothing.
+    """
+    with serving(home, port) as process:
+        first_line(process)
+        said = first_runs(process)
+        materialized = ask(
+            port, "{assetNodes {isMaterializable assetKey {path} assetMaterializations(limit: 1) {runId}}}"
+        )["assetNodes"]
+        runs = ask(port, "{runsOrError {... on Runs {results {jobName status}}}}")["runsOrError"]["results"]
+        tried = typed(command_of(said))
+        process.terminate()
+        process.wait(timeout=WAIT_SECONDS_MAX)
+    with serving(home, port) as process:
+        first_line(process)
+        process.terminate()
+        again, _ = process.communicate(timeout=WAIT_SECONDS_MAX)
+
+    page = "\n".join(said)
+    assert re.search(r"^  released \d+ payments, .* PHP: http://127\.0\.0\.1:\d+/runs/", page, re.MULTILINE)
+    assert re.search(r"^  counted 672 hours: http", page, re.MULTILINE)
+    assert re.search(r"^  reported \d{4}-\d\d-\d\d: http", page, re.MULTILINE)
+    assert f"  proved the books: http://127.0.0.1:{port}/assets/books?view=checks" in said
+    assert [line[:5] for line in said if re.match(r"  \d\. ", line)] == ["  1. ", "  2. ", "  3. "]
+    never = [
+        node["assetKey"]["path"]
+        for node in materialized
+        if node["isMaterializable"] and not node["assetMaterializations"]
+    ]
+    assert never == []
+    assert "Ask in another terminal which payments are stuck" in page
+    assert tried.stderr == ""
+    assert "job-" in tried.stdout
+    assert "due for more than an hour" not in page
+    first = [run["jobName"] for run in runs if run["jobName"] in FIRST_JOBS]
+    assert sorted(first) == sorted(FIRST_JOBS)
+    assert "The first runs" not in again
+
+
+def test_the_books_are_proved_though_the_counts_failed(httpserver: HTTPServer) -> None:
+    """What failed is named with its run, the proof comes all the same, and no report is to be looked at."""
+    launched: list[str] = []
+
+    def answer(request: Request) -> Response:
+        asked = json.loads(request.get_data())
+        if asked["query"].startswith("mutation"):
+            launched.append(asked["variables"]["selector"]["jobName"])
+            data: dict[str, Any] = {"launchRun": {"run": {"runId": launched[-1]}}}
+        else:
+            failed = asked["variables"]["id"] == "count_hours"
+            tags = [{"key": "buffer/outcome", "value": "released 12 payments"}]
+            data = {"runOrError": {"status": "FAILURE" if failed else "SUCCESS", "tags": tags}}
+        return Response(json.dumps({"data": data}))
+
+    httpserver.expect_request("/graphql").respond_with_handler(answer)
+    ui, now = httpserver.url_for("").rstrip("/"), datetime.now(UTC)
+    sample = Sample(first_hour=hour_of(now) - 48 * HOUR, loaded_at=now)
+
+    look = first_look(
+        ui, "here", sample, terminal="another terminal", command="buffer-pipeline", stop=threading.Event()
+    )
+    page = "\n".join(look)
+
+    assert launched == ["release_pending_payments", "count_hours", "reconcile_books"]
+    assert f"  count_hours ended as FAILURE: {ui}/runs/count_hours. The schedules launch" in page
+    assert f"  proved the books: {ui}/assets/books?view=checks" in page
+    assert f"  1. Look at what was released: {ui}/assets/released_transactions\n" in page
+    assert "yesterday's report" not in page
+
+
+def command_of(said: list[str]) -> str:
+    """Return the command that is the second thing to try."""
+    return next(line for line in said if line.startswith("  2. ")).partition(": ")[2]
+
+
+def typed(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as somebody types it in another terminal: another folder, and no PATH of ours."""
+    return subprocess.run(
+        ["bash", "-c", command],
+        env={"PATH": os.defpath, "HOME": os.environ["HOME"], **environment},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_broken_books_are_told_on_the_terminal_and_in_the_tick(home: Path, port: int) -> None:
+    """Without BUFFER_ALERT_URLS: within a minute of the proof that found them, with the rows."""
+    with serving(home, port) as process:
+        first_line(process)
+        first_runs(process)
+        with embedded_server(home) as server:
+            superuser = server.url("buffer", user="postgres").render_as_string(hide_password=False)
+            corrupt(
+                superuser, "UPDATE buffer.wallet SET balance_minor = balance_minor + 7 WHERE wallet_id = 1"
+            )
+        assert end_of(port, launch(port, "reconcile_books")) == "SUCCESS"
+        proved = time.monotonic()
+        assert process.stdout is not None
+        told = ""
+        while "check" not in told:
+            told = process.stdout.readline()
+        seconds = time.monotonic() - proved
+        rows = [process.stdout.readline() for _ in range(4)]
+        logged = wait_for(lambda: logged_by(port, "failed_checks"), what="the tick's log")
+        process.terminate()
+        process.wait(timeout=WAIT_SECONDS_MAX)
+
+    assert told.startswith("ALERT 2 checks failed: books_balance, wallet_equals_its_transactions")
+    assert seconds < 60
+    assert "books_balance of books, ERROR\n" in rows
+    assert any(re.match(r"  currency PHP, ", row) for row in rows)
+    assert any("2 checks failed: books_balance, wallet_equals_its_transactions" in line for line in logged)
+
+
+def logged_by(port: int, sensor: str) -> list[str]:
+    """Return what the log of the sensor's latest ticks says, as the UI shows it."""
+    query = """query ($selector: SensorSelector!) {sensorOrError(sensorSelector: $selector) {... on Sensor {
+        sensorState {ticks(limit: 20) {logEvents {events {message}}}}}}}"""
+    selector = {
+        "repositoryLocationName": "buffer_pipeline",
+        "repositoryName": "__repository__",
+        "sensorName": sensor,
+    }
+    ticks = ask(port, query, selector=selector)["sensorOrError"]["sensorState"]["ticks"]
+    return [event["message"] for tick in ticks for event in tick["logEvents"]["events"]]
 
 
 def test_what_dagster_logs_in_as_is_a_releaser_and_no_more(home: Path) -> None:
@@ -176,15 +323,25 @@ def test_dev_ends_when_dagster_does(home: Path, port: int) -> None:
 
 
 def test_dev_on_a_server_of_ones_own(server: EmbeddedServer, home: Path, port: int) -> None:
-    """BUFFER_DATABASE_URL is migrated and filled, and Dagster gets a second database beside it."""
+    """BUFFER_DATABASE_URL is migrated and filled, and Dagster gets a second database beside it.
+
+    The first runs count what reports begin with, by BUFFER_REPORTS_START.
+    """
     name = f"own_{os.urandom(6).hex()}"
     url = server.url(name).set(drivername="postgresql")
     admin_url = server.url("postgres", user="postgres").set(drivername="postgresql").render_as_string()
     with psycopg.connect(admin_url, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name} OWNER buffer")
 
-    with serving(home, port, BUFFER_DATABASE_URL=url.render_as_string(hide_password=False)) as process:
+    books_url = url.render_as_string(hide_password=False)
+    begin = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
+    with serving(
+        home, port, BUFFER_DATABASE_URL=books_url, BUFFER_REPORTS_START=f"{begin:%Y-%m-%d}"
+    ) as process:
         started = first_line(process)
+        said = first_runs(process)
+        over = datetime.now(UTC)
+        tried = typed(command_of(said), BUFFER_DATABASE_URL=books_url)
         process.terminate()
         code = process.wait(timeout=WAIT_SECONDS_MAX)
 
@@ -194,6 +351,14 @@ def test_dev_on_a_server_of_ones_own(server: EmbeddedServer, home: Path, port: i
     holds = held(engine)
     engine.dispose()
     assert started.startswith("Dagster UI: ")
+    page = "\n".join(said)
+    counted = re.search(r"^  counted (\d+) hours: ", page, re.MULTILINE)
+    assert counted
+    assert 0 <= (over - begin) // HOUR - int(counted[1]) <= 1
+    assert re.search(r"^  reported \d{4}-\d\d-\d\d: http", page, re.MULTILINE)
+    assert f"  proved the books: http://127.0.0.1:{port}/assets/books?view=checks" in said
+    assert "Ask in a terminal with this BUFFER_DATABASE_URL which payments are stuck" in page
+    assert (tried.returncode, tried.stderr) == (0, "")
     assert code == 0
     assert f"{name}_dagster" in databases
     assert holds == SAMPLE_HOLDS

@@ -2,11 +2,9 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import dagster as dg
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -24,7 +21,6 @@ from sqlalchemy.engine import make_url
 
 from buffer_pipeline import doctor as looks
 from buffer_pipeline.cli import main
-from buffer_pipeline.cli.dev import dagster_url
 from buffer_pipeline.database import database_clock, make_engine
 from buffer_pipeline.embedded import DAGSTER, EmbeddedServer
 from buffer_pipeline.history import seal
@@ -34,51 +30,24 @@ from buffer_pipeline.outbox import Outcome, Route, Settlement, claim, dispatch, 
 from buffer_pipeline_tests.builders import place_hold
 from buffer_pipeline_tests.cluster import tiny_disk
 from buffer_pipeline_tests.conftest import NOON, fresh_books
+from buffer_pipeline_tests.installed import ROOT, Installed, a_dagster
 from buffer_pipeline_tests.runs import corrupt, release
 from buffer_pipeline_tests.stack import wait_for
 
-ROOT: Final = Path(__file__).parents[1]
 CHECKS: Final = [
-    "database", "migration", "roles", "clock", "schedules", "daemon", "last release", "overdue", "outbox",
-    "books", "disk",
+    "database", "migration", "roles", "clock", "currencies", "schedules", "daemon", "runs", "last release",
+    "overdue", "frozen", "outbox", "books", "disk",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Installed:
-    """A Dagster whose daemon runs: its DAGSTER_HOME, its storage, and its instance in this process."""
-
-    home: Path
-    storage_url: str
-    instance: dg.DagsterInstance
-
-
-@contextmanager
-def a_dagster(server: EmbeddedServer) -> Iterator[Installed]:
-    """Yield the repository's instance on a database of its own, without a daemon."""
-    name = f"dagster_{os.urandom(6).hex()}"
-    admin = make_engine(server.url("postgres", user="postgres")).execution_options(
-        isolation_level="AUTOCOMMIT"
-    )
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} OWNER {DAGSTER}"))
-    url = dagster_url(server.url(name, user=DAGSTER)).render_as_string(hide_password=False)
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(ROOT / "dagster.yaml", folder)
-        with health.open_instance(Path(folder), storage_url=url) as instance:
-            yield Installed(Path(folder), url, instance)
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
 
 
 @pytest.fixture(scope="module")
 def installed(server: EmbeddedServer) -> Iterator[Installed]:
     """A Dagster as it is served, behind its first release."""
     with (
-        pytest.MonkeyPatch.context() as environment,
         a_dagster(server) as dagster,
         fresh_books(server) as url,
+        # Innermost, since to be open takes a variable of the environment too.
+        pytest.MonkeyPatch.context() as environment,
     ):
         environment.setenv("BUFFER_DATABASE_URL", url.replace("//buffer@", f"//{DAGSTER}@"))
         environment.setenv("BUFFER_DAGSTER_DATABASE_URL", dagster.storage_url)
@@ -168,7 +137,7 @@ def test_a_sound_installation_passes_every_line(doctor: Doctor, engine: Engine) 
     assert found.wrong == []
     assert (found.code, found.ok) == (0, True)
     assert found.lines["roles"]["fact"].endswith("dagster is buffer_releaser")
-    assert found.lines["books"]["fact"].startswith("proved now: 9 invariants hold")
+    assert found.lines["books"]["fact"].startswith("proved now: 13 invariants hold")
 
 
 def test_a_line_a_check_for_people(doctor: Doctor, capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,12 +241,45 @@ def test_a_clock_that_is_wrong(engine: Engine, seconds: int) -> None:
     assert "90.0 s" in finding.fact or "89.9 s" in finding.fact
 
 
+def test_a_currency_with_other_places_than_the_list(doctor: Doctor, engine: Engine) -> None:
+    """Amounts in it are read by the books, which whoever states them should know."""
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO buffer.currency VALUES ('PHP', 3), ('JPY', 0), ('BGN', 2)"))
+
+    found = doctor()
+
+    require_wrong(found, "currencies", "PHP has 3 places here and 2 there", "the books' places count")
+    assert found.wrong == ["currencies"]
+
+
+def test_a_currency_that_left_the_list_is_named(doctor: Doctor, engine: Engine) -> None:
+    """It is nothing to put right: its places are in the books."""
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO buffer.currency VALUES ('PHP', 2), ('BGN', 2)"))
+
+    found = doctor()
+
+    assert found.wrong == []
+    assert found.lines["currencies"]["fact"] == "2 with their places; no longer in ISO 4217: BGN (2 places)"
+
+
 def test_an_overdue_payment(doctor: Doctor, engine: Engine) -> None:
     """A payment that a release should have taken is counted, with since when."""
     with engine.begin() as connection:
         place_hold(connection, held_at=NOON, release_date=NOON)
 
     require_wrong(doctor(), "overdue", "1 payment due", "2026-03-02T12:00:00Z", "`buffer-pipeline release`")
+
+
+def test_a_payment_frozen_without_a_freeze(doctor: Doctor, engine: Engine, superuser_url: str) -> None:
+    """It is named, with the way to let it go, also where the books are too large to prove."""
+    with engine.begin() as connection:
+        hold_id = place_hold(connection, held_at=database_clock(connection))
+    corrupt(superuser_url, "UPDATE buffer.unsettled_hold SET state = 'FROZEN'")
+
+    require_wrong(
+        doctor(), "frozen", f"1 payment frozen without an open freeze: hold {hold_id} ", "freeze` each"
+    )
 
 
 def test_dead_letters_and_messages_that_wait(doctor: Doctor, engine: Engine) -> None:
@@ -355,6 +357,32 @@ def test_large_books_are_proved_by_night(
         False, "proved as a whole 2 days ago, by Dagster's checks, and nothing has failed since"
     )  # fmt: skip
     require_wrong(broken, "books", "failed when last checked: ", "wallet_equals_its_transactions")
+
+
+def test_an_altered_amount_is_named_beside_what_it_breaks(
+    doctor: Doctor,
+    installed: Installed,
+    engine: Engine,
+    superuser_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Invariants say that something is wrong, the seals say which line: both are told, also by night."""
+    job = defs.resolve_job_def("reconcile_books")
+    with engine.begin() as connection:
+        place_hold(connection, held_at=database_clock(connection))
+    seal(engine)
+    corrupt(superuser_url, "UPDATE buffer.transaction SET amount_minor = amount_minor + 1")
+
+    small = doctor()
+    monkeypatch.setattr(looks, "SMALL_BOOKS_BYTES", -1)
+    job.execute_in_process(instance=installed.instance)
+    large = doctor()
+    corrupt(superuser_url, "UPDATE buffer.transaction SET amount_minor = amount_minor - 1")
+    job.execute_in_process(instance=installed.instance)
+
+    altered = "transaction 1: was altered"
+    require_wrong(small, "books", "broken: ", "wallet_equals_its_transactions (1 row", altered)
+    require_wrong(large, "books", f"history_as_sealed ({altered}", "wallet_equals_its_transactions (1 row)")
 
 
 def test_a_disk_that_is_nearly_full(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,13 +474,13 @@ def test_a_release_that_failed(doctor: Doctor, installed: Installed) -> None:
 
 
 def test_no_dagster_to_be_found(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """Without DAGSTER_HOME, and with none that `dev` has made, the three lines say what to set."""
+    """Without DAGSTER_HOME, and with none that `dev` has made, the four lines say what to set."""
     monkeypatch.delenv("DAGSTER_HOME")
     monkeypatch.setenv("BUFFER_HOME", str(home))
 
     found = doctor()
 
-    assert found.wrong == ["schedules", "daemon", "last release"]
+    assert found.wrong == ["schedules", "daemon", "runs", "last release"]
     require_wrong(found, "daemon", "DAGSTER_HOME is not set", "buffer-pipeline dev")
 
 
@@ -463,7 +491,7 @@ def test_a_storage_of_dagsters_that_does_not_answer(doctor: Doctor, monkeypatch:
 
     found = doctor()
 
-    assert found.wrong == ["schedules", "daemon", "last release"]
+    assert found.wrong == ["schedules", "daemon", "runs", "last release"]
     require_wrong(found, "daemon", "Connection refused")
     assert "secret-17" not in str(found)
 

@@ -295,9 +295,29 @@ def test_locked_hold_is_passed_over_and_left_to_the_next_run(engine: Engine, oth
     assert drain(engine).holds_released == 1
 
 
-def test_run_waits_for_a_wallet_that_somebody_keeps(engine: Engine, other: Connection) -> None:
-    """A stretch gives up a wallet that is kept; the way round waits for it, and releases all."""
+@pytest.mark.parametrize("options", [{}, {"limit": 2_000}, {"workers": 2}, {"batch_limit": 100}])
+def test_wallet_that_a_transaction_never_gives_back_keeps_its_own_holds_only(
+    engine: Engine, other: Connection, options: dict[str, int]
+) -> None:
+    """A run releases all that others earned while a transaction that never ends has locked one wallet."""
+    place_many(engine, 1_500, payees=300)
+    other.execute(select(wallet).where(wallet.c.owner == "worker-150").with_for_update())
+    run = drain(engine, **options)
+
+    assert run.holds_released == 1_495
+    with engine.connect() as connection:
+        assert wallet_of(connection, "worker-150") == Wallet(pending_earnings_minor=5_000)
+        assert wallet_of(connection, "worker-151") == Wallet(balance_minor=5_000)
+    other.rollback()
+    assert drain(engine).holds_released == 5
+
+
+def test_wallet_that_is_given_back_soon_is_released_to_by_the_same_run(
+    engine: Engine, other: Connection
+) -> None:
+    """A run gives up a locked wallet after a moment, skips it, and comes back to it."""
     place(engine, 3)
+    place(engine, 1, payee="worker-18")
     ended: list[str | None] = []
 
     @event.listens_for(engine, "handle_error")
@@ -305,14 +325,11 @@ def test_run_waits_for_a_wallet_that_somebody_keeps(engine: Engine, other: Conne
         ended.append(getattr(context.original_exception, "sqlstate", None))
 
     other.execute(select(wallet).where(wallet.c.owner == PAYEE).with_for_update())
-    with ThreadPoolExecutor(1) as threads, engine.connect() as watcher:
-        running = threads.submit(drain, engine)
-        wait_until(lambda: ended and waiting_for_a_lock(watcher), "the run goes round and waits")
-        other.rollback()
-        run = running.result(timeout=WAIT_SECONDS_MAX)
+
+    run = drain(engine, on_batch=lambda _connection, _batch: other.rollback())
 
     assert ended == ["55P03"]
-    assert run.holds_released == 3
+    assert run.holds_released == 4
 
 
 def test_hold_that_comes_free_during_a_run_is_taken_by_it(engine: Engine, other: Connection) -> None:
@@ -369,6 +386,10 @@ def test_deadlock_victim_is_tried_again(engine: Engine, superuser_url: str) -> N
     def note(context: ExceptionContext) -> None:
         ended.append(getattr(context.original_exception, "sqlstate", None))
 
+    def wait_once(connection: Connection, _batch: ReleaseBatch) -> None:
+        if not ended:
+            connection.execute(text("SELECT pg_advisory_xact_lock(17)"))
+
     superuser_engine = make_engine(superuser_url)
     with (
         ThreadPoolExecutor(1) as threads,
@@ -377,10 +398,10 @@ def test_deadlock_victim_is_tried_again(engine: Engine, superuser_url: str) -> N
     ):
         # The platform's transaction waits longer, so that the batch finds the deadlock first.
         platform.execute(text("SET LOCAL deadlock_timeout = '20s'"))
-        platform.execute(select(wallet).where(wallet.c.owner == PAYEE).with_for_update())
-        # With a limit it locks what it counts, and waits for a wallet as long as it takes.
-        running = threads.submit(drain, engine, limit=10)
-        wait_until(lambda: waiting_for_a_lock(watcher), "the run comes to the locked wallet")
+        platform.execute(text("SELECT pg_advisory_xact_lock(17)"))
+        # The batch itself waits for nobody: what it waits for is the caller's.
+        running = threads.submit(drain, engine, limit=10, on_batch=wait_once)
+        wait_until(lambda: waiting_for_a_lock(watcher), "the run comes to the lock")
         platform.execute(select(unsettled_hold).where(unsettled_hold.c.hold_id == locked).with_for_update())
         run = running.result(timeout=WAIT_SECONDS_MAX)
         platform.rollback()
@@ -572,23 +593,27 @@ def test_worker_that_fails_stops_the_others_behind_their_batch(engine: Engine, o
     failure is raised.
     """
     place_many(engine, 40, payees=2)
-    slow = other.execute(select(wallet.c.owner).where(wallet.c.owner != PAYER).with_for_update().limit(1))
-    owner = slow.scalar_one()
+    arrivals, failed, gate = [0, 1], threading.Event(), threading.Event()
 
     def fail(_connection: Connection, _released: ReleaseBatch) -> None:
-        if len(workers_alive()) == 2:
+        if arrivals.pop():
+            assert gate.wait(timeout=WAIT_SECONDS_MAX)
+        else:
+            failed.set()
             raise RuntimeError("a broken plug")
 
-    with ThreadPoolExecutor(1) as threads, engine.connect() as watcher:
-        # With a limit a batch waits for a wallet as long as it takes.
+    with ThreadPoolExecutor(1) as threads:
         running = threads.submit(drain, engine, workers=2, batch_limit=5, limit=40, on_batch=fail)
-        wait_until(lambda: waiting_for_a_lock(watcher), "a worker comes to the locked wallet")
-        wait_until(lambda: len(workers_alive()) == 1, "the other one fails")
-        other.rollback()
+        wait_until(lambda: failed.is_set() and len(workers_alive()) == 1, "the other one fails")
+        gate.set()
         with pytest.raises(RuntimeError, match="a broken plug"):
             running.result(timeout=WAIT_SECONDS_MAX)
 
-    assert wallet_of(other, owner) == Wallet(balance_minor=5_000, pending_earnings_minor=15_000)
+    found = {wallet_of(other, f"worker-{number}") for number in range(2)}
+    assert found == {
+        Wallet(balance_minor=5_000, pending_earnings_minor=15_000),
+        Wallet(pending_earnings_minor=20_000),
+    }
     other.rollback()
     assert drain(engine).holds_released == 35
 

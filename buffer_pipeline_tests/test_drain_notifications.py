@@ -285,7 +285,7 @@ def test_drain_ends_when_it_is_told_to(engine: Engine) -> None:
     async def stop_at_once(_: Message) -> None:
         stop.set()
 
-    first = drain(engine, [endpoint(Recorder(stop_at_once))], MESSAGES, stop=stop)
+    first = drain(engine, [endpoint(Recorder(stop_at_once))], MESSAGES, stop=stop.is_set)
     none = drain(engine, [endpoint(Recorder())], MESSAGES, seconds_max=0)
     rest = drain(engine, [endpoint(Recorder())], MESSAGES)
 

@@ -27,6 +27,7 @@ from buffer_pipeline_tests.builders import (
     PAYEE,
     PAYER,
     all_at_once,
+    bring_in,
     next_generation,
     place_hold,
     waiting_for_a_lock,
@@ -452,6 +453,8 @@ def test_no_line_can_come_to_stand_among_sealed_ones(engine: Engine) -> None:
 
 def test_an_open_transaction_with_a_later_number_is_waited_for(engine: Engine) -> None:
     """One that began behind all that has ended, and has an older line than the newest, is not passed over."""
+    with engine.begin() as connection:
+        bring_in(connection, PHP=2)
     with engine.connect() as one, engine.connect() as two:
         deposit(one, owner="worker-1", amount="1", currency="PHP", reference="in-1", now=NOON)
         deposit(two, owner="worker-2", amount="1", currency="PHP", reference="in-2", now=NOON)

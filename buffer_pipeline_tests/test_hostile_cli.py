@@ -157,9 +157,8 @@ def nonsense(draw: st.DrawFn) -> list[str]:
             if option.startswith("-")
         }
     )
-    word = st.one_of(
-        st.sampled_from(known), st.sampled_from(options), texts, bytes_as_arguments, st.just("--json")
-    )
+    of_all = st.sampled_from(("--json", "--json", "--home", "--tz", "--tz=UTC", "--home="))
+    word = st.one_of(st.sampled_from(known), st.sampled_from(options), texts, bytes_as_arguments, of_all)
     return draw(st.lists(word, max_size=6))
 
 
@@ -267,6 +266,8 @@ def test_books_are_sound_after_all_that(shared: Engine) -> None:
 def test_nonsense_is_wrong_usage(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     """Words in no order end with an exit code and a line, without books behind them."""
     monkeypatch.setenv("BUFFER_DATABASE_URL", "postgresql:///?host=/nowhere")
+    # What `--home` sets is forgotten with it.
+    monkeypatch.setenv("BUFFER_HOME", "/nowhere")
 
     outcome = run_command(*arguments)
 

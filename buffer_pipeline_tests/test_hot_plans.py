@@ -58,6 +58,7 @@ BACKJOBS: Final = 4_000
 
 LARGE: Final = {
     "hold",
+    "job",
     "unsettled_hold",
     "transaction",
     "notification",
@@ -77,6 +78,7 @@ MAY_BE_READ: Final = {
 
 # What was held and is settled, over the 40 days before NOON.
 _HISTORY: Final = f"""
+INSERT INTO buffer.currency (currency, places) VALUES ('PHP', 2);
 INSERT INTO buffer.wallet (owner, currency, balance_minor, pending_earnings_minor)
 SELECT 'owner-' || number, 'PHP', 1000000000, 1000000000 FROM generate_series(1, {WALLETS}) AS number;
 INSERT INTO buffer.hold (
@@ -96,6 +98,8 @@ CROSS JOIN LATERAL (
   END AS release_date
 ) AS due
 ORDER BY number;
+INSERT INTO buffer.job (job, payer)
+SELECT job, owner FROM buffer.hold INNER JOIN buffer.wallet ON wallet_id = payer_wallet_id ORDER BY hold_id;
 INSERT INTO buffer.batch (kind, source, due_by, recorded_at)
 SELECT 'DUE', 'test', moment, moment FROM (
   SELECT DISTINCT date_trunc('hour', original_release_date) + interval '1 hour' AS moment
@@ -154,6 +158,8 @@ _UNDER_WAY: Final = f"""
 INSERT INTO buffer.backjob (job, requested_by, reason, requested_at)
 SELECT job, 'client-1', 'it leaks', timestamptz '{NOON:%Y-%m-%d %H:%M:%S%z}'
 FROM buffer.hold WHERE hold_id > {LAST - 200} ORDER BY hold_id;
+UPDATE buffer.job SET open_backjob_id = backjob_id
+FROM buffer.backjob WHERE backjob.job = job.job AND state = 'OPEN';
 INSERT INTO buffer.hold_freeze (hold_id, kind, backjob_id, opened_by, reason, opened_at)
 SELECT hold_id, 'BACKJOB', backjob_id, 'client-1', 'it leaks', requested_at
 FROM buffer.backjob INNER JOIN buffer.hold ON backjob.job = hold.job

@@ -1,14 +1,49 @@
 """Texts and times from outside, before they reach the books."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
-from buffer_pipeline.errors import InvalidInput
-from buffer_pipeline.inputs import NAME_LENGTH_MAX, parse_time, require_text, require_time
+from buffer_pipeline import (
+    Earning,
+    FreezeKind,
+    HoldState,
+    add_many_pending_earnings,
+    add_pending_earnings,
+    approve_backjob,
+    deposit,
+    freeze_hold,
+    mark_all_read,
+    mark_read,
+    reject_backjob,
+    release_early,
+    release_matured,
+    request_backjob,
+    set_contact,
+    unfreeze_hold,
+    withdraw,
+    withdraw_backjob,
+)
+from buffer_pipeline.errors import InvalidInput, NotFound
+from buffer_pipeline.inputs import (
+    EARLIEST,
+    LATEST,
+    NAME_LENGTH_MAX,
+    parse_time,
+    require_id,
+    require_text,
+    require_time,
+)
+from buffer_pipeline.policy import BACKJOBS_PER_JOB_MAX, COOLDOWN_HOURS_MAX, Policy
+from buffer_pipeline.reports import list_holds, show_hold
+from buffer_pipeline_tests.builders import ADMIN, JOB, PAYEE, PAYER, books, place_hold
+from buffer_pipeline_tests.conftest import NOON
 
 
 @pytest.mark.parametrize(
@@ -140,3 +175,113 @@ def test_written_time_without_zone_is_refused(written: str) -> None:
     """A written time needs its zone too."""
     with pytest.raises(InvalidInput, match="has no time zone"):
         parse_time("now", written)
+
+
+# ---- what every verb refuses
+
+NO_ID: Final = (1.5, True, "2", Decimal(1), None, b"1")
+AGES: Final = (
+    EARLIEST - timedelta(microseconds=1),
+    LATEST,
+    datetime(9999, 12, 31, tzinfo=UTC),
+    datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))),
+)
+BY: Final[dict[str, Any]] = {"by": ADMIN, "reason": "looked at"}
+
+BY_ID: Final[dict[str, tuple[Callable[..., object], str, dict[str, Any]]]] = {
+    "release_early": (release_early, "hold_id", {**BY, "as_admin": True}),
+    "reject_backjob": (reject_backjob, "backjob_id", BY),
+    "approve_backjob": (approve_backjob, "backjob_id", BY),
+    "withdraw_backjob": (withdraw_backjob, "backjob_id", BY),
+    "freeze_hold": (freeze_hold, "hold_id", {**BY, "kind": FreezeKind.RISK}),
+    "unfreeze_hold": (unfreeze_hold, "freeze_id", BY),
+    "mark_all_read": (mark_all_read, "up_to", {"owner": PAYEE}),
+}
+MONEY: Final = {"amount": "5", "currency": "PHP"}
+OTHERS: Final[dict[str, tuple[Callable[..., object], dict[str, Any]]]] = {
+    "add_pending_earnings": (
+        add_pending_earnings,
+        {"reference": "late", "job": JOB, "payee": PAYEE, "payer": PAYER, **MONEY},
+    ),
+    "add_many_pending_earnings": (
+        add_many_pending_earnings,
+        {
+            "earnings": [
+                Earning(reference="late", job=JOB, payee=PAYEE, payer=PAYER, amount="5", currency="PHP")
+            ]
+        },
+    ),
+    "release_matured": (release_matured, {"batch_limit": 10}),
+    "request_backjob": (request_backjob, {"job": JOB, **BY}),
+    "deposit": (deposit, {"owner": PAYEE, "reference": "late", **MONEY}),
+    "withdraw": (withdraw, {"owner": PAYEE, "reference": "late", **MONEY}),
+    "set_contact": (set_contact, {"owner": PAYEE}),
+    "mark_read": (mark_read, {"owner": PAYEE, "notification_ids": [1]}),
+}
+
+
+@pytest.mark.parametrize("value", NO_ID, ids=repr)
+@pytest.mark.parametrize("verb", BY_ID)
+def test_what_is_no_int_is_no_id(connection: Connection, verb: str, value: object) -> None:
+    """It is refused by its type, where PostgreSQL would round it to the id of another row."""
+    call, argument, others = BY_ID[verb]
+    for _ in range(3):
+        place_hold(connection, state=HoldState.FROZEN)
+    before = books(connection)
+    if verb == "release_early" and value is None:
+        return  # Without an id it asks for a job.
+
+    with pytest.raises(InvalidInput, match=f"{type(value).__name__}$"):
+        call(connection, **{argument: value}, **others, now=NOON)
+
+    assert books(connection) == before
+
+
+@pytest.mark.parametrize("value", [2**63, 10**5_000, -(10**5_000), 0], ids=int.bit_length)
+def test_an_id_that_no_row_has_is_not_found(value: int) -> None:
+    """However many digits it has, more than Python writes included."""
+    with pytest.raises(NotFound, match=r"hold .*: does not exist"):
+        require_id("hold", value)
+
+
+@pytest.mark.parametrize("now", AGES, ids=str)
+@pytest.mark.parametrize("verb", [*BY_ID, *OTHERS])
+def test_a_clock_of_another_age_is_refused(connection: Connection, verb: str, now: datetime) -> None:
+    """No verb writes a time, nor one that is computed from it, which could not be read again."""
+    place_hold(connection, state=HoldState.FROZEN)
+    before = books(connection)
+    if verb in BY_ID:
+        call, argument, others = BY_ID[verb]
+        given_values = {argument: 1, **others}
+    else:
+        call, given_values = OTHERS[verb]
+
+    with pytest.raises(InvalidInput, match=r"^now .*: lies outside the years 1970 to 2999$"):
+        call(connection, **given_values, now=now)
+
+    assert books(connection) == before
+
+
+def test_the_latest_rejection_can_be_listed(connection: Connection) -> None:
+    """The longest cooldown on the last day of all is a date that every reader can show."""
+    policy = Policy(cooldown_hours=COOLDOWN_HOURS_MAX)
+    last = LATEST - timedelta(microseconds=1)
+    hold_id = place_hold(connection, held_at=NOON, release_date=last)
+    asked = request_backjob(connection, job=JOB, by=PAYER, reason="it leaks", now=NOON)
+
+    reject_backjob(connection, backjob_id=asked.backjob_id, by=ADMIN, reason="no", now=last, policy=policy)
+
+    listed = list_holds(connection)
+    assert [row["release_date"] for row in listed] == [last + policy.cooldown]
+    assert show_hold(connection, hold_id=hold_id)["release_date"] == last + policy.cooldown
+    assert last + BACKJOBS_PER_JOB_MAX * policy.cooldown < datetime.max.replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "name", ["buffer_days", "cooldown_hours", "max_backjobs_per_job", "stuck_after_hours"]
+)
+@pytest.mark.parametrize("figure", [-1, 10**7, 10**5_000], ids=int.bit_length)
+def test_a_policy_that_leaves_the_calendar_is_refused(name: str, figure: int) -> None:
+    """Its figures have the limits that the settings have."""
+    with pytest.raises(InvalidInput, match=f"^{name}: must be from 0 to "):
+        Policy(**{name: figure})

@@ -190,7 +190,8 @@ def test_the_sdist_builds_the_same_wheel(built: Built, tmp_path: Path) -> None:
         top = {Path(name).parts[1] for name in sdist.getnames()}
 
     assert straight.read_bytes() == built.wheel.read_bytes()
-    assert rooms == {"buffer_pipeline", built.wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info"}
+    metadata = built.wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info"
+    assert rooms == {"buffer_pipeline", "buffer_pipeline_start", metadata}
     assert top <= {path.name for path in ROOT.iterdir() if path.name != ".env"} | {"PKG-INFO"}
 
 

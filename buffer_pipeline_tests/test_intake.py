@@ -6,18 +6,17 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import partial
 from threading import Barrier
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pytest
 from sqlalchemy import Connection, Engine, event, func, select
 
 from buffer_pipeline import intake
-from buffer_pipeline.database import AnyConnection, Row, fetch
+from buffer_pipeline.database import AnyConnection, Row, fetch, statement_text
 from buffer_pipeline.errors import InvalidInput, ReferenceConflict
 from buffer_pipeline.hold import HoldState
+from buffer_pipeline.inputs import EARLIEST, LATEST
 from buffer_pipeline.intake import (
-    EARLIEST,
-    LATEST,
     AddedHold,
     Earning,
     add_many_pending_earnings,
@@ -56,6 +55,16 @@ EARNING: dict[str, Any] = {
     "amount": "1000.00",
     "currency": "PHP",
 }
+
+STATEMENTS_OF_MANY: Final = (
+    "currencies",
+    "find_holds",
+    "enter_hour",
+    "lock_jobs",
+    "add_holds",
+    "buffer_holds",
+)
+"""What `add_many_pending_earnings` asks for where owners and jobs are known and nothing is a repetition."""
 
 
 def add(connection: Connection, **changes: Any) -> AddedHold:
@@ -240,8 +249,11 @@ def test_same_reference_with_other_content_is_refused(
         ({"held_at": datetime(2026, 3, 2)}, "held_at .* no time zone"),  # noqa: DTZ001
         ({"release_date": datetime(2026, 3, 9)}, "release_date .* no time zone"),  # noqa: DTZ001
         ({"release_date": NOON - timedelta(seconds=1)}, "before held_at"),
-        ({"policy": Policy(buffer_days=-1)}, "before held_at"),
-        ({"held_at": datetime(9999, 12, 30, tzinfo=UTC)}, "too late"),
+        ({"held_at": datetime(9999, 12, 30, tzinfo=UTC)}, "held_at .* outside the years"),
+        ({"now": datetime(9999, 12, 31, tzinfo=UTC)}, "now .* outside the years"),
+        pytest.param({"amount": 10**5_000}, "amount: an int of more than 30 digits", id="an int"),
+        ({"amount": "9" * 5_000}, "not a plain decimal number"),
+        ({"amount": Decimal(10**5_000)}, "not a plain decimal number"),
     ],
 )
 def test_bad_input_is_refused_and_nothing_is_written(
@@ -262,6 +274,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
         ({"held_at": EARLIEST - timedelta(seconds=1)}, "held_at 1969-12-31T23:59:59+00:00"),
         ({"held_at": LATEST}, "held_at 3000-01-01T00:00:00+00:00"),
         ({"held_at": EARLIEST, "release_date": LATEST}, "release_date 3000-01-01T00:00:00+00:00"),
+        ({"held_at": LATEST - timedelta(days=7)}, "release_date 3000-01-01T00:00:00+00:00"),
     ],
 )
 def test_date_of_another_age_is_refused(
@@ -291,6 +304,21 @@ def test_date_that_has_no_utc_is_refused(connection: Connection, name: str) -> N
 
     with pytest.raises(InvalidInput, match=f"^{name}"):
         add(connection, **{name: off_the_calendar})
+
+
+def test_earnings_may_come_one_by_one(connection: Connection) -> None:
+    """A generator is held like a list, each outcome at its place."""
+    earnings = (Earning(**{**EARNING, "reference": reference}) for reference in ("one", "two", "", "one"))
+
+    outcomes = add_many_pending_earnings(connection, earnings, now=NOON)
+
+    first, second, refused, again = outcomes
+    assert isinstance(first, AddedHold)
+    assert isinstance(second, AddedHold)
+    assert isinstance(refused, InvalidInput)
+    assert isinstance(again, AddedHold)
+    assert (first.reference, second.reference, again.replayed) == ("one", "two", True)
+    assert row_counts(connection)["hold"] == 2
 
 
 def test_many_earnings_have_their_outcomes_in_order(connection: Connection) -> None:
@@ -329,8 +357,8 @@ def test_many_earnings_need_to_know_the_time(connection: Connection) -> None:
 def test_checked_earnings_have_the_same_outcomes(connection: Connection) -> None:
     """What was checked ahead is held at the time of the call, and its dates are still looked at."""
     checked = [
-        check_earning(Earning(**EARNING)),
-        check_earning(Earning(**{**EARNING, "reference": "invoice-2"}, release_date=NOON)),
+        check_earning(Earning(**EARNING), places={}),
+        check_earning(Earning(**{**EARNING, "reference": "invoice-2"}, release_date=NOON), places={}),
     ]
 
     first, second = add_many_pending_earnings(connection, checked, now=NOON)
@@ -458,20 +486,27 @@ def test_payees_are_told_of_each_of_many(connection: Connection) -> None:
 
 
 def test_earnings_of_known_owners_take_few_statements(connection: Connection) -> None:
-    """One earning takes one; many take a look at the references, the hour's mark and the holds."""
+    """One earning takes one; many, one for each of what they read, lock and write, and a savepoint."""
     add(connection)
-    statements: list[str] = []
+    asked: list[str] = []
 
-    def count(_connection: object, _cursor: object, statement: str, *_others: object) -> None:
-        statements.append(statement)
+    def note(_connection: object, _cursor: object, statement: str, *_others: object) -> None:
+        header = statement.splitlines()[0].partition(" sa_savepoint")[0]
+        asked.append(re.sub(r"%\((\w+)\)s", r":\1", header))
 
-    event.listen(connection, "before_cursor_execute", count)
+    event.listen(connection, "before_cursor_execute", note)
     add(connection, reference="invoice-2")
-    alone = len(statements)
     many = [Earning(**{**EARNING, "reference": reference}) for reference in ("invoice-3", "invoice-4")]
     add_many_pending_earnings(connection, many, now=NOON)
 
-    assert (alone, len(statements) - alone) == (1, 3)
+    headers = {statement_text(name).splitlines()[0]: name for name in ("add_hold", *STATEMENTS_OF_MANY)}
+    assert [headers.get(one, one) for one in asked] == [
+        "add_hold",
+        *STATEMENTS_OF_MANY[:3],
+        "SAVEPOINT",
+        *STATEMENTS_OF_MANY[3:],
+        "RELEASE SAVEPOINT",
+    ]
 
 
 def test_payee_is_not_told_of_what_comes_over(connection: Connection) -> None:
@@ -563,8 +598,8 @@ def test_new_owners_beside_known_ones_do_not_deadlock(
             partial(
                 add_many_pending_earnings,
                 earnings=[
-                    team(f"{first}-known", f"worker-{first}"),
-                    team(f"{first}-new", f"worker-{second}", payer=f"client-new-{first}"),
+                    team(f"{first}-known", f"worker-{first}", job=f"job-known-{first}"),
+                    team(f"{first}-new", f"worker-{second}", payer=f"client-new-{first}", job=f"job-{first}"),
                 ],
                 now=NOON,
             )
@@ -575,6 +610,6 @@ def test_new_owners_beside_known_ones_do_not_deadlock(
     assert all(isinstance(one, AddedHold) for added in outcomes for one in cast(list[object], added))
 
 
-def team(reference: str, payee: str, *, payer: str = PAYER) -> Earning:
+def team(reference: str, payee: str, *, payer: str = PAYER, job: str = JOB) -> Earning:
     """Return an earning of 10.00 PHP."""
-    return Earning(reference=reference, job=JOB, payee=payee, payer=payer, amount="10.00", currency="PHP")
+    return Earning(reference=reference, job=job, payee=payee, payer=payer, amount="10.00", currency="PHP")

@@ -1,18 +1,21 @@
 """deploy/kubernetes, by the schemas of Kubernetes, the launcher of Dagster and the code itself."""
 
+import copy
 import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
 import dagster as dg
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -21,6 +24,7 @@ from dagster._core.launcher import LaunchRunContext
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster_postgres.utils import pg_url_from_config
 from pytest_httpserver import HTTPServer
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from buffer_pipeline.database import make_engine
@@ -28,81 +32,30 @@ from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.orchestration.definitions import defs
 from buffer_pipeline.settings import Settings
+from buffer_pipeline_start import probe as probe_module
 from buffer_pipeline_tests.builders import place_hold, state_of
+from buffer_pipeline_tests.cluster import new_cluster
+from buffer_pipeline_tests.manifests import (
+    CHART,
+    CODE,
+    FOLDER,
+    LAUNCHER,
+    MANIFESTS,
+    PARTS,
+    PLAIN,
+    RELEASES,
+    ROOT,
+    TEMPLATES,
+    VALUES,
+    WRONG,
+    chart_schema,
+    pod_of,
+    template_of,
+    values_of,
+)
+from buffer_pipeline_tests.pages import DOCS, blocks_of
 
-ROOT: Final = Path(__file__).parents[1]
 pytestmark = pytest.mark.dagster  # A whole installation, on the server that comes along.
-FOLDER: Final = ROOT / "deploy/kubernetes"
-CHART: Final = FOLDER / "chart"
-RELEASES: Final = ("1.31", "1.37")
-"""The oldest and the newest version of Kubernetes whose schemas are asked."""
-PARTS: Final = ("code", "webserver", "daemon")
-VALUES: Final[dict[str, Any]] = yaml.safe_load((CHART / "values.yaml").read_text())["dagster"]
-LAUNCHER: Final[dict[str, Any]] = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
-CODE: Final[dict[str, Any]] = VALUES["dagster-user-deployments"]["deployments"][0]
-
-
-def value_of(path: str) -> str:
-    """Return what a template's `.Values.…` stands for."""
-    value: Any = {"dagster": VALUES}
-    for name in path.split("."):
-        value = value[name]
-    return str(value)
-
-
-def documents(folder: Path) -> list[dict[str, Any]]:
-    """Return a folder's manifests, with the values that a template names."""
-    found = []
-    for file in sorted(folder.glob("*.yaml")):
-        page = re.sub(r"\{\{ \.Values\.([\w.]+) \}\}", lambda name: value_of(name[1]), file.read_text())
-        assert "{{" not in page, file
-        found += list(yaml.safe_load_all(page))
-    return [document for document in found if document["kind"] != "Kustomization"]
-
-
-TEMPLATES: Final = documents(CHART / "templates")
-PLAIN: Final = documents(FOLDER / "cronjob")
-MANIFESTS: Final = TEMPLATES + PLAIN
-
-
-def values_of(part: str) -> dict[str, Any]:
-    """Return what the chart is told of one of its deployments."""
-    values: dict[str, Any] = {
-        "code": CODE,
-        "webserver": VALUES["dagsterWebserver"],
-        "daemon": VALUES["dagsterDaemon"],
-    }[part]
-    return values
-
-
-def pod_of(part: str) -> dict[str, Any]:
-    """Return the pod that the chart makes of its values, as far as these say."""
-    values = values_of(part)
-    container = {
-        "name": part,
-        "image": f"{values['image']['repository']}:{values['image']['tag']}",
-        "imagePullPolicy": values["image"]["pullPolicy"],
-        "env": values.get("env", []),
-        "securityContext": values["securityContext"],
-        "resources": values["resources"],
-        "volumeMounts": values["volumeMounts"],
-    }
-    for probe in {"startupProbe", "readinessProbe", "livenessProbe"} & values.keys():
-        container[probe] = {key: value for key, value in values[probe].items() if key != "enabled"}
-    spec = {
-        "containers": [container],
-        "securityContext": values["podSecurityContext"],
-        "volumes": values["volumes"],
-    }
-    metadata = {"name": part, "labels": values["labels"]}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-
-
-def template_of(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the pod's template of a Job or a CronJob."""
-    job = manifest["spec"]["jobTemplate"] if manifest["kind"] == "CronJob" else manifest
-    template: dict[str, Any] = job["spec"]["template"]
-    return template
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +80,7 @@ def run_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
         )
         settings = {
             **VALUES["additionalInstanceConfig"],
+            "run_coordinator": VALUES["dagsterDaemon"]["runCoordinator"]["config"]["customRunCoordinator"],
             "run_launcher": {
                 "module": "dagster_k8s",
                 "class": VALUES["runLauncher"]["type"],
@@ -205,6 +159,33 @@ def test_a_runs_pod_is_what_the_launcher_asks_for(run_job: dict[str, Any], relea
     assert given >= {variable["name"] for variable in CODE["env"]} | {"DAGSTER_HOME", "DAGSTER_PG_PASSWORD"}
     assert template["metadata"]["labels"].items() >= LAUNCHER["labels"].items()
     assert CODE["includeConfigInLaunchedRuns"] == {"enabled": False}
+
+
+def test_the_values_are_those_that_dagsters_chart_knows() -> None:
+    """Each key is one that the chart documents, of its type; the schema is of the chart's version."""
+    schema = chart_schema()
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+    jsonschema.Draft202012Validator(schema).validate(VALUES)
+
+    assert schema["x-chart-version"] == chart["dependencies"][0]["version"]
+
+
+@pytest.mark.parametrize(("path", "value", "refusal"), WRONG)
+def test_values_that_the_chart_does_not_know_are_refused(path: str, value: Any, refusal: str) -> None:
+    """A wrong key or a wrong type, at any depth, is found where it is."""
+    values = copy.deepcopy(VALUES)
+    *folders, name = path.split(".")
+    place: Any = values
+    for folder in folders:
+        place = place[int(folder) if folder.isdigit() else folder]
+    place[name] = value
+
+    (error, *_) = jsonschema.Draft202012Validator(chart_schema()).iter_errors(values)
+
+    assert re.search(refusal, error.message)
+    assert ".".join(str(part) for part in error.absolute_path) in {".".join(folders), path}
 
 
 # ---- how they run
@@ -302,15 +283,22 @@ def test_the_instance_is_that_of_dagster_yaml() -> None:
             }
         }
     )
-    ours = {name: value for name, value in said.items() if name not in {"storage", "telemetry"}}
-
-    assert VALUES["additionalInstanceConfig"] == ours
-    assert VALUES["telemetry"] == said["telemetry"]
-    assert make_url(storage).drivername == "postgresql+psycopg2"
     daemon = VALUES["dagsterDaemon"]
-    # The chart writes none of these a second time.
-    assert not any(daemon[name]["enabled"] for name in ("runCoordinator", "runMonitoring", "runRetries"))
-    assert not any(daemon[name]["useThreads"] for name in ("sensors", "schedules"))
+    charts = {
+        "storage": said["storage"],
+        "run_launcher": said["run_launcher"],
+        "telemetry": VALUES["telemetry"],
+        "run_coordinator": daemon["runCoordinator"]["config"]["customRunCoordinator"],
+    }
+
+    assert {**VALUES["additionalInstanceConfig"], **charts} == said
+    assert make_url(storage).drivername == "postgresql+psycopg2"
+    # Neither says a thing that the other says too.
+    assert not VALUES["additionalInstanceConfig"].keys() & charts.keys()
+    assert daemon["runCoordinator"]["enabled"]
+    assert daemon["runCoordinator"]["type"] == "CustomRunCoordinator"
+    assert not any(daemon[name]["enabled"] for name in ("runMonitoring", "runRetries"))
+    assert not any(daemon[name]["useThreads"] for name in ("sensors", "schedules", "backfills"))
 
 
 def test_each_variable_and_secret_is_one_of_the_code() -> None:
@@ -363,23 +351,17 @@ def test_ports_and_paths_are_those_of_the_processes() -> None:
         urlsplit(next(v["value"] for v in CODE["env"] if v["name"] == "BUFFER_DAGSTER_URL")).scheme == "https"
     )
     for probe in ("startupProbe", "livenessProbe"):
-        assert CODE[probe]["exec"]["command"] == [
-            "dagster",
-            "api",
-            "grpc-health-check",
-            "-p",
-            str(CODE["port"]),
-        ]
+        assert CODE[probe]["exec"]["command"] == ["python", "-m", probe_module.__name__, "code"]
+    assert f"127.0.0.1:{CODE['port']}" == probe_module.CODE_ADDRESS
 
 
-@pytest.mark.parametrize("command", [["api", "grpc-health-check"], ["liveness-check"]])
-def test_each_health_command_is_one_of_dagsters(command: list[str]) -> None:
-    """Dagster's own command lines know them."""
-    from dagster._cli import create_dagster_cli
+def test_the_daemons_health_command_is_one_of_dagsters() -> None:
+    """Dagster's own command line knows it: what would be lighter is not told where the storage is."""
     from dagster._daemon.cli import create_dagster_daemon_cli
 
-    program: Any = create_dagster_cli() if command[0] == "api" else create_dagster_daemon_cli()  # type: ignore[no-untyped-call]
-    for word in command:
+    _, *words = VALUES["dagsterDaemon"]["livenessProbe"]["exec"]["command"]
+    program: Any = create_dagster_daemon_cli()
+    for word in words:
         program = program.commands[word]
 
 
@@ -406,6 +388,37 @@ def test_the_chart_is_of_the_version_that_is_locked() -> None:
     assert "--extra kubernetes" in (FOLDER / "Dockerfile").read_text()
 
 
+def test_the_second_image_is_built_as_the_first() -> None:
+    """By the same uv, which a mirror can bring, and without uv's cache in a layer."""
+    first, second = ((folder / "Dockerfile").read_text() for folder in (ROOT, FOLDER))
+
+    assert re.findall("^ARG UV=.*", second, re.MULTILINE) == re.findall("^ARG UV=.*", first, re.MULTILINE)
+    assert "FROM ${UV} AS uv" in second
+    assert "--mount=from=uv," in second
+    assert "--no-cache" in next(line for line in second.splitlines() if "uv sync" in line).split()
+
+
+def images_in(value: Any) -> set[str]:
+    """Return each image that values name, as it is pulled."""
+    if isinstance(value, list):
+        return {found for each in value for found in images_in(each)}
+    if not isinstance(value, dict):
+        return set()
+    if "repository" in value:
+        return {"/".join(filter(None, [value.get("registry"), f"{value['repository']}:{value['tag']}"]))}
+    return {found for each in value.values() for found in images_in(each)}
+
+
+def test_the_page_names_each_image() -> None:
+    """Whoever has a mirror finds all of them, by a name with a registry; PostgreSQL's is that of Compose."""
+    named = re.findall(r"^\| `(\S+:\S+)` \|", (DOCS / "kubernetes.md").read_text(), re.MULTILINE)
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+
+    assert set(named) == images_in(VALUES)
+    assert all("." in name.split("/")[0] for name in named)
+    assert f"docker.io/library/{services['database']['image']}" in named
+
+
 # ---- the commands, run
 
 
@@ -428,6 +441,47 @@ def run(container: dict[str, Any], server: EmbeddedServer, database: str, home: 
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
+
+
+def test_the_page_makes_the_logins_and_databases(
+    programs_and_user: tuple[Path, str | None], tmp_path: Path
+) -> None:
+    """Its commands, typed as they stand for another server, make whom and what the pods name."""
+    programs, user = programs_and_user
+    (tmp_path / "deploy").mkdir()
+    for name in ("make-secrets", "roles.sql"):
+        shutil.copy(ROOT / "deploy" / name, tmp_path / "deploy")
+    host = VALUES["postgresql"]["postgresqlHost"]
+    before, *_ = blocks_of(DOCS / "kubernetes.md")
+    typed = [line for line in before.body.splitlines() if not line.startswith(("kubectl", "docker"))]
+
+    with new_cluster(programs, user=user) as cluster:
+        (there,) = {line for line in typed if f"--host={host}" in line}
+        script = "\n".join(typed).replace(there, there.replace(host, str(cluster.folder)))
+        subprocess.run(
+            ["sh", "-euc", script],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+            check=True,
+        )
+
+        admin = make_engine(cluster.server.url("postgres", user="postgres"))
+        with admin.connect() as connection:
+            reached = [
+                connection.execute(
+                    text(
+                        "SELECT datname FROM pg_database WHERE datname LIKE 'buffer%' AND"
+                        " has_database_privilege(CAST(:login AS name), datname, 'CONNECT') ORDER BY datname"
+                    ),
+                    {"login": login},
+                )
+                .scalars()
+                .all()
+                for login in ("buffer", VALUES["postgresql"]["postgresqlUsername"], "platform", "reader")
+            ]
+        admin.dispose()
+    assert VALUES["postgresql"]["postgresqlDatabase"] == "buffer_dagster"
+    assert reached == [["buffer"], ["buffer", "buffer_dagster"], ["buffer"], ["buffer"]]
 
 
 def test_the_hook_migrates_books_and_dagster(server: EmbeddedServer, tmp_path: Path) -> None:

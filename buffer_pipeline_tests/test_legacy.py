@@ -3,6 +3,7 @@
 import csv
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,10 +19,19 @@ from buffer_pipeline.errors import InvalidInput, Refused
 from buffer_pipeline.intake import add_pending_earnings
 from buffer_pipeline.legacy import LegacyImport, import_legacy
 from buffer_pipeline.legacy_export import Quarantined
+from buffer_pipeline.locks import lock_holds, lock_job
 from buffer_pipeline.reconcile import reconcile
 from buffer_pipeline.tables import backjob, hold_freeze, hold_status, transaction, wallet
 from buffer_pipeline.wallet import deposit
-from buffer_pipeline_tests.builders import Wallet, all_at_once, books, row_counts, wallet_of
+from buffer_pipeline_tests.builders import (
+    WAIT_SECONDS_MAX,
+    Wallet,
+    all_at_once,
+    books,
+    row_counts,
+    waiting_for_a_lock,
+    wallet_of,
+)
 
 EXPORT: Final = Path(__file__).parent / "legacy_export"
 TAKEN_AT: Final = datetime(2026, 11, 18, 23, 30, tzinfo=UTC)
@@ -348,8 +358,8 @@ ONE_ROW: Final[dict[str, tuple[Edit, dict[str, str]]]] = {
     "release date out of range": (
         changes("jobs 209", paymentReleaseDate="9999-12-31T23:59:59-01:00"),
         {
-            f"{WAITING} 447": "paymentReleaseDate 9999-12-31T23:59:59-01:00: lies outside the years 1"
-            " to 9999 in UTC"
+            f"{WAITING} 447": "paymentReleaseDate 9999-12-31T23:59:59-01:00: lies outside the years"
+            " 1970 to 2999"
         },
     ),
     "release date before it was held": (
@@ -632,6 +642,7 @@ def test_every_open_status_freezes(connection: Connection, export: Path, status:
     [
         ({"openedDate": ""}, "openedDate '': not an ISO 8601 time such as 2026-11-18T23:35Z"),
         ({"reason": " "}, "reason: must not be empty"),
+        ({"reason": "It leaks.\n" * 50_000}, "reason: 499999 characters long; at most 2000"),
         ({"status": "ESCALATED"}, "status 'ESCALATED' is not known"),
     ],
 )
@@ -920,7 +931,7 @@ def test_notifications_are_not_needed(connection: Connection, export: Path) -> N
         (
             "accounts_accounts",
             lambda _: b'accountID,email\n1,"open\n',
-            "accounts_accounts.csv: line 2: unexpected end of data",
+            "accounts_accounts.csv: line 2: broken line: unexpected end of data",
         ),
     ],
     ids=["no column", "column twice", "empty", "short line", "not UTF-8", "not CSV"],
@@ -972,3 +983,24 @@ def test_truth_is_read_as_django_and_as_copy_write_it(
 
     assert (done.holds == WHOLE.holds) is comes_over
     assert (f"{WAITING} 377" in found(done)) is not comes_over
+
+
+def test_an_import_and_a_backjob_request_do_not_deadlock(engine: Engine, export: Path) -> None:
+    """A later export disputes a job that is in the books: both lock the job before its holds."""
+    with engine.begin() as connection:
+        run_import(connection)
+    append_copy(export, "job_disputes 42", disputeID="99", jobID_id="260")
+
+    def import_again() -> LegacyImport:
+        with engine.begin() as connection:
+            return run_import(connection, export)
+
+    with ThreadPoolExecutor(1) as threads, engine.connect() as watching:
+        with engine.begin() as requesting:
+            lock_job(requesting, "260")
+            importing = threads.submit(import_again)
+            while not waiting_for_a_lock(watching):
+                pass
+            lock_holds(requesting, job="260")
+
+        assert importing.result(timeout=WAIT_SECONDS_MAX).frozen

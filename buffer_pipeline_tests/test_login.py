@@ -2,7 +2,10 @@
 
 import http.client
 import os
+import pwd
+import shutil
 import socket
+import string
 import subprocess
 import tempfile
 from base64 import b64encode
@@ -17,12 +20,15 @@ from typing import Final
 import dagster_webserver
 import pytest
 
-from buffer_pipeline_tests.machine import Machine, add_login, machine, make_secrets, require_nginx
+from buffer_pipeline_tests.compose import ROOT, read_compose
+from buffer_pipeline_tests.stack import wait_for
 
 OPERATORS: Final = 3000
 VIEWERS: Final = 3001
 OPERATOR: Final = "operator-1:let me in"
 VIEWER: Final = "viewer-1:let me look"
+
+PROGRAMS: Final = os.pathsep.join(("/usr/sbin", "/usr/bin", "/bin"))
 
 Headers = dict[str, str]
 
@@ -75,14 +81,10 @@ def webserver(address: str) -> Iterator[Webserver]:
 class Seats:
     """The proxy, and what stands behind its two ports."""
 
-    services: Machine
+    address: str
+    folder: Path
     operators: Webserver
     viewers: Webserver
-
-    @property
-    def address(self) -> str:
-        """Where the proxy listens."""
-        return self.services.services["proxy"].address
 
     def ask(self, port: int, method: str, path: str, login: str | None, headers: Headers) -> int:
         """Return the status of one request."""
@@ -96,28 +98,80 @@ class Seats:
             connection.close()
 
 
+def require_nginx() -> None:
+    """Skip where what the proxy needs is not installed, or fail where REQUIRE_NGINX is set."""
+    missing = [program for program in ("nginx", "openssl") if shutil.which(program, path=PROGRAMS) is None]
+    if missing:
+        reason = f"not installed: {', '.join(missing)} (apt-get install nginx-light openssl)"
+        if os.environ.get("REQUIRE_NGINX"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def add_login(file: Path, login: str) -> None:
+    """Add a name and its password to a file as docs/compose.md says; there the password is asked for."""
+    name, password = login.split(":")
+    hashed = subprocess.run(
+        ["openssl", "passwd", "-6", "-stdin"], input=password, text=True, check=True, capture_output=True
+    ).stdout.strip()
+    with file.open("a") as logins:
+        logins.write(f"{name}:{hashed}\n")
+
+
+@contextmanager
+def proxy(folder: Path, address: str, webservers: dict[str, str]) -> Iterator[None]:
+    """Run the file's proxy at an address, with the files of passwords that are in `folder`."""
+    words = read_compose()["services"]["proxy"]
+    variables = {
+        **words["environment"],
+        "ADDRESS": address,
+        **{f"{seat.upper()}_FILE": str(folder / seat) for seat in webservers},
+        **{f"{seat.upper()}_WEBSERVER": f"{where}:3000" for seat, where in webservers.items()},
+    }
+    template = string.Template((ROOT / "deploy/nginx/nginx.conf.template").read_text(encoding="utf-8"))
+    (folder / "nginx.conf").write_text(template.safe_substitute(variables), encoding="utf-8")
+    command = [word.replace("/tmp", str(folder)) for word in words["command"]]  # Its scratch space.
+    nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+    if nobody is not None:  # To whom nginx would give its work anyway.
+        for path in (folder, *folder.iterdir()):
+            shutil.chown(path, nobody.pw_uid, nobody.pw_gid)
+    with subprocess.Popen(
+        command,
+        env={"PATH": PROGRAMS},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        user=nobody and nobody.pw_uid,
+        group=nobody and nobody.pw_gid,
+        extra_groups=nobody and [],
+    ) as process:
+        try:
+            for port in (OPERATORS, VIEWERS):
+                wait_for(lambda port=port: _listens(address, port), what="the proxy")  # type: ignore[misc]
+            yield
+        finally:
+            process.terminate()
+
+
+def _listens(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((address, port)) == 0
+
+
 @pytest.fixture(scope="module")
 def seats() -> Iterator[Seats]:
     """The proxy with an operator and a viewer who may log in."""
     require_nginx()
-    with tempfile.TemporaryDirectory() as folder:
-        secret_files = Path(folder) / "secrets"
-        make_secrets(secret_files)
-        add_login(secret_files / "operators", OPERATOR)
-        add_login(secret_files / "viewers", VIEWER)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        add_login(folder / "operators", OPERATOR)
+        add_login(folder / "viewers", VIEWER)
         network = f"127.1.{os.getpid() % 250 + 1}"
         with (
             webserver(f"{network}.1") as operators,
             webserver(f"{network}.2") as viewers,
-            machine(
-                Path(folder),
-                secret_files=secret_files,
-                elsewhere={"webserver": operators.address, "viewer": viewers.address},
-            ) as services,
+            proxy(folder, f"{network}.3", {"operators": operators.address, "viewers": viewers.address}),
         ):
-            services.start("proxy")
-            services.wait_for("proxy", "service_healthy")
-            yield Seats(services, operators, viewers)
+            yield Seats(f"{network}.3", folder, operators, viewers)
 
 
 @pytest.fixture(autouse=True)
@@ -257,7 +311,7 @@ def test_ones_own_page_and_links_are_answered(seats: Seats, method: str, path: s
 
 def test_who_is_taken_out_of_the_file_is_out(seats: Seats) -> None:
     """The file of passwords is read at each request."""
-    file = seats.services.services["proxy"].folder / "run/secrets/operators"
+    file = seats.folder / "operators"
     add_login(file, "operator-2:for a day")
     before = seats.ask(OPERATORS, "GET", "/", "operator-2:for a day", {})
     file.write_text("".join(line for line in file.open() if not line.startswith("operator-2")))

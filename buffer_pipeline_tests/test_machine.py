@@ -46,7 +46,7 @@ from buffer_pipeline.backjob import (
 )
 from buffer_pipeline.crew import ReleaseRun
 from buffer_pipeline.drain import drain_matured
-from buffer_pipeline.errors import Refused, StateRefused
+from buffer_pipeline.errors import JobConflict, Refused, StateRefused
 from buffer_pipeline.freeze import Freeze, freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import BackjobState, FreezeKind, HoldState
 from buffer_pipeline.intake import (
@@ -56,6 +56,7 @@ from buffer_pipeline.intake import (
     add_pending_earnings,
 )
 from buffer_pipeline.reconcile import reconcile
+from buffer_pipeline.refund import Refund, refund_hold
 from buffer_pipeline.release import (
     ReleaseBatch,
     part_wallets,
@@ -67,7 +68,16 @@ from buffer_pipeline.stretches import Course
 from buffer_pipeline.wallet import Movement, deposit, withdraw
 from buffer_pipeline_tests.builders import ADMIN
 from buffer_pipeline_tests.conftest import NOON
-from buffer_pipeline_tests.model import MAX_BACKJOBS, PLACES, Asked, Model, ModelBackjob, ModelHold
+from buffer_pipeline_tests.model import (
+    MAX_BACKJOBS,
+    PLACES,
+    Asked,
+    Model,
+    ModelBackjob,
+    ModelFreeze,
+    ModelHold,
+    minor,
+)
 from buffer_pipeline_tests.observed import RealBooks, SeenBackjob, SeenFreeze, SeenHold, real_books
 
 ENOUGH: Final = 500
@@ -88,7 +98,8 @@ TOO_MANY_PLACES: Final = -1
 # A few jobs, so that holds of several payees meet in each; an owner may be payee here and payer there.
 JOBS: Final = st.sampled_from(["job-1", "job-1", "job-1", "job-2", "job-2", "job-3"])
 PAYEES: Final = st.sampled_from(["worker-1", "worker-1", "worker-2", "worker-3", "client-2"])
-PAYERS: Final = st.sampled_from(["client-1"] * 12 + ["client-2"] * 3 + ["worker-1"])
+THE_JOBS: Final = "the job's"
+PAYERS: Final = st.sampled_from([THE_JOBS] * 24 + ["client-1"] * 4 + ["client-2"] * 3 + ["worker-1"])
 OWNERS: Final = st.sampled_from(["worker-1", "worker-2", "client-1", "client-2", "stranger-1"])
 CURRENCIES: Final = st.sampled_from(["PHP"] * 12 + ["JPY"] * 2 + ["KWD"] * 2)
 # Few and small, so that shares have remainders and remainders are equal.
@@ -116,12 +127,16 @@ CHANGES: Final = (
 )
 DECIDED: Final = st.sampled_from([*["open"] * 8, "any", "unknown"])
 PARTS: Final = (
-    *["whole"] * 3,
+    *["whole"] * 6,
     *["one unit"] * 2,
     *["a third", "half", "all but one", "all"],
     *["above"] * 2,
     *["places", "zero"],
 )
+NAMED: Final = st.sampled_from([*["all"] * 5, "one", "one", "all but one", "a stranger", "none"])
+"""Which of a backjob's holds an approval names."""
+KEYED: Final = st.sampled_from([False, True, True])
+"""Whether a verb comes with a reference."""
 PICK: Final = st.integers(0, 31)
 """Which of those that there are."""
 
@@ -130,16 +145,19 @@ TO_BE_SEEN: Final = (
     "a backjob of several currencies",
     "a backjob of several holds is refunded in part",
     "a backjob of several payees",
+    "a hold comes to a job with an open backjob",
     "a hold gets no share",
     "a job of several is released early",
     "a part is refunded, the rest released",
     "a release leaves what is due",
+    "add: JobConflict: another's job",
     "add: ReferenceConflict: stands for another earning",
     "add: done",
     "add: replayed",
     "add_many, one: InvalidInput: not above zero",
     "add_many, one: InvalidInput: pays themselves",
     "add_many, one: InvalidInput: too many places",
+    "add_many, one: JobConflict: another's job",
     "add_many, one: ReferenceConflict: stands for another earning",
     "add_many, one: done",
     "add_many, one: replayed",
@@ -147,18 +165,33 @@ TO_BE_SEEN: Final = (
     "approve_backjob, in part: FreezeRefused: another freeze stands",
     "approve_backjob, in part: InsufficientFunds: more than is held",
     "approve_backjob, in part: InvalidInput: a part of several currencies",
+    "approve_backjob, in part: NotFound: freezes no such hold",
     "approve_backjob, in part: done",
+    "approve_backjob, whole: InvalidInput: names no hold",
+    "approve_backjob, whole: ReferenceConflict: stands for another",
     "approve_backjob, whole: done",
+    "approve_backjob, whole: replayed",
     "deposit: ReferenceConflict: stands for another movement",
     "deposit: done",
     "deposit: replayed",
     "drain_matured, dry: nothing",
     "drain_matured: done",
+    "freeze_hold: ReferenceConflict: stands for another",
     "freeze_hold: StateRefused: RELEASED",
     "freeze_hold: done",
+    "freeze_hold: replayed",
     "reject_backjob leaves a hold frozen",
     "reject_backjob: BackjobRefused: decided already",
     "reject_backjob: done",
+    "reject_backjob: replayed",
+    "refund_hold: BackjobRefused: covers it",
+    "refund_hold: InsufficientFunds: more than it holds",
+    "refund_hold: ReferenceConflict: stands for a movement",
+    "refund_hold: ReferenceConflict: stands for another refund",
+    "refund_hold: StateRefused: BUFFERED",
+    "refund_hold: done",
+    "refund_hold: done, in part",
+    "refund_hold: replayed",
     "release_early: NotAllowed: neither payer nor admin",
     "release_early: StateRefused: FROZEN",
     "release_early: StateRefused: RELEASED",
@@ -167,13 +200,18 @@ TO_BE_SEEN: Final = (
     "release_stretch: done",
     "request_backjob: BackjobRefused: enough were rejected",
     "request_backjob: BackjobRefused: one is open",
+    "request_backjob: NotAllowed: another's job",
     "request_backjob: NotFound: no hold of such a job",
+    "request_backjob: ReferenceConflict: stands for another",
     "request_backjob: WindowClosed: the release date is reached",
     "request_backjob: done",
+    "request_backjob: replayed",
     "stacked freezes",
     "unfreeze_hold: FreezeRefused: is a backjob's",
+    "unfreeze_hold: ReferenceConflict: stands for another",
     "unfreeze_hold: done",
     "unfreeze_hold: done, others stand",
+    "unfreeze_hold: replayed",
     "withdraw: InsufficientFunds: more than the balance",
     "withdraw: NotFound: no such wallet",
     "withdraw: ReferenceConflict: stands for another movement",
@@ -225,6 +263,8 @@ class BooksMachine(RuleBasedStateMachine):
         self.balances: Counter[tuple[str, str]] = Counter()
         self.paid_minor: Counter[int] = Counter()
         self.situations: set[str] = set()
+        self.done: dict[str, Callable[..., None]] = {}
+        """What each verb did last with a reference, to be asked again with a reason."""
         self.agreed = True
         type(self).begun += 1
 
@@ -248,7 +288,7 @@ class BooksMachine(RuleBasedStateMachine):
             reference=f"reference-{next(self.numbers)}",
             job=job,
             payee=payee,
-            payer=payer,
+            payer=self.model.jobs.get(job, "client-1") if payer == THE_JOBS else payer,
             amount=amount_text(amount_minor, currency),
             currency=currency,
             held_at=held_at,
@@ -311,7 +351,7 @@ class BooksMachine(RuleBasedStateMachine):
     def _add(self, asked: Asked) -> None:
         def model(got: AddedHold | None) -> str:
             standing = asked.reference in self.model.holds
-            hold = self.model.add(asked, now=self.now, hold_id=None if got is None else got.hold_id)
+            hold = self._add_to_model(asked, got)
             self._same_hold(got, hold, replayed=standing)
             return "replayed" if standing else "done"
 
@@ -325,10 +365,20 @@ class BooksMachine(RuleBasedStateMachine):
         def model(outcomes: list[AddedHold | Refused] | None) -> str:
             assert outcomes is not None
             changed = False
+            conflicts: dict[str, Refused] = {}
             for earning, outcome in zip(asked, outcomes, strict=True):
                 standing = earning.reference in self.model.holds
                 got = None if isinstance(outcome, Refused) else outcome
-                expected = self._add_to_model(earning, got)
+                expected: ModelHold | Refused
+                try:
+                    # What repeats one that is refused for its job is refused with it, whatever it says.
+                    if earning.reference in conflicts and minor(earning.amount, earning.currency):
+                        raise conflicts[earning.reference]
+                    expected = self._add_to_model(earning, got)
+                except Refused as refusal:
+                    expected = refusal
+                if isinstance(expected, JobConflict):
+                    conflicts[earning.reference] = expected
                 if isinstance(expected, Refused):
                     self._count("add_many, one", expected)
                     assert type(outcome) is type(expected), f"{outcome!r}, the model says {expected!r}"
@@ -348,11 +398,21 @@ class BooksMachine(RuleBasedStateMachine):
             model,
         )
 
-    def _add_to_model(self, earning: Asked, got: AddedHold | None) -> ModelHold | Refused:
-        try:
-            return self.model.add(earning, now=self.now, hold_id=None if got is None else got.hold_id)
-        except Refused as refusal:
-            return refusal
+    def _add_to_model(self, earning: Asked, got: AddedHold | None) -> ModelHold:
+        hold_id = None if got is None else got.hold_id
+        backjob = self.model.open_backjob(earning.job)
+        freeze_ids = [
+            freeze_id
+            for freeze_id, freeze in self.seen.freezes.items()
+            if backjob is not None and (freeze.hold_id, freeze.backjob_id) == (hold_id, backjob.backjob_id)
+        ]
+        lines_before = len(self.model.lines)
+        hold = self.model.add(
+            earning, now=self.now, hold_id=hold_id, freeze_id=freeze_ids[0] if freeze_ids else None
+        )
+        late = backjob is not None and len(self.model.lines) > lines_before
+        self._reach("a hold comes to a job with an open backjob", late and hold.state is HoldState.FROZEN)
+        return hold
 
     def _same_hold(self, got: AddedHold | None, hold: ModelHold, *, replayed: bool) -> None:
         assert got == AddedHold(
@@ -543,54 +603,68 @@ class BooksMachine(RuleBasedStateMachine):
     @rule(
         way=st.sampled_from(["allowed", *["allowed, and reject"] * 3, *["refused"] * 3, "any"]),
         job=st.sampled_from(["job-1", "job-2", "job-3", "job-404"]),
+        payer=st.sampled_from([None, THE_JOBS, THE_JOBS, "client-9"]),
+        keyed=KEYED,
         pick=PICK,
     )
-    def request(self, way: str, job: str, pick: int) -> None:
+    def request(self, way: str, job: str, payer: str | None, keyed: bool, pick: int) -> None:
         if way == "any":
-            self._request(job)
+            self._request(job, payer=payer, reference=self._key(keyed))
         elif way == "refused":
-            self._request(self._job_to_refuse(pick) or job)
+            self._request(self._job_to_refuse(pick) or job, reference=self._key(keyed))
         else:
-            self._request(self._job_to_ask_for(pick))
+            self._request(self._job_to_ask_for(pick), reference=self._key(keyed))
             if way == "allowed, and reject":
                 newest = len(self._open_backjobs()) - 1
-                self._decide("reject_backjob", reject_backjob, self.model.reject_backjob, "open", newest)
+                self._reject(BackjobState.REJECTED, self._backjob_id("open", newest), self._key(keyed))
 
     @precondition(there_are_holds)
-    @rule(verb=st.sampled_from(["reject", "reject", "withdraw"]), which=DECIDED, pick=PICK)
-    def reject(self, verb: str, which: str, pick: int) -> None:
+    @rule(
+        state=st.sampled_from([BackjobState.REJECTED, BackjobState.REJECTED, BackjobState.WITHDRAWN]),
+        which=DECIDED,
+        keyed=KEYED,
+        pick=PICK,
+    )
+    def reject(self, state: BackjobState, which: str, keyed: bool, pick: int) -> None:
         if self._lacks_backjob(which, pick):
             self._request(self._job_to_ask_for(pick))
-        elif verb == "reject":
-            self._decide("reject_backjob", reject_backjob, self.model.reject_backjob, which, pick)
         else:
-            self._decide("withdraw_backjob", withdraw_backjob, self.model.withdraw_backjob, which, pick)
+            self._reject(state, self._backjob_id(which, pick), self._key(keyed))
 
     @precondition(there_are_holds)
     @rule(
         which=DECIDED,
-        part=st.sampled_from(
-            [
-                *["whole"] * 3,
-                "one unit",
-                "one unit",
-                "a third",
-                "half",
-                "all but one",
-                "all",
-                "above",
-                "above",
-                "places",
-                "zero",
-            ]
-        ),
+        part=st.sampled_from(PARTS),
+        named=NAMED,
+        keyed=KEYED,
+        twice=st.booleans(),
         pick=PICK,
     )
-    def approve(self, which: str, part: str, pick: int) -> None:
+    def approve(self, which: str, part: str, named: str, keyed: bool, twice: bool, pick: int) -> None:
         if self._lacks_backjob(which, pick):
             self._request(self._job_to_ask_for(pick))
-        else:
-            self._approve(which, part, pick)
+            return
+        before = set(self.done.values())
+        self._approve(self._backjob_id(which, pick), part, named, self._key(keyed), pick)
+        # Few approvals go through, so one that did is asked for again at once.
+        for again in set(self.done.values()) - before if twice else ():
+            again()
+
+    @precondition(lambda machine: bool(machine.done))
+    @rule(reason=st.sampled_from(["the same", "another"]), pick=PICK)
+    def ask_again(self, reason: str, pick: int) -> None:
+        """What was done with a reference is asked once more, with the same reason or with another."""
+        again = choose(list(self.done.values()), pick)
+        again(**({"reason": "another"} if reason == "another" else {}))
+
+    def _key(self, keyed: bool) -> str | None:
+        # A verb has references of its own: the same text may stand for one of each.
+        return f"key-{next(self.numbers)}" if keyed else None
+
+    def _keep(self, verb: str, reference: str | None, outcome: str, again: Callable[..., None]) -> str:
+        if reference is not None and outcome != "replayed":
+            self.done[verb] = again
+        return outcome
 
     def _open_backjobs(self) -> list[int]:
         return [
@@ -629,11 +703,28 @@ class BooksMachine(RuleBasedStateMachine):
         jobs = sorted(rejected_often) or late
         return choose(jobs, pick) if jobs else None
 
-    def _request(self, job: str) -> None:
+    def _request(
+        self,
+        job: str,
+        *,
+        payer: str | None = None,
+        reference: str | None = None,
+        reason: str = "it leaks",
+    ) -> None:
+        payer = self.model.jobs.get(job, "client-1") if payer == THE_JOBS else payer
+        said: dict[str, Any] = {
+            "job": job,
+            "by": "client-1",
+            "reason": reason,
+            "payer": payer,
+            "reference": reference,
+        }
+
         def model(got: Backjob | None) -> str:
+            replayed = ("request", reference) in self.model.keys
             backjob_id = None if got is None else got.backjob_id
             backjob = self.model.request_backjob(
-                job=job,
+                **said,
                 now=self.now,
                 backjob_id=backjob_id,
                 freeze_ids={
@@ -642,7 +733,9 @@ class BooksMachine(RuleBasedStateMachine):
                     if freeze.backjob_id == backjob_id
                 },
             )
-            self._same_backjob(got, backjob)
+            self._same_backjob(got, backjob, replayed=replayed)
+            if replayed:
+                return "replayed"
             self._reach("a backjob of several payees", len({one.asked.payee for one in backjob.holds}) > 1)
             self._reach(
                 "a backjob of several currencies", len({one.asked.currency for one in backjob.holds}) > 1
@@ -651,23 +744,47 @@ class BooksMachine(RuleBasedStateMachine):
                 "a backjob leaves a hold whose window is closed",
                 len(backjob.holds) < sum(one.settled is None for one in self.model.holds_of(job)),
             )
-            return "done"
+            again = partial(self._request, job, payer=payer, reference=reference)
+            return self._keep("request_backjob", reference, "done", again)
 
         self._ask(
             "request_backjob",
-            self._committed(
-                lambda connection: request_backjob(
-                    connection, job=job, by="client-1", reason="it leaks", now=self.now
-                )
-            ),
+            self._committed(lambda connection: request_backjob(connection, **said, now=self.now)),
             model,
         )
 
-    def _approve(self, which: str, part: str, pick: int) -> None:
-        backjob_id = self._backjob_id(which, pick)
-        holds = self.model.backjobs[backjob_id].holds if backjob_id in self.model.backjobs else []
+    def _approve(self, backjob_id: int, part: str, named: str, reference: str | None, pick: int) -> None:
+        backjob = self.model.backjobs.get(backjob_id)
+        holds = [] if backjob is None else backjob.holds
+        hold_ids: list[int] | None = None
+        if named != "all":
+            chosen = [choose(holds, pick)] if holds else []
+            rest = [hold for hold in holds if hold not in chosen]
+            strangers = [hold for hold in self.model.holds.values() if hold not in holds]
+            holds = {
+                "one": chosen,
+                "all but one": rest or chosen,
+                "a stranger": chosen + strangers[:1],
+                "none": [],
+            }[named]
+            hold_ids = [hold.hold_id for hold in holds]
         held = sum(hold.held_minor for hold in holds)
         currency = holds[0].asked.currency if holds else "PHP"
+        amount = None if part == "whole" else self._part(part, held, currency)
+        self._decide(
+            "approve_backjob, whole"
+            if part == "whole" and named in ("all", "none")
+            else "approve_backjob, in part",
+            BackjobState.APPROVED,
+            approve_backjob,
+            backjob_id,
+            reference=reference,
+            amount=amount,
+            hold_ids=hold_ids,
+        )
+
+    @staticmethod
+    def _part(part: str, held: int, currency: str) -> str:
         amount_minor = {
             "one unit": 1,
             "a third": max(1, held // 3),
@@ -678,22 +795,7 @@ class BooksMachine(RuleBasedStateMachine):
             "places": TOO_MANY_PLACES,
             "zero": ZERO,
         }
-        amount = None if part == "whole" else amount_text(amount_minor[part], currency)
-
-        def model(*, backjob_id: int, now: datetime) -> ModelBackjob:
-            backjob = self.model.approve_backjob(backjob_id=backjob_id, now=now, amount=amount)
-            rests = [hold.held_minor for hold in backjob.holds]
-            self._reach("a backjob of several holds is refunded in part", len(rests) > 1 and any(rests))
-            self._reach("a hold gets no share", any(hold.refunded_minor == 0 for hold in backjob.holds))
-            return backjob
-
-        self._decide(
-            "approve_backjob, whole" if part == "whole" else "approve_backjob, in part",
-            lambda connection, **asked: approve_backjob(connection, amount=amount, **asked),
-            model,
-            which,
-            pick,
-        )
+        return amount_text(amount_minor[part], currency)
 
     def _backjob_id(self, which: str, pick: int) -> int:
         backjobs = self.model.backjobs
@@ -702,41 +804,48 @@ class BooksMachine(RuleBasedStateMachine):
         still_open = self._open_backjobs()
         return choose(still_open if which == "open" and still_open else list(backjobs), pick)
 
+    def _reject(self, state: BackjobState, backjob_id: int, reference: str | None) -> None:
+        verb = reject_backjob if state is BackjobState.REJECTED else withdraw_backjob
+        self._decide(verb.__name__, state, verb, backjob_id, reference=reference)
+
     def _decide(
         self,
         verb: str,
+        state: BackjobState,
         real: Callable[..., Backjob],
-        decide: Callable[..., ModelBackjob],
-        which: str,
-        pick: int,
+        backjob_id: int,
+        *,
+        reason: str = "looked at it",
+        **said: Any,
     ) -> None:
-        backjob_id = self._backjob_id(which, pick)
+        again = partial(self._decide, verb, state, real, backjob_id, **said)
+        said |= {"backjob_id": backjob_id, "by": ADMIN, "reason": reason}
 
         def model(got: Backjob | None) -> str:
-            backjob = decide(backjob_id=backjob_id, now=self.now)
-            self._same_backjob(got, backjob)
+            replayed = ("decision", said["reference"]) in self.model.keys
+            backjob = self.model.decide_backjob(state, **said, now=self.now)
+            self._same_backjob(got, backjob, replayed=replayed)
+            if replayed:
+                return "replayed"
             self._reach(
                 f"{verb} leaves a hold frozen",
                 any(hold.state is HoldState.FROZEN for hold in backjob.holds),
             )
-            return "done"
+            if state is BackjobState.APPROVED:
+                rests = [hold.held_minor for hold in backjob.holds]
+                self._reach("a backjob of several holds is refunded in part", len(rests) > 1 and any(rests))
+                self._reach("a hold gets no share", any(hold.refunded_minor == 0 for hold in backjob.holds))
+            return self._keep(verb, said["reference"], "done", again)
 
-        self._ask(
-            verb,
-            self._committed(
-                lambda connection: real(
-                    connection, backjob_id=backjob_id, by=ADMIN, reason="looked at it", now=self.now
-                )
-            ),
-            model,
-        )
+        self._ask(verb, self._committed(lambda connection: real(connection, **said, now=self.now)), model)
 
-    def _same_backjob(self, got: Backjob | None, backjob: ModelBackjob) -> None:
+    def _same_backjob(self, got: Backjob | None, backjob: ModelBackjob, *, replayed: bool) -> None:
         assert got == Backjob(
             backjob_id=backjob.backjob_id,
             job=backjob.job,
             state=backjob.state,
-            hold_ids=tuple(hold.hold_id for hold in backjob.holds),
+            hold_ids=tuple(sorted(hold.hold_id for hold in backjob.holds)),
+            replayed=replayed,
         )
 
     # ---- freezes
@@ -745,9 +854,10 @@ class BooksMachine(RuleBasedStateMachine):
     @rule(
         kind=st.sampled_from([*[FreezeKind.ADMIN, FreezeKind.RISK] * 4, FreezeKind.BACKJOB]),
         which=st.sampled_from([*["waiting"] * 4, *["frozen"] * 4, "refunded", "any", "unknown"]),
+        keyed=KEYED,
         pick=PICK,
     )
-    def freeze(self, kind: FreezeKind, which: str, pick: int) -> None:
+    def freeze(self, kind: FreezeKind, which: str, keyed: bool, pick: int) -> None:
         if not self.model.unsettled():
             self._new_job(pick)
         waiting = self.model.unsettled()
@@ -757,51 +867,145 @@ class BooksMachine(RuleBasedStateMachine):
         if which == "unknown":
             # One fault at a time: which of two is named first is no rule.
             hold_id, kind = choose(UNKNOWN_IDS, pick), FreezeKind.ADMIN
+        self._freeze(hold_id, kind, self._key(keyed))
+
+    def _freeze(
+        self, hold_id: int, kind: FreezeKind, reference: str | None, *, reason: str = "a look"
+    ) -> None:
+        said: dict[str, Any] = {
+            "hold_id": hold_id,
+            "kind": kind,
+            "by": ADMIN,
+            "reason": reason,
+            "reference": reference,
+        }
 
         def model(got: Freeze | None) -> str:
+            replayed = ("freeze", reference) in self.model.keys
             freeze_id = None if got is None else got.freeze_id
-            hold = self.model.freeze_hold(hold_id=hold_id, kind=kind, now=self.now, freeze_id=freeze_id)
-            assert got == Freeze(freeze_id=freeze_id or 0, hold_id=hold_id, state=hold.state)
+            freeze = self.model.freeze_hold(**said, now=self.now, freeze_id=freeze_id)
+            hold = self._same_freeze(got, freeze, replayed=replayed)
             self._reach("stacked freezes", sum(one.stands for one in hold.freezes) > 1)
-            return "done"
+            again = partial(self._freeze, hold_id, kind, reference)
+            return self._keep("freeze_hold", reference, "replayed" if replayed else "done", again)
 
         self._ask(
             "freeze_hold",
-            self._committed(
-                lambda connection: freeze_hold(
-                    connection, hold_id=hold_id, kind=kind, by=ADMIN, reason="a look", now=self.now
-                )
-            ),
+            self._committed(lambda connection: freeze_hold(connection, **said, now=self.now)),
             model,
         )
 
+    def _same_freeze(self, got: Freeze | None, freeze: ModelFreeze, *, replayed: bool) -> ModelHold:
+        hold = self.model.find_hold(freeze.hold_id)
+        assert hold is not None
+        assert got == Freeze(
+            freeze_id=freeze.freeze_id, hold_id=hold.hold_id, state=hold.state, replayed=replayed
+        )
+        return hold
+
     @precondition(there_are_holds)
-    @rule(which=st.sampled_from([*["standing"] * 8, "any", "unknown"]), pick=PICK)
-    def unfreeze(self, which: str, pick: int) -> None:
+    @rule(which=st.sampled_from([*["standing"] * 8, "any", "unknown"]), keyed=KEYED, pick=PICK)
+    def unfreeze(self, which: str, keyed: bool, pick: int) -> None:
         own = [
             freeze_id
             for freeze_id, freeze in self.model.freezes.items()
             if freeze.stands and freeze.kind is not FreezeKind.BACKJOB
         ]
         if not self.model.freezes or (not own and pick % 4 != 1):
-            self.freeze(FreezeKind.RISK, "waiting", pick)
+            self.freeze(FreezeKind.RISK, "waiting", keyed, pick)
             return
         freeze_id = choose(own if which == "standing" and own else list(self.model.freezes), pick)
         if which == "unknown":
             freeze_id = choose(UNKNOWN_IDS, pick)
+        self._unfreeze(freeze_id, self._key(keyed))
+
+    def _unfreeze(self, freeze_id: int, reference: str | None, *, reason: str = "all is well") -> None:
+        said: dict[str, Any] = {
+            "freeze_id": freeze_id,
+            "by": ADMIN,
+            "reason": reason,
+            "reference": reference,
+        }
 
         def model(got: Freeze | None) -> str:
-            hold = self.model.unfreeze_hold(freeze_id=freeze_id, now=self.now)
-            assert got == Freeze(freeze_id=freeze_id, hold_id=hold.hold_id, state=hold.state)
-            return "done, others stand" if hold.state is HoldState.FROZEN else "done"
+            replayed = ("closing", reference) in self.model.keys
+            freeze = self.model.unfreeze_hold(**said, now=self.now)
+            hold = self._same_freeze(got, freeze, replayed=replayed)
+            if replayed:
+                return "replayed"
+            frozen = hold.state is HoldState.FROZEN
+            again = partial(self._unfreeze, freeze_id, reference)
+            return self._keep("unfreeze_hold", reference, "done, others stand" if frozen else "done", again)
 
         self._ask(
             "unfreeze_hold",
-            self._committed(
-                lambda connection: unfreeze_hold(
-                    connection, freeze_id=freeze_id, by=ADMIN, reason="all is well", now=self.now
-                )
-            ),
+            self._committed(lambda connection: unfreeze_hold(connection, **said, now=self.now)),
+            model,
+        )
+
+    # ---- refunds by an admin
+
+    @precondition(there_are_holds)
+    @rule(
+        which=st.sampled_from([*["frozen"] * 8, "a backjob's", "waiting", "any", "unknown"]),
+        part=st.sampled_from(PARTS),
+        used=st.sampled_from([*["no"] * 12, "a movement's", "a refund's"]),
+        pick=PICK,
+    )
+    def refund(self, which: str, part: str, used: str, pick: int) -> None:
+        """Mostly a hold that only an admin or risk keeps frozen."""
+        waiting = self.model.unsettled()
+        covered = [
+            hold
+            for hold in waiting
+            if any(freeze.stands and freeze.kind is FreezeKind.BACKJOB for freeze in hold.freezes)
+        ]
+        frozen = [hold for hold in waiting if hold.state is HoldState.FROZEN and hold not in covered]
+        if which == "frozen" and not frozen:
+            self.freeze(FreezeKind.RISK, "waiting", False, pick)
+            return
+        pool = {"frozen": frozen, "a backjob's": covered, "waiting": waiting}
+        hold = self._one_of(pool.get(which, []), pick)
+        hold_id = choose(UNKNOWN_IDS, pick) if which == "unknown" else hold.hold_id
+        amount = None if part == "whole" else self._part(part, hold.held_minor, hold.asked.currency)
+        others = {"a movement's": [*self.model.movements], "a refund's": [*self.model.refunds]}.get(used)
+        reference = choose(others, pick) if others else f"reference-{self._movements() + 1}"
+        self._refund(hold_id, amount, reference)
+
+    def _movements(self) -> int:
+        # Holds and movements have references of their own: the same text may stand for one of each.
+        return len(self.model.movements) + len(self.model.refunds)
+
+    def _refund(self, hold_id: int, amount: str | None, reference: str, *, reason: str = "a fraud") -> None:
+        said: dict[str, Any] = {
+            "hold_id": hold_id,
+            "by": ADMIN,
+            "reason": reason,
+            "reference": reference,
+            "amount": amount,
+        }
+
+        def model(got: Refund | None) -> str:
+            replayed = reference in self.model.refunds
+            hold = self.model.refund_hold(**said, now=self.now)
+            _, refunded_minor = self.model.refunds[reference]
+            assert got is not None
+            assert got == Refund(
+                transaction_id=got.transaction_id,
+                hold_id=hold_id,
+                amount_minor=refunded_minor,
+                left_minor=hold.held_minor,
+                state=hold.state,
+                replayed=replayed,
+            )
+            if replayed:
+                return "replayed"
+            again = partial(self._refund, hold_id, amount, reference)
+            return self._keep("refund_hold", reference, "done, in part" if hold.held_minor else "done", again)
+
+        self._ask(
+            "refund_hold",
+            self._committed(lambda connection: refund_hold(connection, **said, now=self.now)),
             model,
         )
 
@@ -856,8 +1060,7 @@ class BooksMachine(RuleBasedStateMachine):
         self._move(type_, owner, amount_text(amount_minor, currency), currency, reference=reference)
 
     def _move(self, type_: str, owner: str, amount: str, currency: str, *, reference: str = "") -> None:
-        # Holds and movements have references of their own: the same text may stand for one of each.
-        reference = reference or f"reference-{len(self.model.movements) + 1}"
+        reference = reference or f"reference-{self._movements() + 1}"
         verb = deposit if type_ == "DEPOSIT" else withdraw
         asked = {"owner": owner, "amount": amount, "currency": currency, "reference": reference}
 

@@ -210,19 +210,19 @@ def test_amounts_and_dates_follow_the_owner(locale: str, time_zone: str, amount:
 
 
 @pytest.mark.parametrize(
-    ("currency", "amount_minor", "amount", "plain"),
+    ("currency", "places", "amount_minor", "amount", "plain"),
     [
-        ("JPY", 1_250, "¥1,250", "1250"),
-        ("IQD", 1_036_345, "IQD1,036.345", "1036.345"),
-        ("PHP", 5, "₱0.05", "0.05"),
-        ("PHP", 10**15, "₱10,000,000,000,000.00", "10000000000000.00"),
+        ("JPY", 0, 1_250, "¥1,250", "1250"),
+        ("IQD", 3, 1_036_345, "IQD1,036.345", "1036.345"),
+        ("PHP", 2, 5, "₱0.05", "0.05"),
+        ("PHP", 2, 10**15, "₱10,000,000,000,000.00", "10000000000000.00"),
     ],
 )
 def test_amounts_have_the_places_of_the_books(
-    currency: str, amount_minor: int, amount: str, plain: str
+    currency: str, places: int, amount_minor: int, amount: str, plain: str
 ) -> None:
-    """The places are ISO 4217's, also where everyday use in the country has fewer; nothing is rounded."""
-    message = BUILT_IN.render(sample(currency=currency, amount_minor=amount_minor), None)
+    """The places are those of the books, also where everyday use has fewer; nothing is rounded."""
+    message = BUILT_IN.render(sample(currency=currency, places=places, amount_minor=amount_minor), None)
 
     assert f"You received {amount} for" in message.text
     assert message.payload["data"]["amount"] == plain

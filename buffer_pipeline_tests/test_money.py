@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from buffer_pipeline.errors import InvalidInput, Refused
 from buffer_pipeline.money import (
     AMOUNT_MINOR_MAX,
-    currency_places,
     format_amount,
+    listed_places,
     parse_amount,
     split_in_proportion,
 )
@@ -21,14 +21,14 @@ from buffer_pipeline.money import (
 )
 def test_places_follow_iso_4217(currency: str, places: int) -> None:
     """A currency has the decimal places that ISO 4217 gives it."""
-    assert currency_places(currency) == places
+    assert listed_places(currency) == places
 
 
 @pytest.mark.parametrize("currency", ["", "php", "PESO", "QQQ", "PH", " PHP", "P\u0124P", "PHP\n", "608"])
 def test_unknown_currency_is_refused(currency: str) -> None:
     """What is no ISO 4217 code is refused by name."""
     with pytest.raises(InvalidInput, match="not an ISO 4217 code") as refusal:
-        parse_amount("1", currency)
+        listed_places(currency)
 
     assert repr(currency) in str(refusal.value)
 
@@ -37,7 +37,7 @@ def test_unknown_currency_is_refused(currency: str) -> None:
 def test_currency_without_minor_unit_is_refused(currency: str) -> None:
     """Gold, test codes and no currency at all have no minor unit to count in."""
     with pytest.raises(InvalidInput, match="no minor unit"):
-        parse_amount("1", currency)
+        listed_places(currency)
 
 
 @pytest.mark.parametrize(
@@ -57,20 +57,25 @@ def test_currency_without_minor_unit_is_refused(currency: str) -> None:
         ("1000000000000000", "JPY", AMOUNT_MINOR_MAX),
         ("0010.00", "PHP", 1000),
         (" 10.50 ", "PHP", 1050),
+        # Exact, with zeros that the currency has no places for.
+        ("10.5000", "PHP", 1050),
+        (Decimal("1500.00"), "JPY", 1500),
+        ("0.010" + "0" * 20, "PHP", 1),
+        ("1.2340", "KWD", 1234),
     ],
 )
 def test_amount_is_read_to_the_minor_unit(
     amount: Decimal | int | str, currency: str, amount_minor: int
 ) -> None:
     """An amount in the major unit becomes a whole number of minor units."""
-    assert parse_amount(amount, currency) == amount_minor
+    assert parse_amount(amount, currency, listed_places(currency)) == amount_minor
 
 
 @pytest.mark.parametrize("amount", ["-0.01", "0", "0.00", "-1", -1, 0, Decimal(0), Decimal("-0.00")])
 def test_amount_not_above_zero_is_refused(amount: Decimal | int | str) -> None:
     """Nothing and less than nothing cannot be moved."""
     with pytest.raises(InvalidInput, match="must be above zero"):
-        parse_amount(amount, "PHP")
+        parse_amount(amount, "PHP", 2)
 
 
 @pytest.mark.parametrize(
@@ -78,16 +83,17 @@ def test_amount_not_above_zero_is_refused(amount: Decimal | int | str) -> None:
     [
         ("10.505", "PHP"),
         ("0.001", "PHP"),
-        ("10.500", "PHP"),
+        ("10.5001", "PHP"),
         ("1.5", "JPY"),
+        (Decimal("1.50"), "JPY"),
         ("1.2345", "KWD"),
         (Decimal("1E-30"), "PHP"),
     ],
 )
 def test_more_places_than_the_currency_has_are_refused(amount: Decimal | str, currency: str) -> None:
     """An amount is never rounded to fit its currency."""
-    with pytest.raises(InvalidInput, match=f"{currency} has {currency_places(currency)} places"):
-        parse_amount(amount, currency)
+    with pytest.raises(InvalidInput, match=f"{currency} has {listed_places(currency)} places"):
+        parse_amount(amount, currency, listed_places(currency))
 
 
 @pytest.mark.parametrize(
@@ -97,9 +103,9 @@ def test_more_places_than_the_currency_has_are_refused(amount: Decimal | str, cu
 def test_too_large_amount_is_refused_with_the_largest(amount: int | str, currency: str) -> None:
     """One unit above the largest amount is refused, and the message names the largest."""
     with pytest.raises(InvalidInput, match="too large") as refusal:
-        parse_amount(amount, currency)
+        parse_amount(amount, currency, listed_places(currency))
 
-    assert format_amount(AMOUNT_MINOR_MAX, currency) in str(refusal.value)
+    assert format_amount(AMOUNT_MINOR_MAX, listed_places(currency)) in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -131,13 +137,13 @@ def test_too_large_amount_is_refused_with_the_largest(amount: int | str, currenc
 def test_what_is_no_plain_decimal_number_is_refused(amount: Decimal | str) -> None:
     """Only plain digits with at most one point are an amount."""
     with pytest.raises(InvalidInput, match="not a plain decimal number"):
-        parse_amount(amount, "PHP")
+        parse_amount(amount, "PHP", 2)
 
 
 def test_refusal_repeats_no_more_than_the_beginning() -> None:
     """Of what is much too long for an amount, sixty characters say what it was."""
     with pytest.raises(InvalidInput) as refusal:
-        parse_amount("1" + "2" * 58 + "34", "PHP")
+        parse_amount("1" + "2" * 58 + "34", "PHP", 2)
 
     assert str(refusal.value) == (f"amount '1{'2' * 58}3': not a plain decimal number, such as 1250.50")
 
@@ -146,7 +152,7 @@ def test_refusal_repeats_no_more_than_the_beginning() -> None:
 def test_float_and_other_types_are_refused(amount: object) -> None:
     """A float has lost its cents already; what is no number at all is refused likewise."""
     with pytest.raises(InvalidInput, match="never a float"):
-        parse_amount(amount, "PHP")  # type: ignore[arg-type]
+        parse_amount(amount, "PHP", 2)  # type: ignore[arg-type]
 
 
 def test_invalid_input_is_a_refusal_and_a_value_error() -> None:
@@ -158,8 +164,8 @@ def test_invalid_input_is_a_refusal_and_a_value_error() -> None:
 def test_amounts_do_not_depend_on_the_callers_decimal_context() -> None:
     """A platform that counts in six digits elsewhere still moves every cent here."""
     with localcontext(prec=6):
-        amount_minor = parse_amount("12345678.91", "PHP")
-        amount = format_amount(1234567891, "PHP")
+        amount_minor = parse_amount("12345678.91", "PHP", 2)
+        amount = format_amount(1234567891, 2)
 
     assert amount_minor == 1234567891
     assert amount == "12345678.91"
@@ -180,7 +186,7 @@ def test_amounts_do_not_depend_on_the_callers_decimal_context() -> None:
 )
 def test_amount_is_written_with_the_currencys_places(amount_minor: int, currency: str, amount: str) -> None:
     """An amount is shown with exactly its currency's places, never in scientific notation."""
-    assert format_amount(amount_minor, currency) == amount
+    assert format_amount(amount_minor, listed_places(currency)) == amount
 
 
 @given(
@@ -189,10 +195,10 @@ def test_amount_is_written_with_the_currencys_places(amount_minor: int, currency
 )
 def test_what_is_written_reads_back(amount_minor: int, currency: str) -> None:
     """Writing an amount and reading it, as text or as a Decimal, gives the same minor units."""
-    text = format_amount(amount_minor, currency)
+    text = format_amount(amount_minor, listed_places(currency))
 
-    assert parse_amount(text, currency) == amount_minor
-    assert parse_amount(Decimal(text), currency) == amount_minor
+    assert parse_amount(text, currency, listed_places(currency)) == amount_minor
+    assert parse_amount(Decimal(text), currency, listed_places(currency)) == amount_minor
 
 
 WEIGHTS = st.lists(st.integers(min_value=0, max_value=AMOUNT_MINOR_MAX), min_size=1, max_size=30)

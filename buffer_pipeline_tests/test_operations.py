@@ -1,9 +1,11 @@
 """Every command of docs/operations.md, section by section, on real books that have what it is about."""
 
+import json
 import os
 import shutil
 import sys
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -11,17 +13,19 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from buffer_pipeline.database import database_clock, make_engine
+from buffer_pipeline.database import database_clock, make_engine, one_moment
 from buffer_pipeline.embedded import DAGSTER, EmbeddedServer
-from buffer_pipeline.history import seal
+from buffer_pipeline.history import Anchor, seal, verify
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.outbox import Outcome, Route, Settlement, claim, dispatch, settle
 from buffer_pipeline_tests.builders import place_hold
-from buffer_pipeline_tests.cluster import new_cluster
+from buffer_pipeline_tests.cluster import Cluster, new_cluster, new_standby
 from buffer_pipeline_tests.conftest import NOON
 from buffer_pipeline_tests.pages import run_blocks, sections
+from buffer_pipeline_tests.test_processes import finish, start
 
 RESTORE: Final = "Restore to a moment"
+REPLICATED: Final = "A replicated database"
 SECTIONS: Final = sections("operations.md")
 """Of the page, by heading."""
 
@@ -41,7 +45,7 @@ def with_what_goes_wrong(engine: Engine) -> None:
     seal(engine)
 
 
-@pytest.mark.parametrize("section", [section for section in SECTIONS if section != RESTORE])
+@pytest.mark.parametrize("section", [section for section in SECTIONS if section not in {RESTORE, REPLICATED}])
 def test_the_runbook(
     section: str,
     server: EmbeddedServer,
@@ -140,3 +144,44 @@ def test_the_way_back_to_a_moment(programs_and_user: tuple[Path, str | None], tm
                 if (folder / "restored" / "postmaster.pid").exists():
                     cluster.run("pg_ctl", "stop", "--pgdata", str(folder / "restored"), "--mode=immediate")
     assert (found, before) == ([right], [right, wrong])
+
+
+def test_a_lost_end_is_told_from_tampering(
+    programs_and_user: tuple[Path, str | None], tmp_path: Path
+) -> None:
+    """A standby is read; an asynchronous failover takes a seal, and the anchors say which."""
+    programs, user = programs_and_user
+    reading, after_failover = SECTIONS[REPLICATED][:2], SECTIONS[REPLICATED][2:]
+    with new_cluster(programs, user=user, settings={"wal_keep_size": "256MB"}) as primary:
+        kept = _release_one(primary, "kept")
+        with new_standby(primary) as standby:
+            environment = {
+                **os.environ,
+                "PATH": path_with(programs),
+                "STANDBY_URL": standby.server.releaser_url.render_as_string(),
+                "KEPT": kept,
+            }
+            run_blocks(reading, cwd=tmp_path, environment=environment)
+            standby.stop("fast")
+            environment["LOST"] = _release_one(primary, "lost")
+            primary.kill()
+            standby.start()
+            standby.control("promote", "--wait")
+
+            run_blocks(after_failover, cwd=tmp_path, environment=environment)
+
+            with one_moment(engine := make_engine(standby.server.books_url)) as connection:
+                found = verify(connection, anchors=[Anchor.parse(kept)])
+            engine.dispose()
+    assert (found.offence, str(found.anchor)) == (None, kept)
+
+
+def _release_one(cluster: Cluster, name: str) -> str:
+    """Release a hold by the command; return the anchor that it tells."""
+    engine = make_engine(cluster.server.books_url)
+    with engine.begin() as connection:
+        now = database_clock(connection)
+        place_hold(connection, reference=name, held_at=now - timedelta(days=8))
+    engine.dispose()
+    url = cluster.server.releaser_url.render_as_string()
+    return str(json.loads(finish(start("release", "--json", BUFFER_DATABASE_URL=url)))["anchor"])

@@ -1,7 +1,9 @@
 """The Dagster definitions, and the release run end to end."""
 
 import os
+import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 from unittest.mock import ANY
@@ -17,7 +19,8 @@ from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.legacy import import_legacy
 from buffer_pipeline.orchestration.definitions import build_defs, defs
-from buffer_pipeline.reconcile import reconcile
+from buffer_pipeline.orchestration.metadata import table_metadata
+from buffer_pipeline.reconcile import INVARIANTS, reconcile
 from buffer_pipeline.tables import batch, wallet
 from buffer_pipeline_tests.builders import (
     DAY_7,
@@ -44,6 +47,7 @@ BLOCKING_PASSED: Final = {
     "books_balance": True,
     "wallet_equals_its_transactions": True,
     "hold_settled_once": True,
+    "earning_follows_its_batch": True,
 }
 
 
@@ -97,21 +101,19 @@ def test_the_definitions_are_these() -> None:
         "sealed_history": ["released_transactions"],
         "hourly_release_counts": ["buffered_transactions", "frozen_payments", "released_transactions"],
         "daily_release_report": ["buffered_transactions", "frozen_payments", "hourly_release_counts"],
+        "books": ["frozen_payments", "hourly_release_counts", "released_transactions", "sealed_history"],
     }
     assert checks == {
         "released_transactions:books_balance": True,
         "released_transactions:wallet_equals_its_transactions": True,
         "released_transactions:hold_settled_once": True,
-        "released_transactions:pending_equals_unsettled_holds": False,
-        "released_transactions:hold_equals_its_transactions": False,
-        "released_transactions:frozen_iff_open_freeze": False,
-        "released_transactions:backjob_open_iff_it_freezes": False,
-        "released_transactions:backjob_equals_its_refunds": False,
-        "released_transactions:balance_after_follows": False,
-        "released_transactions:nothing_overdue": False,
+        "released_transactions:earning_follows_its_batch": True,
+        **{f"books:{invariant}": False for invariant in INVARIANTS},
+        "books:counts_equal_transactions": False,
+        "books:history_as_sealed": False,
+        "buffered_transactions:nothing_overdue": False,
         "frozen_payments:no_payment_stuck": False,
         "hourly_release_counts:counts_equal_transactions": False,
-        "sealed_history:history_as_sealed": False,
     }
     assert {name for name in repository.job_names if not name.startswith("__")} == {
         "release_pending_payments",
@@ -133,6 +135,7 @@ def test_the_definitions_are_these() -> None:
         "stuck_frozen_payments": ("RUNNING", 300),
         "overdue_releases": ("RUNNING", 300),
         "failed_runs": ("RUNNING", 30),
+        "failed_checks": ("RUNNING", 30),
         "waiting_notifications": ("RUNNING", 15),
     }
 
@@ -149,6 +152,59 @@ def test_every_asset_says_what_it_is() -> None:
         columns = node.metadata["dagster/column_schema"]
         assert isinstance(columns, dg.TableSchema)
         assert columns.columns, node.key
+
+
+def test_minor_units_are_said_to_be_minor_units() -> None:
+    """A table in the UI shows amounts as people write them; a column of the books says what it is in."""
+    rows = [
+        {"hold_id": 1, "amount_minor": 100_050, "currency": "PHP", "refunded_minor": None},
+        {"hold_id": 2, "amount_minor": Decimal(700), "currency": "JPY", "refunded_minor": 0},
+    ]
+    places = {"PHP": 2, "JPY": 0}
+    without = [{"owner": "worker-17", "balance_minor": 7}, {"balance_minor": 7, "currency": "XX"}]
+
+    shown = [dict(record.data) for record in table_metadata("rows", rows, places)["rows"].records]
+    unknown = [
+        dict(record.data)
+        for row in without
+        for record in table_metadata("rows", [row], places)["rows"].records
+    ]
+
+    assert shown == [
+        {"hold_id": 1, "amount": "1000.50", "currency": "PHP", "refunded": ""},
+        {"hold_id": 2, "amount": "700", "currency": "JPY", "refunded": "0"},
+    ]
+    assert unknown == without
+    for node in defs.resolve_asset_graph().asset_nodes:
+        for column in node.metadata["dagster/column_schema"].columns:
+            assert not column.name.endswith("_minor") or "minor unit" in (column.description or ""), (
+                column.name
+            )
+
+
+def test_whatever_can_be_launched_says_whether_it_moves_money() -> None:
+    """Money is moved by one asset and one job; each of the others says that it moves none."""
+    assets = {
+        node.key.to_user_string(): node.description or ""
+        for node in defs.resolve_asset_graph().asset_nodes
+        if node.is_materializable
+    }
+    jobs = {
+        job.name: job.description or ""
+        for job in defs.resolve_all_job_defs()
+        if not job.name.startswith("__")
+    }
+
+    told = assets | jobs
+    assert {
+        name for name, text in told.items() if re.search(r"\b[Mm](oves|aterializing .* moves) money", text)
+    } == {
+        "released_transactions",
+        JOB_NAME,
+    }
+    assert [
+        name for name, text in told.items() if not re.search(r"[Mm]oves? (no )?money|no money moves", text)
+    ] == []
 
 
 def test_every_column_comes_from_columns_that_are_there() -> None:
@@ -263,7 +319,7 @@ def test_a_run_releases_what_is_due_and_tells_the_payee(
             "hold_id": waiting,
             "job": "job-8",
             "payee": PAYEE,
-            "amount_minor": 100_000,
+            "amount": "1000.00",
             "currency": "PHP",
             "release_date": DAY_7.isoformat(),
             "released_at": ANY,

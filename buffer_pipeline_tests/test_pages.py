@@ -33,20 +33,24 @@ PAGES: Final = {
 }
 ELSEWHERE: Final = {
     "docs/adoption.md": "test_adoption",
+    "docs/compose.md": "test_compose",
     "docs/operations.md": "test_operations",
 }
 """Pages whose blocks another test runs whole."""
 
 NOT_HERE: Final = {
-    "docker": "needs an engine: test_compose and test_deploy start the same commands as processes",
+    "docker": "needs a registry: test_compose builds the first image with what stands in for its bases",
     "deploy/make-secrets": "test_compose makes the secrets by it",
-    "printf": "asks for a password: test_compose adds the names",
-    "kubectl": "needs a cluster: test_kubernetes checks what is applied by the published schemas",
-    "helm": "needs a network and a cluster: test_kubernetes renders and checks the values",
+    "printf": "asks for a password: test_compose answers it",
+    "psql --host": "needs a server of that name: test_kubernetes types it for another",
+    "kubectl": "needs a cluster: test_helm runs what needs none, test_kubernetes checks what is applied",
+    "helm": "needs a network and a cluster: test_helm lints and renders, test_kubernetes checks the values",
+    "python -m buffer_pipeline_start.probe": "test_probe asks a code server and a daemon",
     "pip": "test_installed installs the wheel; CI installs uv",
     "uv run pytest": "this is it",
     "uv run buffer-pipeline dev": "test_dev starts it",
-    "BUFFER_HOME=year": "a year takes minutes: test_simulation plays twenty days by the same command",
+    "uv run buffer-pipeline simulate --home year": "a year takes minutes: test_simulation plays twenty days",
+    "uv run buffer-pipeline report --home year": "of that year: test_daily_report reports one",
 }
 """How a command begins that no test types as it stands, and what tries it instead."""
 
@@ -124,7 +128,8 @@ def test_commands_and_options_exist() -> None:
         for written in COMMAND.findall(page.read_text(encoding="utf-8")):
             seen += 1
             unknown += [
-                f"{name}: {written}: {why}" for why in misunderstood(shlex.split(written.replace("'", "")))
+                f"{name}: {written}: {why}"
+                for why in misunderstood(shlex.split(written.removesuffix("\\").replace("'", "")))
             ]
 
     assert unknown == []

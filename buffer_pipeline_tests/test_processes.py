@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import dropwhile
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,14 @@ def line_with(process: subprocess.Popen[str], words: str) -> str:
         if words in line:
             return line
     raise AssertionError(f"it ended without saying {words!r}")
+
+
+def read_until(terminal: int, shown: re.Pattern[str]) -> None:
+    """Read what a command shows on a terminal until this is in it."""
+    seen = ""
+    while not shown.search(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen)):
+        assert select.select([terminal], [], [], WAIT_SECONDS_MAX)[0], seen
+        seen += os.read(terminal, 4096).decode(errors="replace")
 
 
 def test_four_releases_together_pay_every_hold_once(engine: Engine, database_url: str) -> None:
@@ -225,15 +234,12 @@ def test_a_terminal_shows_the_rate_and_the_time_that_is_left(engine: Engine, dat
         add_many_pending_earnings(connection, [last], now=now)
     ours, theirs = pty.openpty()
     shown = re.compile(r"\d/8001 [\d,]+ holds/s \d:\d\d:\d\d")
-    seen = ""
     with engine.connect() as blocker:
         blocker.execute(text("SELECT FROM buffer.wallet WHERE owner = 'worker-last' FOR UPDATE"))
 
         process = start_on(theirs, "release", TERM="xterm", BUFFER_DATABASE_URL=database_url)
         os.close(theirs)
-        while not shown.search(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen)):
-            assert select.select([ours], [], [], WAIT_SECONDS_MAX)[0], seen
-            seen += os.read(ours, 4096).decode(errors="replace")
+        read_until(ours, shown)
         blocker.rollback()
     out, _ = process.communicate(timeout=WAIT_SECONDS_MAX)
     os.close(ours)
@@ -269,9 +275,10 @@ def postmaster(home: Path) -> Path:
 
 
 def test_commands_start_join_and_stop_the_embedded_server(home: Path, postmaster: Path) -> None:
-    """Without a database of one's own each command brings the server up, shares it, and finds the data."""
+    """Without a database of one's own a command brings the server up, shares it, and finds the data."""
     add = "hold add --job job-8 --payee worker-17 --payer client-3 --amount 10 --currency PHP --reference"
     settings = {"BUFFER_HOME": str(home)}
+    finish(start("migrate", **settings))
 
     together = [start(*add.split(), f"earning-{number}", **settings) for number in range(3)]
     for process in together:
@@ -292,6 +299,7 @@ def test_a_terminated_command_stops_the_server_that_it_started(
     rows = "".join(f"r-{number},j,w-{number % 999},c,1,PHP\n" for number in range(60_000))
     fifo.write_text("reference,job,payee,payer,amount,currency\n" + rows)
     settings = {"BUFFER_HOME": str(home)}
+    finish(start("migrate", **settings))
 
     process = start("hold", "import", str(fifo), "--all-or-nothing", **settings)
     wait_until(postmaster.exists)
@@ -310,7 +318,7 @@ def test_the_folders_above_stay_closed_to_readers(home: Path, tmp_path: Path) ->
     """The server's own user may pass through the folders above its data, and nobody may list them."""
     tmp_path.chmod(0o700)
 
-    finish(start("hold", "list", BUFFER_HOME=str(home)))
+    finish(start("migrate", BUFFER_HOME=str(home)))
 
     assert tmp_path.stat().st_mode & 0o777 == 0o711
 
@@ -318,6 +326,7 @@ def test_the_folders_above_stay_closed_to_readers(home: Path, tmp_path: Path) ->
 def test_the_server_survives_a_killed_user(home: Path, postmaster: Path) -> None:
     """A user that was killed leaves the server running; the next one joins it and stops it."""
     settings = {"BUFFER_HOME": str(home)}
+    finish(start("migrate", **settings))
     process = subprocess.Popen(
         [
             sys.executable,
@@ -340,3 +349,47 @@ def test_the_server_survives_a_killed_user(home: Path, postmaster: Path) -> None
 
     assert still_running
     assert not postmaster.exists()
+
+
+SCRIPT = Path(sys.executable).with_name("buffer-pipeline")
+
+
+def lines_of_imports(process: subprocess.Popen[str]) -> Iterator[str]:
+    """Yield what the process says as it loads module after module, from the command's own first one on."""
+    assert process.stderr is not None
+    loading = (line for line in process.stderr if line.startswith("import '"))
+    return dropwhile(lambda line: not line.startswith("import 'buffer_pipeline_start'"), loading)
+
+
+def start_slowly(*arguments: str) -> subprocess.Popen[str]:
+    """Start the installed command, which names each module that it has loaded."""
+    return subprocess.Popen(
+        [SCRIPT, *arguments],
+        env={**os.environ, "PYTHONVERBOSE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def modules_loaded() -> int:
+    """How many modules the command loads until it has answered."""
+    with start_slowly("--help") as process:
+        return sum(1 for _ in lines_of_imports(process))
+
+
+@pytest.mark.parametrize("twentieth", range(20))
+def test_ctrl_c_while_the_command_loads_ends_it_quietly(modules_loaded: int, twentieth: int) -> None:
+    """At any moment from its first module on: exit 130, and no traceback."""
+    with start_slowly("--help") as process:
+        modules = lines_of_imports(process)
+        for _ in range(2 + twentieth * (modules_loaded - 2) // 20):
+            next(modules)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=WAIT_SECONDS_MAX)
+
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "KeyboardInterrupt" not in err
+    assert out == ""

@@ -19,7 +19,16 @@ from buffer_pipeline.errors import (
 from buffer_pipeline.freeze import Freeze, freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.inputs import ID_MAX
-from buffer_pipeline.release import ReleaseBatch, Shard, part_wallets, release_early, release_matured
+from buffer_pipeline.release import (
+    ReleaseBatch,
+    ReleasePosition,
+    Shard,
+    Stretch,
+    part_wallets,
+    release_early,
+    release_matured,
+    release_stretch,
+)
 from buffer_pipeline.tables import batch, transaction
 from buffer_pipeline_tests.builders import (
     ADMIN,
@@ -110,6 +119,21 @@ def test_due_by_and_now_are_two_times(connection: Connection) -> None:
 
     assert hold_row(connection, due)["settled_at"] == DAY_7 + timedelta(hours=1)
     assert state_of(connection, later) is HoldState.BUFFERED
+
+
+def test_a_cut_off_after_now_is_refused(connection: Connection) -> None:
+    """The books would record that a payment was released before it was due."""
+    place_hold(connection)
+    before = books(connection)
+    due_by = DAY_7 + timedelta(seconds=1)
+    everything = Stretch(after=ReleasePosition(), through=ReleasePosition.end(due_by), shard=Shard())
+
+    with pytest.raises(InvalidInput, match=r"due_by 2026-03-09T12:00:01\+00:00: lies after now, 2026-03-09"):
+        release_matured(connection, now=DAY_7, due_by=due_by, batch_limit=1)
+    with pytest.raises(InvalidInput, match="lies after now"):
+        release_stretch(connection, stretch=everything, now=DAY_7, due_by=due_by, source="a test")
+
+    assert books(connection) == before
 
 
 def test_nothing_due_is_an_empty_batch(connection: Connection) -> None:
@@ -510,11 +534,11 @@ def test_early_release_of_a_job_takes_all_its_holds(connection: Connection) -> N
 
 
 def test_early_release_of_a_job_is_all_or_nothing(connection: Connection) -> None:
-    """One frozen hold, or one of another payer, keeps the job's others where they are."""
+    """One frozen hold keeps the job's others where they are, and so does another payer."""
     place_hold(connection)
     frozen = place_hold(connection, state=HoldState.FROZEN)
-    place_hold(connection, job="job-9")
     of_another = place_hold(connection, job="job-9", payer="client-4")
+    place_hold(connection, job="job-9", payer="client-4")
     before = books(connection)
 
     with pytest.raises(StateRefused, match=f"hold {frozen}: .* from FROZEN"):

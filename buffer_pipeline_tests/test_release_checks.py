@@ -34,6 +34,14 @@ ALREADY_EARNED: Final = (
 )
 """The payment that waits was paid once before, and still waits."""
 
+TOO_EARLY: Final = (
+    "CREATE FUNCTION buffer.falsify() RETURNS trigger LANGUAGE plpgsql AS"
+    " 'BEGIN NEW.release_date := now() + interval ''1 day''; RETURN NEW; END'",
+    "CREATE TRIGGER falsify BEFORE INSERT ON buffer.transaction FOR EACH ROW"
+    " WHEN (NEW.type = 'EARNING' AND NEW.hold_id % 2 = 0) EXECUTE FUNCTION buffer.falsify()",
+)
+"""Of each second payment the books will say that it was not due yet."""
+
 CORRUPTIONS: Final[dict[str, tuple[str, ...]]] = {
     "books_balance": (
         "UPDATE buffer.transaction SET amount_minor = amount_minor - 1"
@@ -41,6 +49,7 @@ CORRUPTIONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "wallet_equals_its_transactions": ("UPDATE buffer.wallet SET balance_minor = balance_minor + 7",),
     "hold_settled_once": ALREADY_EARNED,
+    "earning_follows_its_batch": TOO_EARLY,
 }
 """Blocking check -> what a superuser does to the books between two releases."""
 
@@ -245,6 +254,19 @@ def test_money_that_moves_otherwise_is_in_order(engine: Engine) -> None:
         ("DELETE FROM buffer.hold", {"hold_settled_once"}),
         ("DELETE FROM buffer.wallet WHERE owner = 'worker-17'", {"wallet_equals_its_transactions"}),
         ("DELETE FROM buffer.transaction WHERE type = 'PENDING_EARNING'", {"books_balance"}),
+        (
+            "UPDATE buffer.transaction SET release_date = now() + interval '1 day' WHERE type = 'EARNING'",
+            {"earning_follows_its_batch"},
+        ),
+        ("UPDATE buffer.batch SET due_by = due_by - interval '1 year'", {"earning_follows_its_batch"}),
+        (
+            "UPDATE buffer.batch SET recorded_at = recorded_at + interval '1 s'",
+            {"earning_follows_its_batch"},
+        ),
+        (
+            "UPDATE buffer.batch SET kind = 'EARLY', reason = 'x', due_by = NULL",
+            {"earning_follows_its_batch"},
+        ),
     ],
 )
 def test_whatever_a_run_has_left_wrong_is_named(

@@ -17,6 +17,7 @@ from buffer_pipeline.intake import Earning, add_many_pending_earnings
 from buffer_pipeline.reconcile import reconcile
 from buffer_pipeline_tests.builders import end_state, waiting_for_a_lock
 from buffer_pipeline_tests.stack import (
+    Ui,
     ask,
     end_of,
     first_line,
@@ -36,6 +37,22 @@ BATCH_LIMIT: Final = 50
 RUN: Final = """query ($run: ID!) {runOrError(runId: $run) {... on Run {
     status parentRunId rootRunId stepKeysToExecute stepStats {stepKey status}
     eventConnection {events {... on MessageEvent {message eventType}}}}}}"""
+
+
+# A line that is not committed: whoever would write that hold's own waits for it. A release skips a locked
+# hold, and one whose wallet is locked, so neither would stop it.
+GATE: Final = text(
+    "WITH opened AS (INSERT INTO buffer.batch (kind, source, due_by, recorded_at)"
+    " VALUES ('DUE', 'a gate', clock_timestamp(), clock_timestamp()) RETURNING batch_id, recorded_at)"
+    " INSERT INTO buffer.transaction (type, from_account, from_wallet_id, to_account, to_wallet_id, currency,"
+    " amount_minor, balance_after_minor, hold_id, batch_id, recorded_at, release_date)"
+    " SELECT DISTINCT ON (owner) 'EARNING', 'PENDING_EARNINGS', wallet_id, 'BALANCE', wallet_id,"
+    " waiting.currency,"
+    " amount_minor, amount_minor, hold_id, batch_id, recorded_at, release_date"
+    " FROM opened CROSS JOIN buffer.unsettled_hold AS waiting"
+    " JOIN buffer.wallet ON wallet_id = payee_wallet_id"
+    " WHERE owner = any(:owners) ORDER BY owner, hold_id"
+)
 
 
 @pytest.fixture
@@ -82,11 +99,11 @@ def process_of(port: int, run_id: str) -> int | None:
     return None
 
 
-def retry_of(port: int, run_id: str) -> str | None:
+def retry_of(ui: Ui, run_id: str) -> str | None:
     """Return the run that Dagster has launched in the place of this one."""
     query = """query ($run: String!) {runsOrError(filter: {tags: [
         {key: "dagster/parent_run_id", value: $run}]}) {... on Runs {results {runId}}}}"""
-    found = ask(port, query, run=run_id)["runsOrError"]["results"]
+    found = ask(ui, query, run=run_id)["runsOrError"]["results"]
     assert len(found) <= 1
     return found[0]["runId"] if found else None
 
@@ -110,7 +127,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
         first_line(process)
         with hourly_release_stopped(port):
             hold_many(engine, now=now)
-            blocker.execute(text("SELECT FROM buffer.wallet WHERE owner = 'worker-11' FOR UPDATE"))
+            blocker.execute(GATE, {"owners": ["worker-11"]})
 
             killed = launch_release(port, batch_limit=BATCH_LIMIT)
             wait_for(lambda: waiting_for_a_lock(watcher), what="a batch that waits")
@@ -158,12 +175,7 @@ def test_a_run_that_was_terminated_leaves_nothing_half_done(
             hold_many(engine, now=database_clock(watcher))
             watcher.rollback()
             # One of each third of the wallets, so that each worker comes to one behind its first batch.
-            blocker.execute(
-                text(
-                    "SELECT FROM buffer.wallet WHERE owner IN ('worker-05', 'worker-12', 'worker-18')"
-                    " FOR UPDATE"
-                )
-            )
+            blocker.execute(GATE, {"owners": ["worker-05", "worker-12", "worker-18"]})
             terminated = launch_release(port, batch_limit=BATCH_LIMIT, workers=workers)
             wait_for(lambda: waiting_for_a_lock(watcher) == workers, what="batches that wait")
             released = watcher.execute(
@@ -204,7 +216,7 @@ def test_one_release_runs_at_a_time(engine: Engine, database_url: str, home: Pat
         with hourly_release_stopped(port):
             hold_many(engine, now=database_clock(watcher))
             watcher.rollback()
-            blocker.execute(text("SELECT FROM buffer.wallet WHERE owner = 'worker-11' FOR UPDATE"))
+            blocker.execute(GATE, {"owners": ["worker-11"]})
             first = launch_release(port)
             wait_for(lambda: waiting_for_a_lock(watcher), what="a batch that waits")
 

@@ -1,25 +1,36 @@
 """The report assets in Dagster: hours counted in one run, the schedules that ask for them, freshness."""
 
 import asyncio
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
 from typing import Any, Final
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.freshness import FreshnessState
 from dagster._core.definitions.freshness_evaluator import FRESHNESS_EVALUATORS_BY_POLICY_TYPE
+from dagster._core.instance import InstanceRef
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.test_utils import freeze_time
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, text
 
 from buffer_pipeline.counts import count_hours
+from buffer_pipeline.database import make_engine
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.hours import HOUR
 from buffer_pipeline.orchestration.definitions import defs
-from buffer_pipeline.orchestration.report_assets import HOURS, RANGE_END_TAG, RANGE_START_TAG
+from buffer_pipeline.orchestration.report_assets import (
+    HOURS_PER_RUN_MAX,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+)
+from buffer_pipeline.orchestration.report_start import START_OF_ALL, reports_start
 from buffer_pipeline.orchestration.resources import books_from_environment
-from buffer_pipeline.orchestration.schedules import HOURS_PER_RUN_MAX
 from buffer_pipeline.settings import load_settings
 from buffer_pipeline.tables import counted_hour
 from buffer_pipeline_tests.builders import books, place_hold
@@ -99,11 +110,11 @@ def test_a_range_of_hours_is_one_run(
 
 
 def test_the_asset_says_that_it_moves_no_money() -> None:
-    """Who is about to launch a backfill reads it first; any range is one run."""
+    """Who is about to launch a backfill reads it first; a run of it takes a month of hours at most."""
     node = defs.resolve_asset_graph().get(COUNTS)
 
     assert "a backfill moves no money" in (node.description or "")
-    assert node.backfill_policy == dg.BackfillPolicy.single_run()
+    assert node.backfill_policy == dg.BackfillPolicy.multi_run(HOURS_PER_RUN_MAX)
     assert isinstance(node.partitions_def, dg.HourlyPartitionsDefinition)
     assert node.partitions_def.timezone == "UTC"
 
@@ -132,13 +143,95 @@ def test_an_hour_that_is_written_into_fails_the_run(
         assert connection.scalar(select(func.count()).select_from(counted_hour)) == 0
 
 
-def test_the_first_hour_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The partitions begin with the day that BUFFER_REPORTS_START names."""
+def test_the_first_day_may_be_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The partitions begin with the day that BUFFER_REPORTS_START names, whatever the books say."""
     monkeypatch.setenv("BUFFER_REPORTS_START", "2025-03-01")
 
-    assert load_settings().reports_start.isoformat() == "2025-03-01"
-    monkeypatch.delenv("BUFFER_REPORTS_START")
-    assert HOURS.start.date() == load_settings().reports_start
+    assert reports_start(load_settings()) == datetime(2025, 3, 1, tzinfo=UTC)
+
+
+@pytest.mark.usefixtures("environment")
+def test_partitions_begin_with_the_books(engine: Engine, this_hour: datetime) -> None:
+    """What a code server loads has no hour before the first payment, so "all" are the hours of the books."""
+    with engine.begin() as connection:
+        place_hold(connection, held_at=this_hour - 50 * HOUR + timedelta(minutes=7))
+
+    begin = loaded_partitions()
+
+    assert begin == [key_of(this_hour - 50 * HOUR), f"{this_hour - 50 * HOUR:%Y-%m-%d}"]
+
+
+@pytest.mark.usefixtures("environment")
+def test_hours_that_empty_books_had_are_counted_once_there_are_payments(
+    engine: Engine, lasting_instance: dg.DagsterInstance, this_hour: datetime
+) -> None:
+    """A run loads the definitions anew, and takes hours that lie before what the books begin with by then."""
+    today = reports_start(load_settings())
+    first, last = key_of(this_hour - 3 * HOUR), key_of(this_hour - HOUR)
+    with engine.begin() as connection:
+        place_hold(connection, held_at=this_hour - 2 * HOUR)
+
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as spawned:
+        counted = spawned.submit(count_in_a_run, lasting_instance.get_ref(), first, last).result()
+
+    assert today == datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    assert counted
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(counted_hour)) == 3
+
+
+def count_in_a_run(instance: InstanceRef, first: str, last: str) -> bool:
+    """Count these hours as a process does that the code server has spawned for a run."""
+    with dg.DagsterInstance.from_ref(instance) as own:
+        return (
+            defs.resolve_job_def("count_hours")
+            .execute_in_process(instance=own, tags={RANGE_START_TAG: first, RANGE_END_TAG: last})
+            .success
+        )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://nobody@127.0.0.1:1/nothing",
+        "postgresql://nobody:@[broken/nothing",
+        "postgresql://nobody@127.0.0.1:port/nothing",
+    ],
+)
+def test_definitions_load_while_the_books_are_away(url: str) -> None:
+    """Partitions then begin where they begin for empty books, and nothing is raised."""
+    settings = load_settings().model_copy(update={"database_url": url})
+    began = time.monotonic()
+
+    start = reports_start(settings)
+
+    assert start == START_OF_ALL
+    assert time.monotonic() - began < 10
+
+
+def test_definitions_load_while_the_books_are_locked(database_url: str, superuser_url: str) -> None:
+    """A migration that holds the table keeps no code server from coming up."""
+    settings = load_settings().model_copy(update={"database_url": database_url})
+    migrating = make_engine(superuser_url)
+    with migrating.connect() as connection, connection.begin():
+        connection.execute(text("LOCK TABLE buffer.transaction"))
+
+        start = reports_start(settings)
+
+    migrating.dispose()
+
+    assert start == START_OF_ALL
+
+
+def loaded_partitions() -> list[str]:
+    """Load the definitions in a process of their own; return the first hour and day that they have."""
+    program = (
+        "from buffer_pipeline.orchestration.definitions import defs;"
+        " from buffer_pipeline.orchestration.report_assets import HOURS, DAYS;"
+        " print(HOURS.get_first_partition_key(), DAYS.get_first_partition_key())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.split()
 
 
 # ---- the schedule of the hours
@@ -230,7 +323,7 @@ def test_an_hour_in_progress_is_left_to_the_next_tick(
     with engine.begin() as connection:
         place_hold(connection, held_at=this_hour - 4 * HOUR)
     with engine.connect() as writer, writer.begin():
-        place_hold(writer, held_at=this_hour - 2 * HOUR, payee="worker-2", payer="client-2")
+        place_hold(writer, held_at=this_hour - 2 * HOUR, job="job-9", payee="worker-2", payer="client-2")
         before = asked_for(tick("hourly_counts"))
         count_hours(engine, start=this_hour - 4 * HOUR, end=this_hour - 2 * HOUR, counted_by="test")
 
@@ -353,7 +446,9 @@ def test_a_day_in_progress_is_left_to_the_next_tick(
     with engine.begin() as connection:
         place_hold(connection, held_at=today - timedelta(days=3))
     with engine.connect() as writer, writer.begin():
-        place_hold(writer, held_at=today - timedelta(minutes=5), payee="worker-2", payer="client-2")
+        place_hold(
+            writer, held_at=today - timedelta(minutes=5), job="job-9", payee="worker-2", payer="client-2"
+        )
 
         outcome = tick("daily_report")
 

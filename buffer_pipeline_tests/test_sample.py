@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, func, select
 
+from buffer_pipeline.alerts import AlertKind, is_told
 from buffer_pipeline.database import database_clock, make_engine
 from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.hold import FreezeKind, HoldState
-from buffer_pipeline.hours import HOUR, hour_of
+from buffer_pipeline.hours import HOUR, hour_of, overdue_by
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.reconcile import reconcile
 from buffer_pipeline.reports import due_holds, list_backjobs, list_holds, stuck_holds, totals
@@ -102,6 +103,20 @@ def test_owners_are_still_to_be_told_of_the_last_day_alone(sample: Connection) -
     assert of_before[1] == 0
     assert of_since[0] == 0
     assert 0 < of_since[1] < 50
+
+
+@pytest.mark.parametrize(("minute", "told"), [(30, [True, False]), (55, [True, True])])
+def test_the_samples_own_outage_is_no_alert(connection: Connection, minute: int, told: list[bool]) -> None:
+    """That its payments are overdue counts as told for as long as the first release may take."""
+    now = NOW.replace(minute=minute)
+
+    load_sample(connection, now=now)
+
+    assert due_holds(connection, due_by=overdue_by(now)).holds > 0
+    assert told == [
+        is_told(connection, kind=AlertKind.OVERDUE_RELEASE, period=hour_of(now) + number * HOUR)
+        for number in range(2)
+    ]
 
 
 def test_the_sample_is_the_same_each_time_whatever_the_clock_says(connection: Connection) -> None:

@@ -5,19 +5,23 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from importlib import import_module
 from typing import Any, Final
 
 import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from iso4217 import Currency
 from sqlalchemy import Connection, Engine, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.schema import CreateSchema
 
 from buffer_pipeline.backjob import request_backjob
+from buffer_pipeline.currencies import places_of
 from buffer_pipeline.database import REVISION, books_revision, make_engine, migrate
 from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline.errors import PaymentBufferError
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.reconcile import reconcile
 from buffer_pipeline.release import release_matured
@@ -193,6 +197,9 @@ REWRITINGS: Final = [
     "UPDATE buffer.transaction SET recorded_at = now()",
     "DELETE FROM buffer.transaction",
     "TRUNCATE buffer.transaction",
+    "UPDATE buffer.currency SET places = 3",
+    "DELETE FROM buffer.currency",
+    "TRUNCATE buffer.currency CASCADE",
     "UPDATE buffer.batch SET source = 'x'",
     "DELETE FROM buffer.batch",
     "TRUNCATE buffer.batch",
@@ -476,17 +483,21 @@ FROM (VALUES
 INSERT INTO buffer.backjob (
   job, state, requested_by, reason, requested_at, decided_by, decision_reason, decided_at, refunded_minor
 )
+SELECT job, 'REJECTED', 'client-3', 'hm', held_at, 'admin-1', 'ok', held_at, NULL
+FROM buffer.hold
+UNION ALL
 SELECT job, 'APPROVED', 'client-3', 'hm', held_at, 'admin-1', 'ok', settled_at, refunded_minor
-FROM buffer.hold WHERE refunded_minor > 0 ORDER BY hold_id;
+FROM buffer.hold WHERE refunded_minor > 0;
 INSERT INTO buffer.hold_freeze (
   hold_id, kind, backjob_id, opened_by, reason, opened_at, closed_by, closing_reason, closed_at
 )
-SELECT hold_id, 'BACKJOB', backjob_id, 'client-3', 'hm', held_at, 'admin-1', 'ok', settled_at
+SELECT hold_id, 'BACKJOB', backjob_id, 'client-3', 'hm', held_at, 'admin-1', 'ok', decided_at
 FROM buffer.hold INNER JOIN buffer.backjob USING (job)
 UNION ALL
 SELECT hold_id, 'RISK', NULL, 'admin-1', 'hm', held_at, NULL, NULL, NULL
 FROM buffer.hold WHERE state = 'FROZEN';
-INSERT INTO buffer.batch (kind, source, due_by, recorded_at) VALUES ('DUE', 'x', now(), now());
+INSERT INTO buffer.batch (kind, source, due_by, recorded_at)
+VALUES ('DUE', 'x', timestamptz '2026-03-09 13:00Z', timestamptz '2026-03-09 13:00Z');
 INSERT INTO buffer.transaction (
   type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor, balance_after_minor,
   hold_id, backjob_id, batch_id, recorded_at
@@ -505,6 +516,86 @@ SELECT
   'EARNING', 'PENDING_EARNINGS', 1, 'BALANCE', 1, 'PHP', 700, 700, hold_id, NULL, 1, settled_at
 FROM buffer.hold WHERE state = 'RELEASED'
 """
+
+
+def test_currencies_come_over_with_their_places(empty_engine: Engine) -> None:
+    """Revision 0011 stores the places of what the books have, also of what the installed list lacks."""
+    migrate(empty_engine, "0010")
+    with empty_engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO buffer.wallet (owner, currency)"
+                " SELECT owner, currency FROM unnest(ARRAY['worker-17', 'client-3']) AS owner,"
+                " unnest(ARRAY['PHP', 'JPY', 'KWD', 'BGN', 'ANG', 'HRK', 'BYR']) AS currency"
+            )
+        )
+
+    migrate(empty_engine)
+
+    with empty_engine.connect() as connection:
+        assert places_of(connection) == {
+            "ANG": 2, "BGN": 2, "BYR": 0, "HRK": 2, "JPY": 0, "KWD": 3, "PHP": 2
+        }  # fmt: skip
+
+
+def test_a_currency_of_no_list_stops_the_migration(empty_engine: Engine) -> None:
+    """Nobody knows what its amounts are, so nobody guesses; nothing is migrated."""
+    migrate(empty_engine, "0010")
+    with empty_engine.begin() as connection:
+        connection.execute(text("INSERT INTO buffer.wallet (owner, currency) VALUES ('worker-17', 'QQQ')"))
+
+    with pytest.raises(PaymentBufferError, match=r"^currency 'QQQ': stands in the books"):
+        migrate(empty_engine)
+
+    assert books_revision(empty_engine) == "0010"
+
+
+def test_what_older_versions_allowed_stops_no_migration(empty_engine: Engine) -> None:
+    """Two hosts' clocks closed a freeze before its opening: that row stays, and no other can be like it."""
+    freeze = (
+        "INSERT INTO buffer.hold_freeze"
+        " (hold_id, kind, opened_by, reason, opened_at, closed_by, closing_reason, closed_at)"
+        " VALUES (1, 'RISK', 'admin-1', 'a look', :now, 'admin-1', 'fine', :now - interval '20 ms')"
+    )
+    migrate(empty_engine, "0012")
+    with empty_engine.begin() as connection:
+        connection.execute(text("INSERT INTO buffer.currency VALUES ('PHP', 2)"))
+        connection.execute(
+            text(
+                "INSERT INTO buffer.wallet (owner, currency) VALUES ('worker-17', 'PHP'), ('client-3', 'PHP')"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO buffer.hold (reference, job, payee_wallet_id, payer_wallet_id, currency,"
+                " amount_minor, held_at, original_release_date)"
+                " VALUES ('earning-1', 'job-8', 1, 2, 'PHP', 5, :now, :now)"
+            ),
+            {"now": NOON},
+        )
+        connection.execute(text(freeze), {"now": NOON})
+
+    migrate(empty_engine)
+
+    assert books_revision(empty_engine) == REVISION
+    with (
+        pytest.raises(IntegrityError, match="hold_freeze_closed_after_opening"),
+        empty_engine.begin() as connection,
+    ):
+        connection.execute(text(freeze), {"now": NOON})
+
+
+def test_the_migrations_places_are_those_of_the_list() -> None:
+    """Every currency that the installed list has too has the same places in it."""
+    by_places = import_module("buffer_pipeline.migrations.versions.0011_currencies").BY_PLACES
+    of_migration = {code: places for places, codes in by_places.items() for code in codes.split()}
+    listed = {currency.code: currency.exponent for currency in Currency if currency.exponent is not None}
+
+    both = of_migration.keys() & listed.keys()
+
+    assert len(both) > 160
+    assert {code: of_migration[code] for code in both} == {code: listed[code] for code in both}
+    assert {"ANG", "BGN", "HRK"} <= of_migration.keys()
 
 
 def test_holds_come_over_as_they_stood_and_go_back(empty_engine: Engine) -> None:

@@ -2,10 +2,10 @@
 
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from buffer_pipeline.database import (
@@ -109,14 +109,13 @@ def test_a_hostile_search_path_reaches_no_statement(roles: Books, served: Embedd
     admin.dispose()
 
     # A platform's connection is its own; the others are the pipeline's, which ask for their search path.
-    @event.listens_for(roles.platform, "connect")
-    def be_hostile(connection: Any, _record: Any) -> None:
-        connection.execute("SET search_path = hostile")
-        connection.commit()
+    @event.listens_for(roles.platform, "begin")
+    def be_hostile(connection: Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL search_path = hostile")
 
     do_all(roles)
 
     with roles.platform.connect() as connection, pytest.raises(DBAPIError, match="caught"):
         connection.execute(text("SELECT array_agg(1)"))
     with roles.reader.connect() as connection:
-        assert connection.scalar(text("SHOW search_path")) == "pg_catalog,pg_temp"
+        assert connection.scalar(text("SHOW search_path")) == "pg_catalog, pg_temp"

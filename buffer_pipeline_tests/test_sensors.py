@@ -28,10 +28,10 @@ from buffer_pipeline.orchestration.resources import Alerts, Books
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.release import release_matured
 from buffer_pipeline.tables import alert, hold_freeze
-from buffer_pipeline_tests.builders import ADMIN, DAY_7, PAYEE, place_hold
+from buffer_pipeline_tests.builders import ADMIN, DAY_7, PAYEE, place_hold, state_of
 from buffer_pipeline_tests.conftest import NOON
 from buffer_pipeline_tests.receiver import Receiver
-from buffer_pipeline_tests.runs import JOB_NAME, release, rows_of
+from buffer_pipeline_tests.runs import JOB_NAME, corrupt, release, rows_of
 
 # One alert a day or an hour: no test may lie across the full hour.
 pytestmark = pytest.mark.usefixtures("this_hour")
@@ -39,6 +39,7 @@ pytestmark = pytest.mark.usefixtures("this_hour")
 STUCK: Final = "stuck_frozen_payments"
 OVERDUE: Final = "overdue_releases"
 FAILED: Final = "failed_runs"
+FAILED_CHECKS: Final = "failed_checks"
 
 DAGSTER_URL: Final = "https://dagster.example.com"
 SECRET: Final = "hunter2"
@@ -57,19 +58,22 @@ class Sensor:
         self._name = name
         self._instance = instance
         self._resources = resources
-        self._cursor: str | None = None
+        self.cursor: str | None = None
 
     def tick(self) -> SensorExecutionData:
         """Evaluate it once."""
         with dg.build_sensor_context(
             instance=self._instance,
+            # With both the tick has a log of its own, as the daemon gives it one.
+            instance_ref=self._instance.get_ref(),
+            repository_name="__repository__",
             repository_def=defs.get_repository_def(),
             sensor_name=self._name,
-            cursor=self._cursor,
+            cursor=self.cursor,
             resources=self._resources,
         ) as context:
             data = defs.resolve_sensor_def(self._name).evaluate_tick(context)
-        self._cursor = data.cursor
+        self.cursor = data.cursor
         assert not data.run_requests
         return data
 
@@ -151,6 +155,7 @@ def test_a_stuck_payment_is_flagged_and_told(
     assert observation.metadata == evaluation.metadata
     assert tick.skip_message == "1 payment frozen for more than 72 hours; told"
     [(title, message)] = receiver.got
+    assert "without an open freeze" not in message
     assert title == "1 payment frozen for more than 72 hours: 1000.00 PHP"
     assert (
         f"hold {stuck}, job job-8, to {PAYEE}, 1000.00 PHP, frozen since 2026-03-02 12:00 UTC (ADMIN)"
@@ -265,6 +270,46 @@ def test_a_flood_of_stuck_payments_is_one_message(
     assert "and 82 more" in message
 
 
+def test_a_payment_frozen_without_a_freeze_is_told_at_once(
+    engine: Engine, superuser_url: str, stuck_sensor: Sensor, receiver: Receiver
+) -> None:
+    """Nothing would ever release it: it is stuck however short it has been so; a freeze that is opened and
+    lifted lets it go.
+    """
+    now = datetime.now(UTC)
+    alone = place(engine, held_at=now)
+    long_frozen = place(engine, state=HoldState.FROZEN, job="job-9")
+    corrupt(superuser_url, f"UPDATE buffer.unsettled_hold SET state = 'FROZEN' WHERE hold_id = {alone}")
+
+    tick, again = stuck_sensor.tick(), stuck_sensor.tick()
+    with engine.begin() as connection:
+        freeze = freeze_hold(
+            connection, hold_id=alone, kind=FreezeKind.ADMIN, by=ADMIN, reason="stray", now=now
+        )
+        unfreeze_hold(connection, freeze_id=freeze.freeze_id, by=ADMIN, reason="stray", now=now)
+        state = state_of(connection, alone)
+    after = stuck_sensor.tick()
+
+    rows = rows_of(evaluation_of(tick), "holds")
+    assert [(row["hold_id"], row["kinds"]) for row in rows] == [
+        (alone, "no open freeze"),
+        (long_frozen, "ADMIN"),
+    ]
+    assert again.skip_message is not None
+    assert again.skip_message.endswith("told today already")
+    [(title, message)] = receiver.got
+    assert title == "2 payments frozen for more than 72 hours or with no open freeze: 2000.00 PHP"
+    assert (
+        "A payment frozen without an open freeze is an error in the books; docs/operations.md says how to"
+        " release it.\n"
+    ) in message
+    assert (
+        f"hold {alone}, job job-8, to {PAYEE}, 1000.00 PHP, frozen since {now:%Y-%m-%d %H:%M} UTC" in message
+    )
+    assert state is HoldState.BUFFERED
+    assert [row["hold_id"] for row in rows_of(evaluation_of(after), "holds")] == [long_frozen]
+
+
 def test_a_payment_under_two_freezes_is_one(engine: Engine, stuck_sensor: Sensor, receiver: Receiver) -> None:
     """It counts once and with its own amount, since the older freeze, and names both kinds."""
     hold_id = place(engine, state=HoldState.FROZEN)
@@ -366,7 +411,7 @@ def test_a_sensors_tick_reads_the_books_of_the_environment(
 
     assert tick.skip_message == (
         "1 payment due for more than an hour and not released;"
-        " told in the log, as BUFFER_ALERT_URLS is not set"
+        " told in this tick's log, as BUFFER_ALERT_URLS is not set"
     )
     assert len(tick.asset_events) == 1
 
@@ -603,7 +648,7 @@ def test_a_long_error_is_cut() -> None:
 # ---- a receiver that fails
 
 
-@pytest.mark.parametrize("name", [STUCK, OVERDUE, FAILED])
+@pytest.mark.parametrize("name", [STUCK, OVERDUE, FAILED, FAILED_CHECKS])
 def test_what_no_receiver_took_is_sent_again_at_the_next_tick(
     engine: Engine,
     books_of: Books,
@@ -612,12 +657,19 @@ def test_what_no_receiver_took_is_sent_again_at_the_next_tick(
     name: str,
 ) -> None:
     """A tick whose alert is answered with 500 ends well and says so; the next one sends it again, once."""
-    resources = {"alerts": Alerts(urls=(receiver.url,))} | ({} if name == FAILED else {"books": books_of})
+    resources = {"alerts": Alerts(urls=(receiver.url,))} | (
+        {} if name in {FAILED, FAILED_CHECKS} else {"books": books_of}
+    )
     sensor = Sensor(name, lasting_instance, **resources)
     sensor.tick()
     place(engine)
     place(engine, state=HoldState.FROZEN)
     fail(lasting_instance)
+    lasting_instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey("books"), check_name="books_balance", passed=False, metadata={}
+        )
+    )
     receiver.answers(500)
 
     refused = sensor.tick()

@@ -99,6 +99,13 @@ def test_every_kind_of_event_occurs(played: Played, story: Connection) -> None:
     teams = Counter(story.scalars(select(hold.c.job)))
     early_by = set(story.scalars(select(batch.c.source).where(batch.c.kind == "EARLY")))
     closed = set(story.scalars(select(hold_freeze.c.kind).where(hold_freeze.c.closed_at.is_not(None))))
+    admins = select(transaction.c.hold_id).where(
+        transaction.c.type == "REFUND", transaction.c.backjob_id.is_(None)
+    )
+    late = story.scalars(select(hold.c.hold_id).where(hold.c.reference.like("%-late-%"))).all()
+    covered = story.scalars(
+        select(hold_freeze.c.hold_id).where(hold_freeze.c.kind == "BACKJOB", hold_freeze.c.hold_id.in_(late))
+    )
     rejected = story.scalars(
         select(func.count()).where(backjob.c.state == "REJECTED").group_by(backjob.c.job)
     )
@@ -119,6 +126,8 @@ def test_every_kind_of_event_occurs(played: Played, story: Connection) -> None:
     assert 0 < played.simulation.tally.refunded_in_part < found.backjobs["APPROVED"]
     assert max(rejected) == 3
     assert closed == {"BACKJOB", "ADMIN", "RISK"}
+    assert story.scalars(admins).all() != []
+    assert set(covered) == set(late) != set()
     assert played.simulation.tally.repeated > 0
     assert set(played.simulation.tally.refused) == {refusal.__name__ for refusal in REFUSED_IN_LIFE}
 

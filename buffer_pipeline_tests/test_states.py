@@ -19,6 +19,7 @@ from buffer_pipeline.hold import (
     Verb,
     states_that_allow,
 )
+from buffer_pipeline.refund import refund_hold
 from buffer_pipeline.release import ReleasePosition, Shard, Stretch, release_early, release_matured
 from buffer_pipeline.tables import backjob, hold_freeze, unsettled_hold
 from buffer_pipeline_tests.builders import (
@@ -45,6 +46,8 @@ def stray_freeze(connection: Connection, hold_id: int, *, with_backjob: bool) ->
             .values(job=JOB, requested_by=PAYER, reason="hm", requested_at=NOON)
             .returning(backjob.c.backjob_id)
         ).scalar_one()
+    trigger = "hold_freeze_is_of_a_frozen_hold"
+    connection.execute(text(f"ALTER TABLE buffer.hold_freeze DISABLE TRIGGER {trigger}"))
     freeze_id = connection.execute(
         insert(hold_freeze)
         .values(
@@ -57,6 +60,7 @@ def stray_freeze(connection: Connection, hold_id: int, *, with_backjob: bool) ->
         )
         .returning(hold_freeze.c.freeze_id)
     ).scalar_one()
+    connection.execute(text(f"ALTER TABLE buffer.hold_freeze ENABLE TRIGGER {trigger}"))
     return freeze_id, backjob_id
 
 
@@ -78,7 +82,6 @@ def place_bare(connection: Connection, state: HoldState) -> int:
 
 def run_statement(connection: Connection, hold_id: int, verb: Verb) -> None:
     """Run the verb's statement on a hold, with none of the questions that the verb asks before."""
-    decided = {"decided_by": ADMIN, "reason": "so it is", "now": DAY_7}
     match verb:
         case Verb.RELEASE | Verb.RELEASE_EARLY:
             early = verb is Verb.RELEASE_EARLY
@@ -99,6 +102,7 @@ def run_statement(connection: Connection, hold_id: int, verb: Verb) -> None:
                 "freeze_hold",
                 hold_id=hold_id,
                 kind="RISK",
+                reference=None,
                 opened_by=ADMIN,
                 reason="hm",
                 now=DAY_7,
@@ -106,7 +110,15 @@ def run_statement(connection: Connection, hold_id: int, verb: Verb) -> None:
             )
         case Verb.RESUME:
             freeze_id, _ = stray_freeze(connection, hold_id, with_backjob=False)
-            fetch(connection, "unfreeze_hold", freeze_id=freeze_id, closed_by=ADMIN, reason="ok", now=DAY_7)
+            fetch(
+                connection,
+                "unfreeze_hold",
+                freeze_id=freeze_id,
+                closed_by=ADMIN,
+                reason="ok",
+                closing_reference=None,
+                now=DAY_7,
+            )
         case Verb.REFUND | Verb.REFUND_PARTLY:
             _, backjob_id = stray_freeze(connection, hold_id, with_backjob=True)
             fetch(
@@ -115,7 +127,22 @@ def run_statement(connection: Connection, hold_id: int, verb: Verb) -> None:
                 backjob_id=backjob_id,
                 hold_ids=[hold_id],
                 refunds_minor=[HELD if verb is Verb.REFUND else 1],
-                **decided,
+                decision_reference=None,
+                decided_by=ADMIN,
+                reason="so it is",
+                now=DAY_7,
+            )
+        case Verb.REFUND_ALONE | Verb.REFUND_ALONE_PARTLY:
+            stray_freeze(connection, hold_id, with_backjob=False)
+            fetch(
+                connection,
+                "refund_hold",
+                hold_id=hold_id,
+                amount_minor=HELD if verb is Verb.REFUND_ALONE else 1,
+                refunded_by=ADMIN,
+                reason="so it is",
+                reference="refund-1",
+                now=DAY_7,
             )
 
 
@@ -148,6 +175,16 @@ def run_verb(connection: Connection, hold_id: int, verb: Verb) -> None:
                 reason="so it is",
                 now=NOON,
                 amount="0.01" if verb is Verb.REFUND_PARTLY else None,
+            )
+        case Verb.REFUND_ALONE | Verb.REFUND_ALONE_PARTLY:
+            refund_hold(
+                connection,
+                hold_id=hold_id,
+                by=ADMIN,
+                reason="so it is",
+                reference="refund-1",
+                now=NOON,
+                amount="0.01" if verb is Verb.REFUND_ALONE_PARTLY else None,
             )
 
 

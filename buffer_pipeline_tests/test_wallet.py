@@ -294,7 +294,9 @@ def test_movements_raced_with_a_release_add_up(engine: Engine) -> None:
         lambda connection: release_matured(connection, now=DAY_7, batch_limit=10),
     )
 
-    with engine.connect() as connection:
+    with engine.begin() as connection:
+        # The release skips the wallet while another transaction has it locked.
+        release_matured(connection, now=DAY_7, batch_limit=10)
         assert wallet_of(connection, PAYEE) == Wallet(balance_minor=115_000)
 
 
@@ -329,4 +331,5 @@ def test_statement_has_the_lines_of_every_generation(connection: Connection) -> 
         ("PENDING_EARNING", 600),
         ("EARNING", 800),
     ]
-    assert [line["transaction_id"] >> 17 for line in lines] == [0, 1, 4, 4]
+    generations = [line["transaction_id"] >> 17 for line in lines]
+    assert [generation - generations[0] for generation in generations] == [0, 1, 4, 4]

@@ -1,6 +1,7 @@
 """All the work there is, each by the role whose work it is; and books with an engine for each role."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -22,12 +23,13 @@ from buffer_pipeline.counts import (
 )
 from buffer_pipeline.daily_report import daily_report
 from buffer_pipeline.database import (
+    confirm,
     database_clock,
     fetch,
     one_moment,
 )
 from buffer_pipeline.drain import drain_matured
-from buffer_pipeline.errors import Refused
+from buffer_pipeline.errors import Refused, WalletFull
 from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
 from buffer_pipeline.history import seal, verify
 from buffer_pipeline.hold import FreezeKind, HoldState
@@ -43,6 +45,7 @@ from buffer_pipeline.inbox import (
 from buffer_pipeline.intake import Earning, add_many_pending_earnings, add_pending_earnings
 from buffer_pipeline.legacy import import_legacy
 from buffer_pipeline.metrics import BooksCollector
+from buffer_pipeline.money import AMOUNT_MINOR_MAX, format_amount
 from buffer_pipeline.outbox import (
     Outcome,
     Route,
@@ -61,9 +64,10 @@ from buffer_pipeline.outbox import (
 )
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.reconcile import reconcile, reconcile_run
+from buffer_pipeline.refund import refund_hold
 from buffer_pipeline.release import release_early, release_matured
 from buffer_pipeline.wallet import deposit, withdraw
-from buffer_pipeline_tests.builders import ADMIN, DAY_7, PAYEE, PAYER, place_hold
+from buffer_pipeline_tests.builders import ADMIN, DAY_7, PAYEE, PAYER, place_hold, state_of
 from buffer_pipeline_tests.conftest import NOON, Books
 
 EXPORT: Final = Path(__file__).parent / "legacy_export"
@@ -103,6 +107,18 @@ def earnings_come_in(platform: Engine) -> None:
                 now=NOON,
             )
         release_early(connection, job="job-alone", by="client-new", reason="well done", now=NOON)
+        too_much = Earning(
+            reference="",
+            job="job-rich",
+            payee="worker-1",
+            payer=PAYER,
+            amount=format_amount(AMOUNT_MINOR_MAX, 2),
+            currency="PHP",
+        )
+        with connection.begin_nested() as savepoint:
+            riches = [replace(too_much, reference=f"rich-{number}") for number in range(9_224)]
+            assert isinstance(add_many_pending_earnings(connection, riches, now=NOON)[-1], WalletFull)
+            savepoint.rollback()
     with platform.begin() as connection:
         import_legacy(connection, EXPORT, now=clock_of_a_writer(connection))
 
@@ -124,6 +140,23 @@ def backjobs_are_decided(platform: Engine) -> None:
             decide(connection, backjob_id=request.backjob_id, by=by, reason="so be it", now=NOON)
             with pytest.raises(Refused), connection.begin_nested():
                 unfreeze_hold(connection, freeze_id=risk.freeze_id, by="risk-2", reason="again", now=NOON)
+
+
+def admins_refund(platform: Engine) -> None:
+    """Refund a frozen hold, twice; and hold an earning for a job with an open backjob."""
+    with platform.begin() as connection:
+        hold_id = place_hold(connection, state=HoldState.FROZEN, job="job-refund")
+        for _ in ("first", "again"):
+            refund_hold(
+                connection, hold_id=hold_id, by=ADMIN, reason="a thief", reference="refund-1", now=NOON
+            )
+        place_hold(connection, job="job-late")
+        for _ in ("first", "again"):
+            request_backjob(
+                connection, job="job-late", by=PAYER, reason="hm", reference="request-1", now=NOON
+            )
+        late = place_hold(connection, job="job-late")
+        assert state_of(connection, late) is HoldState.FROZEN
 
 
 def money_moves(platform: Engine) -> None:
@@ -156,13 +189,13 @@ def what_is_due_is_released(releaser: Engine) -> None:
     """Release as the schedule does, with one worker and with two, and prove it."""
     with releaser.begin() as connection:
         assert release_matured(connection, now=DAY_7, batch_limit=1).holds_released == 1
+    now = database_clock_of(releaser)
     with releaser.connect() as connection:
-        assert release_matured(connection, now=NOON + timedelta(days=3650), batch_limit=1).holds_released == 1
+        assert release_matured(connection, now=now, batch_limit=1).holds_released == 1
         # Ids that nothing has.
         connection.rollback()
-    since = hour_of(database_clock_of(releaser))
-    for workers, days in ((1, 7), (2, 3650)):
-        due_by = NOON + timedelta(days=days)
+    since = hour_of(now)
+    for workers, due_by in ((1, DAY_7), (2, now)):
         run = drain_matured(releaser, due_by=due_by, source="run-1", workers=workers)
         assert run.holds_released > 0
     with releaser.begin() as connection:
@@ -249,6 +282,7 @@ def books_are_read(engine: Engine) -> None:
         require_complete(connection, end=now)
         held = reports.list_holds(connection, limit=9)
         reports.show_hold(connection, hold_id=held[0]["hold_id"])
+        confirm(connection)
         assert reports.list_wallets(connection, owner=PAYEE) != []
         assert reports.wallet_statement(connection, owner=PAYEE) != []
         assert reports.list_backjobs(connection) != []
@@ -266,6 +300,7 @@ def all_is_looked_at(engine: Engine) -> None:
         doctor.migration,
         doctor.roles,
         doctor.overdue,
+        doctor.frozen,
         doctor.outbox,
         doctor.books,
     ):
@@ -288,6 +323,7 @@ def figures_are_served(role: Engine) -> None:
 WORK: Final[list[tuple[str, Callable[[Engine], None]]]] = [
     ("platform", earnings_come_in),
     ("platform", backjobs_are_decided),
+    ("platform", admins_refund),
     ("platform", money_moves),
     ("platform", owners_are_known),
     ("releaser", what_is_due_is_released),

@@ -29,7 +29,8 @@ from buffer_pipeline.cli import (
     verify,
     wallet,
 )
-from buffer_pipeline.cli.output import Output, write_json
+from buffer_pipeline.cli.interrupt import Stopped
+from buffer_pipeline.cli.output import Output, facts_of, times_in, write_json
 from buffer_pipeline.database import first_line
 from buffer_pipeline.errors import InvalidInput, PaymentBufferError, SettingError
 
@@ -37,6 +38,12 @@ EXIT_REFUSED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
+
+_WITH_VALUE: Final = ("--home", "--tz")
+"""Options of all commands that take a value."""
+
+_HOME_OF_ITS_OWN: Final = {"dev", "doctor"}
+"""Commands that use BUFFER_HOME beside a BUFFER_DATABASE_URL too: Dagster's home is in it."""
 
 app = typer.Typer(
     name="buffer-pipeline",
@@ -65,15 +72,48 @@ def _root(
         typer.Option(
             "--json",
             is_eager=True,  # Read before --version, which answers by it.
-            help="One JSON document on stdout, all else on stderr. May stand behind the command.",
+            help="One JSON document on stdout, all else on stderr. Before or after the command.",
         ),
     ] = False,
+    home: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the books are: BUFFER_HOME without it, else .buffer. Before or after the command.",
+        ),
+    ] = None,
+    tz: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ZONE",
+            help="Show times in this zone, such as Asia/Manila, not in UTC. Before or after the command.",
+        ),
+    ] = None,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
+    if home is not None:
+        _choose_home(home, command=context.invoked_subcommand)
+    if tz is not None:
+        context.with_resource(times_in(tz))
     context.obj = Output(as_json=as_json)
+
+
+def _choose_home(home: str, *, command: str | None) -> None:
+    """Let whatever reads the settings find this one, also in processes that are started.
+
+    Raises:
+        SettingError: it is empty, which would be no choice, or the books are elsewhere, in a database.
+    """
+    if not home:
+        raise SettingError("--home: must not be empty")
+    if os.environ.get("BUFFER_DATABASE_URL") and command not in _HOME_OF_ITS_OWN:
+        raise SettingError(
+            f"--home {home}: BUFFER_DATABASE_URL is set and names other books; unset it or leave out --home"
+        )
+    os.environ["BUFFER_HOME"] = home
 
 
 app.add_typer(hold.app, name="hold")
@@ -96,8 +136,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command. Exit 0 done, 1 refused or violated, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM."""
     given = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in given
-    # The option belongs to all commands, so it may stand anywhere.
-    ordered = ["--json"] * as_json + [argument for argument in given if argument != "--json"]
+    ordered = _global_options_first(given)
     # As Ctrl-C does: leave every context, so that the embedded server is stopped in order.
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
@@ -105,6 +144,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         # A terminal without the letters of somebody's name shows the rest.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            # Whatever ended the process while this was loaded: from here on contexts are left.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         _require_utf8(given)
         # Not standalone, so that wrong usage is answered in JSON too where that is asked for.
         code = app(ordered, standalone_mode=False) or 0
@@ -113,10 +155,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.exit(code)
     except TyperException as error:
         # Empty where the help was printed in place of a message.
-        message = f"{error.format_message().rstrip('.') or 'Missing command'}; see --help"
+        # "Value error" is what pydantic puts before the words of Typer's own types.
+        said = error.format_message().rstrip(".").replace("Value error, ", "", 1)
+        message = f"{said or 'Missing command'}; see --help"
         _fail(error, as_json=as_json, code=EXIT_USAGE, message=message)
     except SettingError as error:
         _fail(error, as_json=as_json, code=EXIT_USAGE)
+    except Stopped as error:
+        _fail(error, as_json=as_json, code=error.exit_code)
     except PaymentBufferError as error:
         _fail(error, as_json=as_json, code=EXIT_REFUSED)
     except DBAPIError as error:
@@ -125,6 +171,27 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _end_without_stdout(error, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _global_options_first(given: list[str]) -> list[str]:
+    """Return the arguments, those options first that belong to all commands: they may stand anywhere."""
+    first = ["--json"] * ("--json" in given)
+    rest: list[str] = []
+    arguments = iter(given)
+    for argument in arguments:
+        if argument == "--":
+            rest += [argument, *arguments]
+        elif argument in _WITH_VALUE:
+            value = next(arguments, "-")
+            if value.startswith("-"):
+                # Alone it is refused for want of a value, and takes no other word for it.
+                return [argument]
+            first += [argument, value]
+        elif argument.partition("=")[0] in _WITH_VALUE:
+            first.append(argument)
+        else:
+            rest.append(argument)
+    return first + [argument for argument in rest if argument != "--json"]
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -155,8 +222,8 @@ def _end_without_stdout(error: OSError, *, as_json: bool) -> NoReturn:
 
 def _fail_in_json(error: Exception, *, as_json: bool, message: str) -> None:
     if as_json:
-        document = {"error": {"type": type(error).__name__, "message": message}}
-        write_json(document)
+        facts = facts_of(error) if isinstance(error, PaymentBufferError) else {}
+        write_json({"error": {"type": type(error).__name__, "message": message} | facts})
 
 
 def _require_utf8(arguments: list[str]) -> None:

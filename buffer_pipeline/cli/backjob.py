@@ -12,16 +12,16 @@ from buffer_pipeline.backjob import (
     request_backjob,
     withdraw_backjob,
 )
+from buffer_pipeline.cli.options import By, Reason, Reference
 from buffer_pipeline.cli.output import Output, present
 from buffer_pipeline.cli.session import one_look, one_transaction
+from buffer_pipeline.currencies import places_of
 from buffer_pipeline.hold import BackjobState
 from buffer_pipeline.reports import list_backjobs, list_holds
 
 app = typer.Typer(help="Clients' requests to have work redone.")
 
 BackjobId = Annotated[int, typer.Argument(help="The backjob's id.")]
-By = Annotated[str, typer.Option(help="Who asks or decides; it stays in the books.")]
-Reason = Annotated[str, typer.Option(help="Why; it stays in the books.")]
 
 
 @app.command("request")
@@ -30,26 +30,46 @@ def request(
     job: Annotated[str, typer.Option(help="The job to be redone.")],
     by: By,
     reason: Reason,
+    payer: Annotated[str | None, typer.Option(help="Refuse unless the job's payer is this owner.")] = None,
+    reference: Reference = None,
 ) -> None:
-    """Ask for a backjob before the release date: it freezes the job's holds.
+    """Ask for a backjob before the release date: it freezes the job's holds, and those that come later.
 
-    Example: `buffer-pipeline backjob request --job job-8 --by client-3 --reason "drips again"`
+    Example: `buffer-pipeline backjob request --job job-8 --by client-3 --payer client-3
+    --reason "drips again" --reference complaint-7`
     """
     with one_transaction() as (connection, settings, now):
-        done = request_backjob(connection, job=job, by=by, reason=reason, now=now, policy=settings.policy)
+        done = request_backjob(
+            connection,
+            job=job,
+            by=by,
+            reason=reason,
+            payer=payer,
+            reference=reference,
+            now=now,
+            policy=settings.policy,
+        )
         document = _document(connection, done)
     _answer(context.obj, document)
 
 
 @app.command("reject")
-def reject(context: typer.Context, backjob_id: BackjobId, by: By, reason: Reason) -> None:
+def reject(
+    context: typer.Context, backjob_id: BackjobId, by: By, reason: Reason, reference: Reference = None
+) -> None:
     """Reject: the holds go back into the buffer, BUFFER_COOLDOWN_HOURS longer.
 
     Example: `buffer-pipeline backjob reject 5 --by admin-1 --reason "photos show finished work"`
     """
     with one_transaction() as (connection, settings, now):
         done = reject_backjob(
-            connection, backjob_id=backjob_id, by=by, reason=reason, now=now, policy=settings.policy
+            connection,
+            backjob_id=backjob_id,
+            by=by,
+            reason=reason,
+            reference=reference,
+            now=now,
+            policy=settings.policy,
         )
         document = _document(connection, done)
     _answer(context.obj, document)
@@ -64,27 +84,43 @@ def approve(
     amount: Annotated[
         str | None, typer.Option(help="Refund only so much; the rest stays in the buffer.")
     ] = None,
+    hold: Annotated[
+        list[int] | None, typer.Option(help="Refund from this hold; may be repeated. From all without it.")
+    ] = None,
+    reference: Reference = None,
 ) -> None:
     """Approve: the held money goes back to the payer.
 
-    Example: `buffer-pipeline backjob approve 5 --by admin-1 --reason "agreed" --amount 400.00`
+    Example: `buffer-pipeline backjob approve 5 --by admin-1 --reason "agreed" --amount 400.00 --hold 41
+    --hold 42 --reference decision-9`
     """
     with one_transaction() as (connection, _, now):
         done = approve_backjob(
-            connection, backjob_id=backjob_id, by=by, reason=reason, amount=amount, now=now
+            connection,
+            backjob_id=backjob_id,
+            by=by,
+            reason=reason,
+            amount=amount,
+            hold_ids=hold or None,  # Typer has an empty list where there is none.
+            reference=reference,
+            now=now,
         )
         document = _document(connection, done)
     _answer(context.obj, document)
 
 
 @app.command("withdraw")
-def withdraw(context: typer.Context, backjob_id: BackjobId, by: By, reason: Reason) -> None:
+def withdraw(
+    context: typer.Context, backjob_id: BackjobId, by: By, reason: Reason, reference: Reference = None
+) -> None:
     """Withdraw: the holds go back into the buffer, their dates unchanged.
 
     Example: `buffer-pipeline backjob withdraw 5 --by client-3 --reason "settled between us"`
     """
     with one_transaction() as (connection, _, now):
-        done = withdraw_backjob(connection, backjob_id=backjob_id, by=by, reason=reason, now=now)
+        done = withdraw_backjob(
+            connection, backjob_id=backjob_id, by=by, reason=reason, reference=reference, now=now
+        )
         document = _document(connection, done)
     _answer(context.obj, document)
 
@@ -92,7 +128,9 @@ def withdraw(context: typer.Context, backjob_id: BackjobId, by: By, reason: Reas
 @app.command("list")
 def list_(
     context: typer.Context,
-    state: Annotated[BackjobState | None, typer.Option(help="Only in this state.")] = None,
+    state: Annotated[
+        BackjobState | None, typer.Option(case_sensitive=False, help="Only in this state.")
+    ] = None,
 ) -> None:
     """List backjobs, the oldest first.
 
@@ -110,20 +148,24 @@ def list_(
 
 def _document(connection: Connection, done: Backjob) -> dict[str, Any]:
     holds = [row for row in list_holds(connection, job=done.job) if row["hold_id"] in done.hold_ids]
-    shown = ("hold_id", "state", "amount_minor", "refunded_minor", "currency", "release_date")
+    shown = ("hold_id", "state", "amount_minor", "refunded_minor", "left_minor", "currency", "release_date")
     return {
         "backjob_id": done.backjob_id,
         "job": done.job,
         "state": done.state,
-        "holds": present([{key: row[key] for key in shown} for row in holds]),
+        "replayed": done.replayed,
+        "holds": present([{key: row[key] for key in shown} for row in holds], places_of(connection)),
     }
 
 
 def _answer(output: Output, document: dict[str, Any]) -> None:
-    lines = [f"Backjob {document['backjob_id']} of {document['job']}: {document['state']}."]
+    if document["replayed"]:
+        lines = ["Nothing changed: backjob {backjob_id} of {job} is {state}.".format(**document)]
+    else:
+        lines = ["Backjob {backjob_id} of {job}: {state}.".format(**document)]
     lines += [
-        f"hold {row['hold_id']}: {row['state']}, {row['amount']} {row['currency']}"
-        f" ({row['refunded']} refunded), release date {row['release_date']}"
+        f"hold {row['hold_id']}: {row['state']}, {row['amount']} {row['currency']} held,"
+        f" {row['refunded']} refunded, {row['left']} left, release date {row['release_date']}"
         for row in document["holds"]
     ]
     output.answer(document, text="\n".join(lines))

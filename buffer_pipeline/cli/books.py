@@ -8,6 +8,7 @@ import typer
 
 from buffer_pipeline.cli.output import Output, present
 from buffer_pipeline.cli.session import books
+from buffer_pipeline.currencies import Places, places_of
 from buffer_pipeline.database import REVISION, one_moment
 from buffer_pipeline.database import migrate as migrate_books
 from buffer_pipeline.hours import clock_of_a_writer
@@ -30,23 +31,26 @@ def reconcile_command(context: typer.Context) -> None:
     """
     output: Output = context.obj
     with books() as (engine, _), one_moment(engine) as connection:
-        violations = reconcile(connection)
-    lines = lines_of(violations) or [f"{len(INVARIANTS)} invariants hold."]
-    document = {"ok": not violations, "violations": documents_of(violations)}
+        violations, places = reconcile(connection), places_of(connection)
+    lines = lines_of(violations, places) or [f"{len(INVARIANTS)} invariants hold."]
+    document = {"ok": not violations, "violations": documents_of(violations, places)}
     output.answer(document, text="\n".join(lines))
     if violations:
         raise typer.Exit(1)
 
 
-def documents_of(violations: Sequence[Violation]) -> list[dict[str, Any]]:
+def documents_of(violations: Sequence[Violation], places: Places) -> list[dict[str, Any]]:
     """Return violations as JSON has them."""
-    return [{"invariant": violation.invariant, "rows": present(violation.rows)} for violation in violations]
+    return [
+        {"invariant": violation.invariant, "rows": present(violation.rows, places)}
+        for violation in violations
+    ]
 
 
-def lines_of(violations: Sequence[Violation]) -> list[str]:
+def lines_of(violations: Sequence[Violation], places: Places) -> list[str]:
     """Return violations for people: each invariant, and the rows that break it."""
     lines = []
-    for violation in documents_of(violations):
+    for violation in documents_of(violations, places):
         lines.append(f"{violation['invariant']}: {len(violation['rows'])} rows")
         lines += [
             "  " + ", ".join(f"{key} {value}" for key, value in row.items()) for row in violation["rows"]
@@ -55,12 +59,12 @@ def lines_of(violations: Sequence[Violation]) -> list[str]:
 
 
 def migrate(context: typer.Context) -> None:
-    """Bring the books to this version's schema. Safe to run again.
+    """Bring the books to this version's schema, or make them where there are none. Safe to run again.
 
     Example: `BUFFER_DATABASE_URL=postgresql://app@db/platform buffer-pipeline migrate`
     """
     output: Output = context.obj
-    with books(migrated=False) as (engine, _):
+    with books(migrated=False, make=True) as (engine, _):
         migrate_books(engine)
     output.answer({"revision": REVISION}, text=f"The books are at revision {REVISION}.")
 
@@ -74,15 +78,19 @@ def import_legacy_command(
 ) -> None:
     """Bring over the Django application's waiting payments, open backjobs and balances.
 
-    What is inconsistent is listed and left out. Nobody is notified. Safe to run again.
+    What is inconsistent is listed and left out. Nobody is notified. Safe to run again. Where BUFFER_HOME
+    has no books, it makes them.
 
     Example: `buffer-pipeline import-legacy export/ --strict`
     """
     from buffer_pipeline.legacy import import_legacy
+    from buffer_pipeline.legacy_files import require_directory
 
     output: Output = context.obj
+    # Before books are made for it.
+    require_directory(directory)
     with (
-        books() as (engine, _),
+        books(make=True) as (engine, _),
         output.progress("import-legacy", total=None),
         engine.begin() as connection,
     ):
@@ -115,6 +123,8 @@ def dev(
     ] = True,
 ) -> None:
     """Start everything on this machine: PostgreSQL, the books, Dagster's UI, schedule and sensors.
+
+    Where BUFFER_HOME or the database has no books, it makes them.
 
     Example: `buffer-pipeline dev --port 3001 --no-sample`
     """

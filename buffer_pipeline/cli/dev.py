@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -12,9 +13,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -24,18 +26,19 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
+from buffer_pipeline.cli.first_look import Sample, first_look
 from buffer_pipeline.database import (
-    REVISION,
-    books_revision,
+    bring_up_to_date,
+    fetch,
     first_line,
     make_engine,
-    migrate,
     open_database,
     psycopg_url,
 )
+from buffer_pipeline.delivery.alerts import TERMINAL_VARIABLE
 from buffer_pipeline.embedded import embedded_server
 from buffer_pipeline.errors import PaymentBufferError, SettingError
-from buffer_pipeline.hours import clock_of_a_writer
+from buffer_pipeline.hours import clock_of_a_writer, hour_of
 from buffer_pipeline.reconcile import tables_in_use
 from buffer_pipeline.sample import load_sample
 from buffer_pipeline.settings import Settings
@@ -75,8 +78,10 @@ def serve(settings: Settings, *, port: int, sample: bool) -> None:
     root = _settings_folder()
     home = settings.home.resolve()
     with _signals() as stop, _databases(settings) as databases:
+        loaded = None
+        said: list[str] = []
         if not stop.is_set():
-            _prepare_books(settings, databases, sample=sample)
+            loaded = _prepare_books(settings, databases, sample=sample, say=said.append)
         if not stop.is_set():
             _require_dagster_storage(databases.dagster_url)
             dagster_home = _prepare_dagster_home(home, root=root)
@@ -98,9 +103,32 @@ def serve(settings: Settings, *, port: int, sample: bool) -> None:
                 _wait_for_answer(dagster, stop, port=port)
                 if not stop.is_set():
                     dagster.start_daemon()
-                    print(f"Dagster UI: http://{HOST}:{port}  (Ctrl-C stops everything)", flush=True)
+                    print(
+                        f"Dagster UI: http://{HOST}:{port}  (Ctrl-C stops everything)",
+                        *said,
+                        sep="\n",
+                        flush=True,
+                    )
+                    if loaded is not None:
+                        look = first_look(
+                            f"http://{HOST}:{port}",
+                            _module(root)["location_name"],
+                            loaded,
+                            terminal=_terminal(settings),
+                            command=_command(settings),
+                            stop=stop,
+                        )
+                        threading.Thread(target=_print_all, args=(look,), daemon=True).start()
                 while not stop.wait(_POLL_SECONDS):
                     dagster.require_running()
+                    _print_all(dagster.new_alerts())
+
+
+def _print_all(texts: Iterable[str]) -> None:
+    for said in texts:
+        # A reader that has left is no reason to stop what runs.
+        with suppress(BrokenPipeError):
+            print(said, flush=True)
 
 
 def _require_free_port(port: int) -> None:
@@ -201,15 +229,43 @@ def _storage_beside(settings: Settings, books_url: URL) -> URL:
     return storage_url
 
 
-def _prepare_books(settings: Settings, databases: _Databases, *, sample: bool) -> None:
+def _terminal(settings: Settings) -> str:
+    return "another terminal" if settings.database_url is None else "a terminal with this BUFFER_DATABASE_URL"
+
+
+def _command(settings: Settings) -> str:
+    """Return how a command finds these books from another terminal, whatever its folder and PATH.
+
+    By its path, because `uv run` has it on the PATH of what it runs only. A BUFFER_DATABASE_URL is not
+    repeated, since it may have a password.
+    """
+    command = shlex.quote(str(Path(sys.argv[0]).absolute()))
+    if settings.database_url is not None:
+        return command
+    return f"BUFFER_HOME={shlex.quote(str(settings.home.resolve()))} {command}"
+
+
+def _prepare_books(
+    settings: Settings, databases: _Databases, *, sample: bool, say: Callable[[str], None]
+) -> Sample | None:
+    """Migrate the books, and load the sample into empty ones; return it when it was loaded."""
     url = databases.books_url.render_as_string(hide_password=False)
     with open_database(settings.model_copy(update={"database_url": url}), migrated=False) as engine:
-        if books_revision(engine) != REVISION:
-            migrate(engine)
+        own = f"the database {databases.books_url.database}"
+        where = str(settings.home.resolve()) if settings.database_url is None else own
+        bring_up_to_date(engine, where=where, say=say)
         if sample:
             with engine.begin() as connection:
                 if not tables_in_use(connection):
-                    load_sample(connection, now=clock_of_a_writer(connection))
+                    now = clock_of_a_writer(connection)
+                    load_sample(connection, now=now)
+                    begin = hour_of(fetch(connection, "counts/first_moment")[0]["moment"])
+                    if settings.reports_start is not None:
+                        begin = max(
+                            begin, datetime.combine(settings.reports_start, datetime.min.time(), tzinfo=UTC)
+                        )
+                    return Sample(first_hour=begin, loaded_at=now)
+    return None
 
 
 def _require_dagster_storage(url: URL) -> None:
@@ -242,7 +298,9 @@ class _Dagster:
     def __init__(self, environment: dict[str, str], *, scratch: Path) -> None:
         self.home = Path(environment["DAGSTER_HOME"])
         self.log_path = self.home / "dagster.log"
-        self._environment = environment
+        self._alerts_path = scratch / "alerts"
+        self._alerts_shown = 0
+        self._environment = {**environment, TERMINAL_VARIABLE: str(self._alerts_path)}
         self._scratch = scratch
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.log_path.write_bytes(b"")
@@ -298,6 +356,19 @@ class _Dagster:
                 raise PaymentBufferError(
                     f"Dagster: its {name} ended by itself with exit code {code}; {self.log_path} says why"
                 )
+
+    def new_alerts(self) -> list[str]:
+        """Return the alerts that sensors have raised since the last time, as one text.
+
+        They are here for want of BUFFER_ALERT_URLS, and in the log of the sensor's tick too.
+        """
+        if not self._alerts_path.exists():
+            return []
+        with self._alerts_path.open("rb") as alerts:
+            alerts.seek(self._alerts_shown)
+            new = alerts.read()
+        self._alerts_shown += len(new)
+        return [new.decode("utf-8", errors="replace").rstrip("\n")] if new else []
 
     def stop(self) -> None:
         """Interrupt them all, and end what is left after a grace period."""

@@ -103,10 +103,13 @@ def examine(settings: Settings) -> list[Finding]:
             look("migration", of_books(books.migration)),
             look("roles", of_books(books.roles)),
             look("clock", of_books(lambda engine: books.clock(engine, read=_now))),
+            look("currencies", of_books(books.currencies)),
             look("schedules", of_dagster(health.schedules)),
             look("daemon", of_dagster(lambda found: health.daemon(found, now=_now()))),
+            look("runs", of_dagster(health.runs)),
             look("last release", of_dagster(lambda found: health.last_release(found, now=_now()))),
             look("overdue", of_books(books.overdue)),
+            look("frozen", of_books(books.frozen)),
             look("outbox", of_books(books.outbox)),
             look("books", of_books(proof)),
             look("disk", disk),
@@ -134,12 +137,7 @@ def _place(settings: Settings) -> Iterator[_Place]:
     with ExitStack() as stack:
         if settings.database_url is None:
             folder = settings.home.resolve() / "postgres"
-            if not (folder / "PG_VERSION").exists():
-                raise PaymentBufferError(
-                    f"BUFFER_DATABASE_URL is not set, and {settings.home} has no books:"
-                    " set it, or start `buffer-pipeline dev`"
-                )
-            server = stack.enter_context(embedded_server(settings.home))
+            server = stack.enter_context(embedded_server(settings.home, make=False))
             storage_url = dagster_url(server.dagster_url).render_as_string(hide_password=False)
             place = _Place(make_engine(server.books_url), storage_url, folder)
         else:
@@ -162,7 +160,7 @@ def _instance(settings: Settings, place: _Place | Exception) -> Iterator["dg.Dag
     home = Path(given) if given else settings.home.resolve() / "dagster"
     if not given and not (home / "dagster.yaml").is_file():
         raise PaymentBufferError(
-            f"DAGSTER_HOME is not set, and {settings.home} has no Dagster:"
+            f"DAGSTER_HOME is not set, and {settings.home.resolve()} has no Dagster:"
             " set it, or start `buffer-pipeline dev`"
         )
     with open_instance(home, storage_url=_storage_url(settings, place)) as instance:

@@ -1,4 +1,4 @@
-"""`buffer-pipeline freeze`, `unfreeze` and `stuck`."""
+"""`buffer-pipeline freeze`, `unfreeze`, `refund` and `stuck`."""
 
 import re
 from dataclasses import asdict
@@ -8,12 +8,15 @@ from typing import Annotated, Final
 
 import typer
 
+from buffer_pipeline.cli.options import By, Reason, Reference
 from buffer_pipeline.cli.output import Output, present
 from buffer_pipeline.cli.session import one_look, one_transaction
+from buffer_pipeline.currencies import places_of
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind
-from buffer_pipeline.reports import stuck_holds
+from buffer_pipeline.refund import refund_hold
+from buffer_pipeline.reports import show_hold, stuck_holds
 
 _DURATION_MAX: Final = 100_000
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
@@ -30,43 +33,87 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the root."""
     app.command("freeze")(freeze)
     app.command("unfreeze")(unfreeze)
+    app.command("refund")(refund)
     app.command("stuck")(stuck)
 
 
 def freeze(
     context: typer.Context,
     hold_id: Annotated[int, typer.Argument(help="The hold's id.")],
-    kind: Annotated[Kind, typer.Option(help="Who keeps it back.")],
-    by: Annotated[str, typer.Option(help="Who asks; it stays in the books.")],
-    reason: Annotated[str, typer.Option(help="Why; it stays in the books.")],
+    kind: Annotated[Kind, typer.Option(case_sensitive=False, help="Who keeps it back.")],
+    by: By,
+    reason: Reason,
+    reference: Reference = None,
 ) -> None:
     """Keep a hold back until the freeze is closed. Freezes stack.
 
-    Example: `buffer-pipeline freeze 41 --kind risk --by risk-2 --reason "card reported stolen"`
+    Example: `buffer-pipeline freeze 41 --kind risk --by risk-2 --reason "card reported stolen"
+    --reference case-12`
     """
     output: Output = context.obj
     with one_transaction() as (connection, _, now):
         done = freeze_hold(
-            connection, hold_id=hold_id, kind=FreezeKind(kind.upper()), by=by, reason=reason, now=now
+            connection,
+            hold_id=hold_id,
+            kind=FreezeKind(kind.upper()),
+            by=by,
+            reason=reason,
+            reference=reference,
+            now=now,
         )
-    output.answer(asdict(done), text=f"Freeze {done.freeze_id} stands; hold {done.hold_id} is {done.state}.")
+    word = "was opened before" if done.replayed else "is open"
+    output.answer(asdict(done), text=f"Freeze {done.freeze_id} {word}; hold {done.hold_id} is {done.state}.")
 
 
 def unfreeze(
     context: typer.Context,
     freeze_id: Annotated[int, typer.Argument(help="The freeze's id, as `hold show` lists it.")],
-    by: Annotated[str, typer.Option(help="Who asks; it stays in the books.")],
-    reason: Annotated[str, typer.Option(help="Why; it stays in the books.")],
+    by: By,
+    reason: Reason,
+    reference: Reference = None,
 ) -> None:
     """Close a freeze; with the last one its hold goes back into the buffer.
 
-    Example: `buffer-pipeline unfreeze 12 --by risk-2 --reason "cleared"`
+    Example: `buffer-pipeline unfreeze 12 --by risk-2 --reason "cleared" --reference case-12-closed`
     """
     output: Output = context.obj
     with one_transaction() as (connection, _, now):
-        done = unfreeze_hold(connection, freeze_id=freeze_id, by=by, reason=reason, now=now)
+        done = unfreeze_hold(
+            connection, freeze_id=freeze_id, by=by, reason=reason, reference=reference, now=now
+        )
+    word = "was closed already" if done.replayed else "is closed"
+    output.answer(asdict(done), text=f"Freeze {done.freeze_id} {word}; hold {done.hold_id} is {done.state}.")
+
+
+def refund(
+    context: typer.Context,
+    hold_id: Annotated[int, typer.Argument(help="The hold's id.")],
+    by: By,
+    reason: Reason,
+    reference: Annotated[str, typer.Option(help="Idempotency key of the refund.")],
+    amount: Annotated[
+        str | None, typer.Option(help="Refund only so much; the rest stays frozen. All of it without.")
+    ] = None,
+) -> None:
+    """Refund a frozen hold to its payer, without a backjob, at any time before it is settled.
+
+    A whole refund closes the hold's freezes. While a backjob covers the hold, decide that instead.
+
+    Example: `buffer-pipeline refund 41 --by admin-1 --reason "stolen card" --reference case-12-refund`
+    """
+    output: Output = context.obj
+    with one_transaction() as (connection, _, now):
+        done = refund_hold(
+            connection, hold_id=hold_id, by=by, reason=reason, reference=reference, amount=amount, now=now
+        )
+        currency = show_hold(connection, hold_id=done.hold_id)["currency"]
+        shown = asdict(done) | {"currency": currency}
+        document = present(shown, places_of(connection))
+    word = "refunded already" if done.replayed else "refunded"
     output.answer(
-        asdict(done), text=f"Freeze {done.freeze_id} is closed; hold {done.hold_id} is {done.state}."
+        document,
+        text=f"Hold {done.hold_id}: {word} {document['amount']} {document['currency']},"
+        f" {document['left']} left; it is {done.state}.",
     )
 
 
@@ -76,7 +123,7 @@ def stuck(
         str | None, typer.Option(help="Such as 72h, 3d or 90m; BUFFER_STUCK_AFTER_HOURS without it.")
     ] = None,
 ) -> None:
-    """List holds that have been frozen for too long, the longest first.
+    """List holds that have been frozen for too long, the longest first, with what is left of each.
 
     Example: `buffer-pipeline stuck --older-than 24h`
     """
@@ -86,9 +133,10 @@ def stuck(
         rows = stuck_holds(
             connection, now=now, older_than=settings.policy.stuck_after if age is None else age
         )
+        places = places_of(connection)
     output.table(
-        present(rows),
-        columns=("hold_id", "job", "payee", "amount", "currency", "kinds", "frozen_since"),
+        present(rows, places),
+        columns=("hold_id", "job", "payee", "left", "currency", "kinds", "frozen_since"),
         empty="Nothing is stuck.",
     )
 

@@ -8,6 +8,8 @@ import typer
 from buffer_pipeline.cli.hold_import import import_
 from buffer_pipeline.cli.output import Output, present
 from buffer_pipeline.cli.session import one_look, one_transaction
+from buffer_pipeline.currencies import places_of
+from buffer_pipeline.database import confirm
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.inputs import parse_time
 from buffer_pipeline.intake import add_pending_earnings
@@ -15,7 +17,20 @@ from buffer_pipeline.reports import list_holds, show_hold
 
 app = typer.Typer(help="Earnings in the buffer.")
 
-_COLUMNS: Final = ("hold_id", "reference", "job", "payee", "amount", "currency", "state", "release_date")
+_COLUMNS: Final = (
+    "hold_id",
+    "reference",
+    "job",
+    "payee",
+    "amount",
+    "refunded",
+    "left",
+    "currency",
+    "state",
+    "release_date",
+)
+_HEADINGS: Final = {"amount": "held"}
+"""What people read: a hold's amount is what was held at first."""
 
 
 @app.command("add")
@@ -68,7 +83,7 @@ def show(
     hold_id: Annotated[int | None, typer.Argument(help="The hold's id.")] = None,
     reference: Annotated[str | None, typer.Option(help="Instead of the id.")] = None,
 ) -> None:
-    """Show a hold with its freezes and transactions.
+    """Show a hold with its freezes and transactions: what was held, refunded, and is left in the buffer.
 
     Example: `buffer-pipeline hold show 41` or `buffer-pipeline hold show --reference job-8-done`
     """
@@ -76,12 +91,15 @@ def show(
         raise typer.BadParameter("give a HOLD_ID or --reference, one of them")
     output: Output = context.obj
     with one_look() as (connection, _, _now):
-        document = present(show_hold(connection, hold_id=hold_id, reference=reference))
+        document = present(show_hold(connection, hold_id=hold_id, reference=reference), places_of(connection))
+        if reference is not None:
+            # Whoever asks so wants to know whether a request went through.
+            confirm(connection)
     if output.as_json:
         output.answer(document)
         return
     freezes, transactions = document.pop("freezes"), document.pop("transactions")
-    output.answer(document)
+    output.answer({_HEADINGS.get(key, key): value for key, value in document.items()})
     output.answer(None, text="\nfreezes")
     output.table(
         freezes,
@@ -91,7 +109,7 @@ def show(
     output.answer(None, text="\ntransactions")
     output.table(
         transactions,
-        columns=("transaction_id", "type", "amount", "currency", "balance_after", "recorded_at"),
+        columns=("transaction_id", "type", "amount", "currency", "to", "balance_after", "recorded_at"),
         empty="none",
     )
 
@@ -99,13 +117,13 @@ def show(
 @app.command("list")
 def list_(
     context: typer.Context,
-    state: Annotated[HoldState | None, typer.Option(help="Only in this state.")] = None,
+    state: Annotated[HoldState | None, typer.Option(case_sensitive=False, help="Only in this state.")] = None,
     payee: Annotated[str | None, typer.Option(help="Only this owner's.")] = None,
     job: Annotated[str | None, typer.Option(help="Only of this job.")] = None,
     due: Annotated[bool, typer.Option("--due", help="Only what the next release takes.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, max=2**31, help="At most so many.")] = None,
 ) -> None:
-    """List holds by release date.
+    """List holds by release date: what was held, what of it was refunded, and what is left in the buffer.
 
     Example: `buffer-pipeline hold list --payee worker-17 --state BUFFERED`
     """
@@ -114,7 +132,8 @@ def list_(
         rows = list_holds(
             connection, state=state, payee=payee, job=job, due_by=now if due else None, limit=limit
         )
-    output.table(present(rows), columns=_COLUMNS, empty="No such hold.")
+        places = places_of(connection)
+    output.table(present(rows, places), columns=_COLUMNS, headings=_HEADINGS, empty="No such hold.")
 
 
 app.command("import")(import_)

@@ -1,11 +1,12 @@
 """`buffer-pipeline hold import`: a file is read and checked while the database holds what came before."""
 
-import csv
 import gc
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,9 +15,12 @@ from sqlalchemy import Connection, Engine
 
 from buffer_pipeline.cli.output import Output
 from buffer_pipeline.cli.session import books
+from buffer_pipeline.csv_records import BrokenRecord, csv_records
+from buffer_pipeline.currencies import Places, places_of
+from buffer_pipeline.drain import retrying_conflicts
 from buffer_pipeline.errors import InvalidInput, Refused
 from buffer_pipeline.hours import clock_of_a_writer
-from buffer_pipeline.inputs import parse_time, require_file
+from buffer_pipeline.inputs import NAME_LENGTH_MAX, REASON_LENGTH_MAX, parse_time, require_file
 from buffer_pipeline.intake import (
     AddedHold,
     CheckedEarning,
@@ -25,6 +29,7 @@ from buffer_pipeline.intake import (
     check_earning,
 )
 from buffer_pipeline.policy import Policy
+from buffer_pipeline.texts import shorten
 
 CHUNK: Final = 5_000
 """Earnings a transaction: more would touch fewer wallets twice, and lock them for longer."""
@@ -49,45 +54,51 @@ def import_(
     """Hold the earnings of a CSV file; bad lines are reported and good ones go in. Safe to run again.
 
     The columns are reference, job, payee, payer, amount, currency and, where wanted, title,
-    held_at, release_date. Exit 1 when a line was refused.
+    held_at, release_date. After a line that is not CSV nothing more is read. Exit 1 when a line was refused.
+    Where BUFFER_HOME has no books, it makes them.
 
     Example: `buffer-pipeline hold import earnings.csv --all-or-nothing`
     """
     output: Output = context.obj
-    lines = _count_lines(file)
-    counts = {"read": 0, "added": 0, "replayed": 0}
-    refused: list[dict[str, Any]] = []
+    lines = _check(file)
     with (
-        books() as (engine, settings),
+        books(make=True) as (engine, settings),
         output.progress("hold import", total=lines, unit="lines") as advance,
-        engine.connect() as connection,
     ):
-        chunks = _ahead(_chunks(file))
-        held: Iterator[list[_Outcome]]
-        if all_or_nothing:
-            held = (_hold(connection, chunk, policy=settings.policy) for chunk in chunks)
-        else:
-            held = _hold_each(engine, chunks, policy=settings.policy)
-        for outcomes in held:
-            for line, outcome in outcomes:
-                if isinstance(outcome, Refused):
-                    refused.append({"line": line, "reason": str(outcome)})
-                else:
-                    counts["replayed" if outcome.replayed else "added"] += 1
-            counts["read"] += len(outcomes)
-            advance(len(outcomes))
-        if all_or_nothing and refused:
-            connection.rollback()
-            counts["added"] = counts["replayed"] = 0
-        else:
-            connection.commit()
-    refused.sort(key=lambda row: row["line"])
+        hold_file = _hold_whole if all_or_nothing else _hold_each
+        tally = hold_file(engine, file, policy=settings.policy, advance=advance)
+    tally.refused.sort(key=lambda row: row["line"])
+    counts = {name: getattr(tally, name) for name in ("read", "not_read", "added", "replayed")}
     text = "{read} lines read, {added} holds added, {replayed} stood already, ".format(**counts)
-    text += f"{len(refused)} refused."
-    text += "".join(f"\nline {row['line']}: {row['reason']}" for row in refused)
-    output.answer({**counts, "refused": refused}, text=text)
-    if refused:
+    text += f"{len(tally.refused)} refused."
+    text += "".join(f"\nline {row['line']}: {row['reason']}" for row in tally.refused)
+    output.answer({**counts, "refused": tally.refused}, text=text)
+    if tally.refused:
         raise typer.Exit(1)
+
+
+@dataclass
+class _Tally:
+    """What became of a file's lines."""
+
+    read: int = 0
+    not_read: int = 0
+    """Those after a broken one."""
+    added: int = 0
+    replayed: int = 0
+    refused: list[dict[str, Any]] = field(default_factory=list)
+
+    def take(self, outcomes: list[_Outcome]) -> None:
+        """Count the outcomes of a chunk."""
+        self.read += len(outcomes)
+        for line, outcome in outcomes:
+            if isinstance(outcome, Refused):
+                self.refused.append({"line": line, "reason": shorten(str(outcome), REASON_LENGTH_MAX)})
+                if isinstance(outcome, BrokenRecord):
+                    self.not_read += outcome.lines_not_read
+            else:
+                self.added += not outcome.replayed
+                self.replayed += outcome.replayed
 
 
 def _hold(connection: Connection, chunk: _Chunk, *, policy: Policy) -> list[_Outcome]:
@@ -100,39 +111,77 @@ def _hold(connection: Connection, chunk: _Chunk, *, policy: Policy) -> list[_Out
     return [*bad, *((line, outcome) for (line, _), outcome in zip(good, added, strict=True))]
 
 
-def _hold_each(engine: Engine, chunks: Iterator[_Chunk], *, policy: Policy) -> Iterator[list[_Outcome]]:
-    """Hold each chunk in a transaction of its own, `WRITERS` at a time; yield outcomes in their order."""
+def _hold_whole(engine: Engine, file: Path, *, policy: Policy, advance: Callable[[int], None]) -> _Tally:
+    """Hold all of a file in one transaction, or nothing; begin again where the database has ended it."""
+    tally = _Tally()
+    for attempt in retrying_conflicts():
+        advance(-tally.read)
+        tally = _Tally()
+        with (
+            attempt,
+            engine.connect() as connection,
+            connection.begin() as transaction,
+            closing(_ahead(_chunks(file, places_of(connection)))) as chunks,
+        ):
+            for chunk in chunks:
+                tally.take(_hold(connection, chunk, policy=policy))
+                advance(len(chunk))
+            if tally.refused:
+                transaction.rollback()
+                tally.added = tally.replayed = 0
+    return tally
+
+
+def _hold_each(engine: Engine, file: Path, *, policy: Policy, advance: Callable[[int], None]) -> _Tally:
+    """Hold each chunk in a transaction of its own, `WRITERS` at a time."""
+    tally = _Tally()
 
     def hold(chunk: _Chunk) -> list[_Outcome]:
-        with engine.begin() as connection:
-            return _hold(connection, chunk, policy=policy)
+        for attempt in retrying_conflicts():
+            with attempt, engine.begin() as connection:
+                outcomes = _hold(connection, chunk, policy=policy)
+        return outcomes
 
+    def take(writing: Future[list[_Outcome]]) -> None:
+        outcomes = writing.result()
+        tally.take(outcomes)
+        advance(len(outcomes))
+
+    with engine.connect() as connection:
+        places = places_of(connection)
     under_way: deque[tuple[set[str], Future[list[_Outcome]]]] = deque()
-    with ThreadPoolExecutor(max_workers=WRITERS) as writers:
+    with closing(_ahead(_chunks(file, places))) as chunks, ThreadPoolExecutor(max_workers=WRITERS) as writers:
         for chunk in chunks:
             references = {item.earning.reference for _, item in chunk if isinstance(item, CheckedEarning)}
             # Of a reference that stands twice the first line is held, and two that wait for each other's
             # references would wait for ever.
             while len(under_way) == WRITERS or any(references & earlier for earlier, _ in under_way):
-                yield under_way.popleft()[1].result()
+                take(under_way.popleft()[1])
             under_way.append((references, writers.submit(hold, chunk)))
         while under_way:
-            yield under_way.popleft()[1].result()
+            take(under_way.popleft()[1])
+    return tally
 
 
-def _count_lines(file: Path) -> int:
-    """Count the lines behind the header; so a wrong encoding is found before anything is written."""
+def _check(file: Path) -> int:
+    """Return how many lines come after the header, and refuse a wrong encoding or header.
+
+    Before books are made for the file, or anything is written into them.
+    """
     require_file(file)
     try:
         with file.open(encoding="utf-8-sig") as stream:
-            return max(sum(1 for _ in stream) - 1, 0)
+            lines = max(sum(1 for _ in stream) - 1, 0)
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            _header(file, csv_records(stream))
     except OSError as error:
         raise InvalidInput(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    return lines
 
 
-def _ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
+def _ahead(chunks: Iterator[_Chunk]) -> Generator[_Chunk]:
     """Yield each chunk while the next is read: the file is read and checked while the database works."""
     # What the program has loaded stays: the garbage collector need not look at all of it with each chunk.
     gc.freeze()
@@ -151,9 +200,9 @@ def _ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
         gc.unfreeze()
 
 
-def _chunks(file: Path) -> Iterator[_Chunk]:
+def _chunks(file: Path, places: Places) -> Iterator[_Chunk]:
     chunk: _Chunk = []
-    for numbered in _read(file):
+    for numbered in _read(file, places):
         chunk.append(numbered)
         if len(chunk) == CHUNK:
             yield chunk
@@ -162,43 +211,42 @@ def _chunks(file: Path) -> Iterator[_Chunk]:
         yield chunk
 
 
-def _read(file: Path) -> Iterator[tuple[int, CheckedEarning | Refused]]:
-    """Yield each line's number and its earning, or why there is none."""
+def _read(file: Path, places: Places) -> Iterator[tuple[int, CheckedEarning | Refused]]:
+    """Yield each line's number and its earning, or why there is none; nothing after a broken record."""
     with file.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
+        records = csv_records(stream)
+        header = _header(file, records)
         try:
-            header = next(reader, [])
-        except csv.Error as error:
-            raise InvalidInput(f"{file}: line 1: {error}") from None
-        missing = [name for name in _REQUIRED if name not in header]
-        if missing:
-            raise InvalidInput(f"{file}: column {missing[0]!r} is missing")
-        unknown = [name for name in header if name not in _REQUIRED + _OPTIONAL]
-        if unknown:
-            raise InvalidInput(f"{file}: column {unknown[0]!r} is unknown")
-        if len(set(header)) < len(header):
-            raise InvalidInput(f"{file}: a column stands twice")
-        while True:
-            line = reader.line_num + 1
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                last = "" if reader.line_num == line else f"; nothing up to line {reader.line_num} was read"
-                yield line, InvalidInput(f"broken line: {error}{last}")
-                continue
-            if fields:
-                yield line, _earning(header, fields)
+            for line, fields in records:
+                if fields:
+                    yield line, _earning(header, fields, places)
+        except BrokenRecord as broken:
+            yield broken.line, broken
 
 
-def _earning(header: list[str], fields: list[str]) -> CheckedEarning | Refused:
+def _header(file: Path, records: Iterator[tuple[int, list[str]]]) -> list[str]:
+    try:
+        _, header = next(records, (1, []))
+    except BrokenRecord as broken:
+        raise InvalidInput(f"{file}: line 1: {broken}") from None
+    missing = [name for name in _REQUIRED if name not in header]
+    if missing:
+        raise InvalidInput(f"{file}: column {missing[0]!r} is missing")
+    unknown = [name for name in header if name not in _REQUIRED + _OPTIONAL]
+    if unknown:
+        raise InvalidInput(f"{file}: column {shorten(unknown[0], NAME_LENGTH_MAX)!r} is unknown")
+    if len(set(header)) < len(header):
+        raise InvalidInput(f"{file}: a column stands twice")
+    return header
+
+
+def _earning(header: list[str], fields: list[str], places: Places) -> CheckedEarning | Refused:
     if len(fields) != len(header):
         return InvalidInput(f"broken line: {len(fields)} fields, the header has {len(header)}")
     # An empty optional field is one that was not given.
     row = {name: field for name, field in zip(header, fields, strict=True) if field or name in _REQUIRED}
     try:
         times = {name: parse_time(name, row.pop(name)) for name in ("held_at", "release_date") if name in row}
-        return check_earning(Earning(**row, **times))  # type: ignore[arg-type]
+        return check_earning(Earning(**row, **times), places=places)  # type: ignore[arg-type]
     except InvalidInput as refusal:
         return refusal

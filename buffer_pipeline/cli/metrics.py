@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 from sqlalchemy import URL, Engine
 
-from buffer_pipeline.cli.output import Output
+from buffer_pipeline.cli.output import Output, notice
 from buffer_pipeline.database import make_engine, open_database, psycopg_url
 from buffer_pipeline.errors import PaymentBufferError
 from buffer_pipeline.settings import load_settings
@@ -39,7 +39,7 @@ def metrics(
 
     output: Output = context.obj
     settings = load_settings()
-    with open_database(settings, answering=False) as engine:
+    with open_database(settings, answering=False, say=notice) as engine:
         storage = settings.dagster_database_url
         collector = BooksCollector(
             _impatient(engine.url),

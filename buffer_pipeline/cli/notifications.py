@@ -1,15 +1,13 @@
 """`buffer-pipeline notifications …`: what owners are told, what waits, and what was given up."""
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import typer
+from sqlalchemy import Engine
 
+from buffer_pipeline.cli.interrupt import between_batches
 from buffer_pipeline.cli.output import Output, iso, present
 from buffer_pipeline.cli.session import books, one_look, one_transaction
 from buffer_pipeline.errors import InvalidInput
@@ -19,6 +17,7 @@ from buffer_pipeline.outbox import (
     Delivery,
     DeliveryState,
     Undispatched,
+    delivery_figures,
     list_deliveries,
     list_undispatched,
 )
@@ -51,9 +50,9 @@ EndpointName = Annotated[str | None, typer.Option("--endpoint", help="Of one end
 @app.command("list")
 def list_(
     context: typer.Context,
-    state: Annotated[DeliveryState | None, typer.Option(help="In one state.")] = None,
+    state: Annotated[DeliveryState | None, typer.Option(case_sensitive=False, help="In one state.")] = None,
     owner: Annotated[str | None, typer.Option(help="To one owner.")] = None,
-    type_: Annotated[Type | None, typer.Option("--type", help="Of one type.")] = None,
+    type_: Annotated[Type | None, typer.Option("--type", case_sensitive=False, help="Of one type.")] = None,
     endpoint: EndpointName = None,
     before: Annotated[
         int | None, typer.Option(help="The next page: the last delivery_id of the one before.")
@@ -115,7 +114,8 @@ def drain(
 ) -> None:
     """Send what waits, at every endpoint of BUFFER_ENDPOINTS. Safe to run again, and beside another drain.
 
-    Ctrl-C ends it behind what is under way.
+    Ctrl-C or SIGTERM ends it after what is under way, as `--seconds` does: at most an endpoint's
+    timeout later, and 5 seconds for what waits in the books. A second one waits for no endpoint.
 
     Example: `buffer-pipeline notifications drain --seconds 30`
     """
@@ -124,19 +124,35 @@ def drain(
     from buffer_pipeline.messages import Messages
 
     output: Output = context.obj
-    with books() as (engine, settings), logging_to_stderr(settings.log), _stopped_by_signals() as stop:
-        done = drain_waiting(
-            engine,
-            configured_endpoints(settings.endpoints),
-            Messages(templates=settings.templates, locale=settings.locale, time_zone=settings.time_zone),
-            stop=stop,
-            seconds_max=seconds,
-        )
+    with books() as (engine, settings):
+        endpoints = configured_endpoints(settings.endpoints)
+        waiting = _waiting_at(engine, {each.name for each in endpoints}) if output.shows_progress else None
+        with (
+            output.progress("drain", total=waiting, unit="messages") as advance,
+            # Inside, so that its lines come above the bar.
+            logging_to_stderr(settings.log),
+            between_batches("what is under way", grace_seconds=None) as interruption,
+        ):
+            done = drain_waiting(
+                engine,
+                endpoints,
+                Messages(templates=settings.templates, locale=settings.locale, time_zone=settings.time_zone),
+                stop=interruption.asked,
+                seconds_max=seconds,
+                after_dispatch=lambda deliveries: advance(0, more=deliveries),
+                after_settle=advance,
+            )
     text = f"Sent {done.sent:,}; to be tried again {done.retried:,}, given up {done.dead:,}."
     if done.waiting:
         since = "" if done.oldest_waiting is None else f", the oldest since {iso(done.oldest_waiting)}"
         text += f" {done.waiting:,} wait{since}."
     output.answer(present(asdict(done)), text=text)
+
+
+def _waiting_at(engine: Engine, endpoints: set[str]) -> int:
+    """Return how many deliveries wait there; what is not dispatched yet is not known of any."""
+    with engine.connect() as connection:
+        return sum(each.waiting for each in delivery_figures(connection) if each.endpoint in endpoints)
 
 
 @app.command("replay")
@@ -186,7 +202,9 @@ def replay(
 @app.command("preview")
 def preview(
     context: typer.Context,
-    type_: Annotated[Type, typer.Argument(metavar="TYPE", help="Such as PAYMENT_RELEASED.")],
+    type_: Annotated[
+        Type, typer.Argument(metavar="TYPE", case_sensitive=False, help="Such as PAYMENT_RELEASED.")
+    ],
     locale: Annotated[str | None, typer.Option(help="Of the reader; BUFFER_LOCALE without it.")] = None,
     time_zone: Annotated[str | None, typer.Option(help="Of the reader; BUFFER_TIME_ZONE without it.")] = None,
 ) -> None:
@@ -216,7 +234,9 @@ def send_to_webhook(
             help="whsec_…; without it that of the endpoint with this URL, or one that is made up and shown.",
         ),
     ] = None,
-    type_: Annotated[Type, typer.Option("--type", help="What to send.")] = Type.PAYMENT_RELEASED,
+    type_: Annotated[
+        Type, typer.Option("--type", case_sensitive=False, help="What to send.")
+    ] = Type.PAYMENT_RELEASED,
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="The URL may be http:// and of a private network.")
     ] = False,
@@ -237,17 +257,3 @@ def send_to_webhook(
     output.answer(asdict(tried), text=f"{tried.webhook_id}: {tried.outcome} after {tried.seconds:.2f} s.")
     if not tried.delivered:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT and SIGTERM set, instead of ending the process."""
-    stop = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,11 +2,14 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import UTC, datetime, tzinfo
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, Final, Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -21,50 +24,92 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from buffer_pipeline.currencies import NO_PLACES, Places, with_amounts
+from buffer_pipeline.errors import SettingError
 from buffer_pipeline.money import format_amount
 
-_MINOR: Final = "_minor"
+_zone: Final[ContextVar[tzinfo]] = ContextVar("_zone", default=UTC)
+
+
+@contextmanager
+def times_in(name: str) -> Iterator[None]:
+    """Have times shown in a zone of the IANA database meanwhile, whoever shows them.
+
+    Raises:
+        SettingError: there is no such zone.
+    """
+    from buffer_pipeline.voice import find_zone
+
+    zone = find_zone(name)
+    if zone is None:
+        raise SettingError(f"--tz {name!r}: not in the IANA database, such as Asia/Manila")
+    token = _zone.set(zone)
+    try:
+        yield
+    finally:
+        _zone.reset(token)
 
 
 def iso(moment: datetime) -> str:
-    """Return an ISO 8601 time in UTC, such as 2026-11-18T23:35:00Z."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    """Return an ISO 8601 time in UTC, such as 2026-11-18T23:35:00Z, or in the zone of `times_in`."""
+    try:
+        local = moment.astimezone(_zone.get())
+    except OverflowError:
+        # It has a year in UTC only.
+        local = moment.astimezone(UTC)
+    return local.isoformat().replace("+00:00", "Z")
 
 
-def present(value: Any, currency: str | None = None) -> Any:
+def present(value: Any, places: Places = NO_PLACES, currency: str | None = None) -> Any:
     """Return `value` as JSON has it: amounts as text with the currency's places, times as ISO 8601.
 
-    In a row, `amount_minor` becomes `amount`, in the row's own `currency`.
+    In a row, `amount_minor` becomes `amount`, in the row's own `currency`, as `with_amounts` has it.
     """
     if isinstance(value, datetime):
         return iso(value)
+    if isinstance(value, Decimal):
+        # As PostgreSQL has the sum of a bigint: JSON has no such number, and a float would lose its cents.
+        return int(value) if value == value.to_integral_value() else str(value)
     if isinstance(value, Mapping):
         currency = value.get("currency", currency)
-        return {
-            key.removesuffix(_MINOR): format_amount(int(item), currency)
-            if key.endswith(_MINOR) and item is not None and currency is not None
-            else present(item, currency)
-            for key, item in value.items()
-        }
+        amounts = with_amounts(value, places, currency)
+        return {key: present(item, places, currency) for key, item in amounts.items()}
     if isinstance(value, list | tuple):
-        return [present(item, currency) for item in value]
+        return [present(item, places, currency) for item in value]
     return value
 
 
-def amounts_by_currency(amounts_minor: Mapping[str, int]) -> dict[str, str]:
+def facts_of(error: Exception) -> dict[str, Any]:
+    """Return what an error knows beside its message, such as `hold_id`, where JSON can have it."""
+    facts = {}
+    for name, value in vars(error).items():
+        shown = present(value)
+        # What starts with an underscore is the error's own; every error has a type and a message.
+        if not name.startswith("_") and name not in {"type", "message"} and _is_fact(shown):
+            facts[name] = shown
+    return facts
+
+
+def _is_fact(value: Any) -> bool:
+    if value is None or value == []:
+        return False  # The refusal is not about it.
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def amounts_by_currency(amounts_minor: Mapping[str, int], places: Places) -> dict[str, str]:
     """Return amounts in minor units as text, by currency in order."""
-    return {code: format_amount(minor, code) for code, minor in sorted(amounts_minor.items())}
+    return {code: format_amount(minor, places[code]) for code, minor in sorted(amounts_minor.items())}
 
 
-def money(amounts_minor: Mapping[str, int]) -> str:
+def money(amounts_minor: Mapping[str, int], places: Places) -> str:
     """Return amounts for people, such as 5000 JPY, 1250.50 PHP."""
-    return ", ".join(f"{amount} {code}" for code, amount in amounts_by_currency(amounts_minor).items())
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number of things, such as 1 batch or 2,000 batches."""
-    plural = "es" if what.endswith("ch") else "s"
-    return f"{number:,} {what}" + ("" if number == 1 else plural)
+    return ", ".join(
+        f"{amount} {code}" for code, amount in amounts_by_currency(amounts_minor, places).items()
+    )
 
 
 def write_json(document: Any) -> None:
@@ -75,6 +120,25 @@ def write_json(document: Any) -> None:
     except UnicodeEncodeError:
         line = json.dumps(document)
     sys.stdout.write(line + "\n")
+
+
+def notice(text: str) -> None:
+    """Tell a person something that no answer has room for, such as which books were made: to stderr.
+
+    Where nobody can read that, the command goes on.
+    """
+    # None where the shell has closed it (`2>&-`), whatever its type says.
+    stream: TextIO | None = sys.stderr
+    with suppress(OSError):
+        if stream is not None:
+            stream.write(text + "\n")
+
+
+class Advance(Protocol):
+    """How a progress bar is told of progress."""
+
+    def __call__(self, steps: int, *, more: int = 0) -> None:
+        """Take so many steps, of so many `more` than were known."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +156,26 @@ class Output:
             text = "\n".join(f"{key}: {_cell(value)}" for key, value in document.items())
         sys.stdout.write(text + "\n")
 
-    def table(self, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str], empty: str) -> None:
-        """Print rows that went through `present`: all of each as JSON, some columns for people."""
+    def table(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        columns: Sequence[str],
+        empty: str,
+        headings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Print rows that went through `present`: all of each as JSON, some columns for people.
+
+        A column's heading is its name, where `headings` has no other.
+        """
         if self.as_json:
             self.answer(list(rows))
             return
         if not rows:
             sys.stdout.write(empty + "\n")
             return
-        table = Table(*[column.replace("_", " ") for column in columns], box=None, header_style="bold")
+        names = [headings.get(column, column).replace("_", " ") for column in columns]
+        table = Table(*names, box=None, header_style="bold")
         for column in table.columns:
             column.overflow = "fold"
         for row in rows:
@@ -125,7 +200,7 @@ class Output:
         return sys.stderr.isatty()
 
     @contextmanager
-    def progress(self, what: str, *, total: int | None, unit: str = "") -> Iterator[Callable[[int], None]]:
+    def progress(self, what: str, *, total: int | None, unit: str = "") -> Iterator[Advance]:
         """Show a bar with the rate in `unit` a second and the time that is left on a terminal, and
         nothing elsewhere.
         """
@@ -140,7 +215,14 @@ class Output:
             disable=not self.shows_progress,
         ) as bar:
             task = bar.add_task(what, total=total)
-            yield lambda steps: bar.advance(task, steps)
+            known = total or 0
+
+            def advance(steps: int, *, more: int = 0) -> None:
+                nonlocal known
+                known += more
+                bar.update(task, advance=steps, total=known if more else None)
+
+            yield advance
 
 
 class _RateColumn(ProgressColumn):

@@ -10,9 +10,11 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from buffer_pipeline.cli.interrupt import between_batches
-from buffer_pipeline.cli.output import Output, amounts_by_currency, counted, iso, money
+from buffer_pipeline.cli.options import Reason
+from buffer_pipeline.cli.output import Output, amounts_by_currency, iso, money
 from buffer_pipeline.cli.session import books, one_transaction
 from buffer_pipeline.crew import ReleaseRun
+from buffer_pipeline.currencies import Places, places_of
 from buffer_pipeline.database import database_clock, first_line
 from buffer_pipeline.drain import WORKERS_MAX, drain_matured
 from buffer_pipeline.history import seal
@@ -21,6 +23,7 @@ from buffer_pipeline.logs import release_logged
 from buffer_pipeline.money import format_amount
 from buffer_pipeline.release import ReleaseBatch, release_early
 from buffer_pipeline.reports import Rows, due_holds, holds_of_batch
+from buffer_pipeline.texts import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +52,8 @@ def release(
     """Release all that is due. Safe to run again, and at the same time as another release.
 
     Ctrl-C or SIGTERM ends it behind the batch in hand: what is released stays released, the rest
-    stays due, and it exits 130 or 143. A second Ctrl-C rolls that batch back.
+    stays due, and it exits 130 or 143. A second one, or 15 seconds after SIGTERM, stops it at once:
+    that batch is rolled back, unless its commit waits for a standby, when it may stand or not.
 
     Example: `buffer-pipeline release --dry-run --verbose`
     """
@@ -68,8 +72,11 @@ def release(
             between_batches() as interruption,
         ):
             rows: dict[int | None, Rows] = {}
+            places: dict[str, int] = {}
 
             def on_batch(connection: Connection, batch: ReleaseBatch) -> None:
+                if not batch.amounts_minor.keys() <= places.keys():
+                    places.update(places_of(connection))
                 if verbose and batch.batch_id is not None:
                     # Read inside, since a dry run leaves nothing; said behind the commit.
                     rows[batch.batch_id] = holds_of_batch(connection, batch_id=batch.batch_id)
@@ -77,7 +84,7 @@ def release(
             def after_batch(batch: ReleaseBatch) -> None:
                 advance(batch.holds_released)
                 for row in rows.pop(batch.batch_id, ()):
-                    amount = format_amount(row["amount_minor"], row["currency"])
+                    amount = format_amount(row["amount_minor"], places[row["currency"]])
                     output.remark(
                         f"hold {row['hold_id']}: {amount} {row['currency']} to {row['payee']},"
                         f" job {row['job']}, due {iso(row['release_date'])}"
@@ -98,12 +105,11 @@ def release(
             seconds = time.perf_counter() - began
             done = not dry_run and not run.interrupted
             anchor = _seal(engine, output, stop=interruption.asked) if done else None
-    text = _summary(run, seconds=seconds)
+    text = _summary(run, places, seconds=seconds)
     if output.as_json:
         output.remark(text)
-    document = _document(
-        iso(due_by), dry_run, run.holds_released, amounts_by_currency(run.amounts_minor), run.batches
-    )
+    amounts = amounts_by_currency(run.amounts_minor, places)
+    document = _document(iso(due_by), dry_run, run.holds_released, amounts, run.batches)
     output.answer({**document, "interrupted": run.interrupted, "anchor": anchor}, text=text)
     if done and settings.heartbeat_url is not None:
         from buffer_pipeline.delivery.heartbeat import beat
@@ -123,7 +129,7 @@ def _seal(engine: Engine, output: Output, *, stop: Callable[[], bool]) -> str | 
         output.remark(f"Not sealed, which the next release makes up for: {first_line(error)}")
         return None
     except KeyboardInterrupt:
-        output.remark("Not sealed, which the next release makes up for: interrupted")
+        output.remark("Not all may be sealed, which the next release makes up for: interrupted")
         return None
     if sealed.waits:
         why = "interrupted" if stop() else "a transaction is open for long, or somebody else seals"
@@ -133,11 +139,11 @@ def _seal(engine: Engine, output: Output, *, stop: Callable[[], bool]) -> str | 
     return None if sealed.anchor is None else str(sealed.anchor)
 
 
-def _summary(run: ReleaseRun, *, seconds: float) -> str:
+def _summary(run: ReleaseRun, places: Places, *, seconds: float) -> str:
     if run.holds_released:
         verb = "Would release" if run.dry_run else "Released"
         text = (
-            f"{verb} {counted(run.holds_released, 'payment')}, {money(run.amounts_minor)},"
+            f"{verb} {counted(run.holds_released, 'payment')}, {money(run.amounts_minor, places)},"
             f" in {counted(run.batches, 'batch')}"
             f" ({seconds:.1f} s, {run.holds_released / seconds:,.0f} a second)."
         )
@@ -151,7 +157,7 @@ def _summary(run: ReleaseRun, *, seconds: float) -> str:
 def release_now(
     context: typer.Context,
     by: Annotated[str, typer.Option(help="Who asks: the payer, or an admin with --admin.")],
-    reason: Annotated[str, typer.Option(help="Why; it stays in the books.")],
+    reason: Reason,
     hold: Annotated[int | None, typer.Option(help="One hold.")] = None,
     job: Annotated[str | None, typer.Option(help="All unsettled holds of a job.")] = None,
     admin: Annotated[bool, typer.Option("--admin", help="An admin asks.")] = False,
@@ -167,9 +173,11 @@ def release_now(
         batch = release_early(
             connection, hold_id=hold, job=job, by=by, reason=reason, as_admin=admin, now=now
         )
+        places = places_of(connection)
+    amounts = amounts_by_currency(batch.amounts_minor, places)
     output.answer(
-        _document(iso(now), False, batch.holds_released, amounts_by_currency(batch.amounts_minor), 1),
-        text=f"Released {counted(batch.holds_released, 'payment')}, {money(batch.amounts_minor)}.",
+        _document(iso(now), False, batch.holds_released, amounts, 1),
+        text=f"Released {counted(batch.holds_released, 'payment')}, {money(batch.amounts_minor, places)}.",
     )
 
 

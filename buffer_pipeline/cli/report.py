@@ -77,7 +77,7 @@ def _document(report: "DailyReport", *, made_at: datetime, html: Path | None) ->
         "made_at": iso(made_at),
         "books_begin": None if report.books_begin is None else iso(report.books_begin),
         "figures": [figure.document() for figure in report.figures],
-        "days": [present({**row, "day": row["day"].isoformat()}) for row in report.days],
+        "days": [present({**row, "day": row["day"].isoformat()}, report.places) for row in report.days],
         "html": None if html is None else str(html),
     }
 

@@ -6,24 +6,36 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 
-from buffer_pipeline.database import database_clock, one_moment, open_database
+from buffer_pipeline.cli.output import notice
+from buffer_pipeline.database import confirm, database_clock, one_moment, open_database
+from buffer_pipeline.errors import InvalidInput, Refused
 from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.settings import Settings, load_settings
 
 
 @contextmanager
-def books(*, migrated: bool = True) -> Iterator[tuple[Engine, Settings]]:
-    """Yield an engine on the books and the settings."""
+def books(*, migrated: bool = True, make: bool = False) -> Iterator[tuple[Engine, Settings]]:
+    """Yield an engine on the books and the settings; new books only where a command is to `make` them."""
     settings = load_settings()
-    with open_database(settings, migrated=migrated) as engine:
+    with open_database(settings, migrated=migrated, make=make, say=notice) as engine:
         yield engine, settings
 
 
 @contextmanager
 def one_transaction() -> Iterator[tuple[Connection, Settings, datetime]]:
     """Yield a connection in a transaction that commits at the end, the settings and the time."""
-    with books() as (engine, settings), engine.begin() as connection:
-        yield connection, settings, clock_of_a_writer(connection)
+    with books() as (engine, settings):
+        try:
+            with engine.begin() as connection:
+                yield connection, settings, clock_of_a_writer(connection)
+        except InvalidInput:
+            raise
+        except Refused:
+            # What stands in the way is told only once it is on the standby as well. The refused transaction
+            # is rolled back, which waits for nobody.
+            with engine.begin() as connection:
+                confirm(connection)
+            raise
 
 
 @contextmanager

@@ -5,10 +5,11 @@ from typing import Annotated, Final
 
 import typer
 
-from buffer_pipeline.cli.output import Output, counted, iso, money
+from buffer_pipeline.cli.output import Output, iso, money
 from buffer_pipeline.cli.session import books
 from buffer_pipeline.inputs import parse_time
 from buffer_pipeline.money import format_amount
+from buffer_pipeline.texts import counted
 
 _CURRENCY: Final = "PHP"
 
@@ -26,11 +27,11 @@ def shadow_command(
 ) -> None:
     """Compare what this would have released with what the legacy command did. Nothing stays.
 
-    Both exports are read, the first is imported into empty books and released as of `--at` by the real
-    statements, and all is rolled back. Exit 1 when a payment came out differently, or when a wallet's
-    balance moved by other than its lines, as it does when two runs overlap.
+    Both exports are read, the first is imported into empty books, such as `buffer-pipeline migrate` makes,
+    and released as of `--at` by the real statements, and all is rolled back. Exit 1 when a payment came out
+    differently, or when a wallet's balance moved by other than its lines, as it does when two runs overlap.
 
-    Example: `BUFFER_HOME=shadow buffer-pipeline shadow before/ after/ --at 2026-11-18T23:35Z`
+    Example: `buffer-pipeline shadow before/ after/ --at 2026-11-18T23:35Z --home shadow`
     """
     from buffer_pipeline.shadow import compare_release
 
@@ -41,7 +42,7 @@ def shadow_command(
         connection.rollback()
     lines = [
         f"{counted(done.waiting, 'payment')} waited at {iso(moment)}: {done.released} released by both,"
-        f" {money({_CURRENCY: done.released_minor})}; {done.kept} kept by both;"
+        f" {money({_CURRENCY: done.released_minor}, {_CURRENCY: done.places})}; {done.kept} kept by both;"
         f" {counted(len(done.differences), 'difference')}."
     ]
     lines += [f"{item.row}: {item.difference}" for item in done.differences]
@@ -51,7 +52,7 @@ def shadow_command(
             "at": iso(moment),
             "waiting": done.waiting,
             "released": done.released,
-            "released_amount": format_amount(done.released_minor, _CURRENCY),
+            "released_amount": format_amount(done.released_minor, done.places),
             "kept": done.kept,
             "differences": [{"row": item.row, "difference": item.difference} for item in done.differences],
             "quarantined": [{"row": item.row, "reason": item.reason} for item in done.quarantined],

@@ -7,15 +7,17 @@ from typing import Annotated, Any, Final
 import typer
 
 from buffer_pipeline.cli.books import documents_of, lines_of
-from buffer_pipeline.cli.output import Output, amounts_by_currency, counted, iso, money
+from buffer_pipeline.cli.output import Output, amounts_by_currency, iso, money
 from buffer_pipeline.cli.session import books
+from buffer_pipeline.currencies import Places, places_of
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.hours import hour_of
 from buffer_pipeline.inputs import parse_time
 from buffer_pipeline.reconcile import INVARIANTS
 from buffer_pipeline.reports import Rows, Totals, totals
-from buffer_pipeline.simulation import Simulation, simulate
+from buffer_pipeline.simulation import Simulation, require_full_hour, simulate
+from buffer_pipeline.texts import counted
 
 DAYS_MAX: Final = 3660
 
@@ -40,17 +42,19 @@ def simulate_command(
 
     Earnings of single workers and teams, early releases, backjobs and their decisions, freezes, deposits,
     withdrawals, and outages of the hourly job: all through the real verbs, with a simulated clock. Nobody
-    is told of anything. Books that hold anything are refused. Exit 1 when an invariant breaks, with its
-    rows.
+    is told of anything. Books that hold anything are refused; where BUFFER_HOME has none, it makes them.
+    Exit 1 when an invariant breaks, with its rows.
 
-    Example: `BUFFER_HOME=year buffer-pipeline simulate --days 365 --seed 7`
+    Example: `buffer-pipeline simulate --home year --days 365 --seed 7`
     """
     output: Output = context.obj
     length = timedelta(days=days)
-    with books() as (engine, settings):
+    # Before books are made for it.
+    begin = None if start is None else require_full_hour("start", parse_time("start", start))
+    with books(make=True) as (engine, settings):
         with engine.connect() as connection:
             clock = database_clock(connection)
-        begin = hour_of(clock) - length if start is None else parse_time("start", start)
+        begin = begin or hour_of(clock) - length
         if begin > clock - length:
             raise InvalidInput(
                 f"start {start}: {counted(days, 'day')} from it end after the database's clock, {iso(clock)}"
@@ -65,8 +69,8 @@ def simulate_command(
                 after_tick=lambda: advance(1),
             )
         with engine.connect() as connection:
-            found = totals(connection)
-    output.answer(_document(done, found), text="\n".join(_lines(done, found)))
+            found, places = totals(connection), places_of(connection)
+    output.answer(_document(done, found, places), text="\n".join(_lines(done, found, places)))
     if done.violations:
         raise typer.Exit(1)
 
@@ -92,7 +96,7 @@ def _sum(rows: Rows, conditions: dict[str, Any]) -> tuple[int, Counter[str]]:
     return lines, amounts_minor
 
 
-def _document(done: Simulation, found: Totals) -> dict[str, Any]:
+def _document(done: Simulation, found: Totals, places: Places) -> dict[str, Any]:
     sums = {name: _sum(found.transactions, conditions) for name, conditions in _LINES.items()}
     return {
         "start": iso(done.start),
@@ -103,7 +107,7 @@ def _document(done: Simulation, found: Totals) -> dict[str, Any]:
         "outages": done.outages,
         "hours_missed": done.hours_missed,
         **{
-            name: {"transactions": lines, "amounts": amounts_by_currency(amounts_minor)}
+            name: {"transactions": lines, "amounts": amounts_by_currency(amounts_minor, places)}
             for name, (lines, amounts_minor) in sums.items()
         },
         "backjobs": found.backjobs,
@@ -112,11 +116,11 @@ def _document(done: Simulation, found: Totals) -> dict[str, Any]:
         "repeated": done.tally.repeated,
         "refused": dict(sorted(done.tally.refused.items())),
         "checks": done.checks,
-        "violations": documents_of(done.violations),
+        "violations": documents_of(done.violations, places),
     }
 
 
-def _lines(done: Simulation, found: Totals) -> list[str]:
+def _lines(done: Simulation, found: Totals, places: Places) -> list[str]:
     lines = [
         f"Simulated {counted(done.ticks, 'hour')} with seed {done.seed}:"
         f" {iso(done.start)} to {iso(done.now)}."
@@ -124,7 +128,7 @@ def _lines(done: Simulation, found: Totals) -> list[str]:
     for name, conditions in _LINES.items():
         number, amounts_minor = _sum(found.transactions, conditions)
         lines.append(
-            f"{name.replace('_', ' ')}: {number:,}" + (f", {money(amounts_minor)}" if number else "")
+            f"{name.replace('_', ' ')}: {number:,}" + (f", {money(amounts_minor, places)}" if number else "")
         )
     lines += [
         f"backjobs: {_counts(found.backjobs)}; refunded in part: {done.tally.refunded_in_part:,}",
@@ -135,7 +139,7 @@ def _lines(done: Simulation, found: Totals) -> list[str]:
         f" {counted(done.hours_missed, 'hour')} missed",
     ]
     if done.violations:
-        return [*lines, f"Stopped at {iso(done.now)}, in the books:", *lines_of(done.violations)]
+        return [*lines, f"Stopped at {iso(done.now)}, in the books:", *lines_of(done.violations, places)]
     return [
         *lines,
         f"{counted(done.checks, 'check')} of the books: {len(INVARIANTS)} invariants held each day.",

@@ -4,11 +4,12 @@ from typing import Annotated
 
 import typer
 
-from buffer_pipeline.cli.output import Output, counted
+from buffer_pipeline.cli.output import Output
 from buffer_pipeline.cli.session import books
 from buffer_pipeline.database import one_moment
 from buffer_pipeline.history import Anchor
 from buffer_pipeline.history import verify as verify_history
+from buffer_pipeline.texts import counted
 
 
 def register(app: typer.Typer) -> None:

@@ -53,12 +53,13 @@ Value = int | float | None
 class Figure:
     """One figure of a currency, or over all of them (`currency` None): a day beside the fortnight before.
 
-    `period` is the figure of all the report's days. Amounts are minor units, lateness is in
-    seconds; None where there was nothing to measure. `fortnight_mean` is exact.
+    `period` is the figure of all the report's days. Amounts are minor units, of a currency with `places`,
+    lateness is in seconds; None where there was nothing to measure. `fortnight_mean` is exact.
     """
 
     name: str
     currency: str | None
+    places: int | None
     day: Value
     fortnight_mean: Fraction | None
     period: Value
@@ -89,28 +90,28 @@ class Figure:
         return {
             "currency": self.currency or "all currencies",
             "figure": LABELS[self.name],
-            "day": read_aloud(self.name, self.day, self.currency),
-            "fortnight_mean": read_aloud(self.name, self.fortnight_mean, self.currency),
+            "day": read_aloud(self.name, self.day, self.places),
+            "fortnight_mean": read_aloud(self.name, self.fortnight_mean, self.places),
             "change": NOTHING if change is None else f"{change:+,} %" if change else f"{change} %",
-            "period": read_aloud(self.name, self.period, self.currency),
+            "period": read_aloud(self.name, self.period, self.places),
         }
 
     def _plain(self, value: Value | Fraction) -> Any:
         if value is not None and self.name.endswith("_minor"):
-            assert self.currency is not None, "an amount has a currency"
-            return format_amount(round(value), self.currency)
+            assert self.places is not None, "an amount has a currency"
+            return format_amount(round(value), self.places)
         return round(float(value), 3) if isinstance(value, Fraction | float) else value
 
 
-def read_aloud(name: str, value: Value | Fraction, currency: str | None) -> str:
+def read_aloud(name: str, value: Value | Fraction, places: int | None) -> str:
     """Return a figure's value as people read it: 1,250.50 or -0.50 or 12.4 or 0:29:13."""
     if value is None:
         return NOTHING
     if name.endswith("_minor"):
-        assert currency is not None, "an amount has a currency"
+        assert places is not None, "an amount has a currency"
         amount_minor = round(value)
-        whole, point, places = format_amount(abs(amount_minor), currency).partition(".")
-        return f"{'-' if amount_minor < 0 else ''}{int(whole):,}{point}{places}"
+        whole, point, fraction = format_amount(abs(amount_minor), places).partition(".")
+        return f"{'-' if amount_minor < 0 else ''}{int(whole):,}{point}{fraction}"
     if name.endswith("_seconds"):
         minutes, seconds = divmod(round(value), 60)
         hours, minutes = divmod(minutes, 60)
@@ -121,6 +122,7 @@ def read_aloud(name: str, value: Value | Fraction, currency: str | None) -> str:
 def compare(
     currency: str | None,
     *,
+    places: int | None,
     day: Mapping[str, Value],
     fortnight: Sequence[Mapping[str, Value]],
     days: Sequence[Mapping[str, Value]],
@@ -136,6 +138,7 @@ def compare(
         Figure(
             name=name,
             currency=currency,
+            places=places,
             day=day[name],
             fortnight_mean=_mean([values[name] for values in fortnight]),
             period=_over(name, [values[name] for values in days], period),

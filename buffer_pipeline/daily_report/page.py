@@ -33,7 +33,10 @@ def render_page(report: DailyReport, *, made_at: datetime) -> str:
         ],
         labels=LABELS.values(),
         days=[
-            (currency, [_day(row) for row in report.days if row["currency"] == currency])
+            (
+                currency,
+                [_day(row, report.places[currency]) for row in report.days if row["currency"] == currency],
+            )
             for currency in report.currencies
         ],
     )
@@ -60,8 +63,8 @@ def _highlight(figure: Figure) -> dict[str, str]:
     return {"currency": texts["currency"], "amount": texts["day"], "change": texts["change"]}
 
 
-def _day(row: dict[str, Any]) -> tuple[str, list[str]]:
-    return str(row["day"]), [read_aloud(name, row[name], row["currency"]) for name in LABELS]
+def _day(row: dict[str, Any], places: int) -> tuple[str, list[str]]:
+    return str(row["day"]), [read_aloud(name, row[name], places) for name in LABELS]
 
 
 def _minute(moment: datetime) -> str:

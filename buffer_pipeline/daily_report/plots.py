@@ -20,7 +20,6 @@ from PIL import Image
 
 from buffer_pipeline.daily_report.days import DAY
 from buffer_pipeline.hours import HOUR
-from buffer_pipeline.money import currency_places
 
 if TYPE_CHECKING:
     from buffer_pipeline.daily_report.report import DailyReport
@@ -74,7 +73,7 @@ def _draw_released(report: "DailyReport", released: pd.DataFrame) -> bytes:
 
     def panel(axes: Axes, currency: str) -> None:
         of_currency = released[released["currency"] == currency].set_index("begins_at")["released_minor"]
-        heights = _major(of_currency, currency).reindex(edges[:-1], fill_value=0.0)
+        heights = _major(of_currency, report.places[currency]).reindex(edges[:-1], fill_value=0.0)
         axes.stairs(heights.to_numpy(), _numbers(edges), fill=True, color=BLUE)
 
     return _panels(
@@ -94,8 +93,8 @@ def _draw_in_buffer(report: "DailyReport") -> bytes:
     def panel(axes: Axes, currency: str) -> None:
         of_currency = in_buffer[in_buffer["currency"] == currency]
         moments = _numbers(pd.DatetimeIndex(of_currency["moment"]))
-        frozen = _major(of_currency["frozen_minor"], currency).to_numpy()
-        pending = _major(of_currency["pending_minor"], currency).to_numpy()
+        frozen = _major(of_currency["frozen_minor"], report.places[currency]).to_numpy()
+        pending = _major(of_currency["pending_minor"], report.places[currency]).to_numpy()
         axes.fill_between(moments, frozen, pending, color=BLUE, lw=0, label="BUFFERED")
         axes.fill_between(moments, 0, frozen, color=ORANGE, lw=0, label="FROZEN")
 
@@ -251,8 +250,8 @@ def _busiest_first(report: "DailyReport", frame: pd.DataFrame) -> list[str]:
     return sorted(set(frame["currency"]), key=lambda currency: (-released.get(currency, 0), currency))
 
 
-def _major(amounts_minor: "pd.Series[int]", currency: str) -> "pd.Series[float]":
-    major: pd.Series[float] = amounts_minor.astype("float64") / 10 ** currency_places(currency)
+def _major(amounts_minor: "pd.Series[int]", places: int) -> "pd.Series[float]":
+    major: pd.Series[float] = amounts_minor.astype("float64") / 10**places
     return major
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from sqlalchemy import Connection
 
 from buffer_pipeline.counts import counts_between, first_hour
+from buffer_pipeline.currencies import Places, places_of
 from buffer_pipeline.daily_report.curve import amounts_in_buffer
 from buffer_pipeline.daily_report.days import DAY, midnight, payees_and_lateness_of_period, values_by_day
 from buffer_pipeline.daily_report.figures import Figure, compare
@@ -28,13 +29,14 @@ class DailyReport:
     of them. `days` has a row a day and currency of the whole period, with the figures of
     `figures.LABELS`; those over all currencies (`currency` None) have no amounts. `counts` are
     the period's, hour by hour, as `counts_between` has them, `in_buffer` as
-    `amounts_in_buffer` has it. Amounts are minor units.
+    `amounts_in_buffer` has it. Amounts are minor units, and `places` what the books have of each currency.
     """
 
     day: date
     first_day: date
     books_begin: datetime | None
     currencies: tuple[str, ...]
+    places: Places
     figures: tuple[Figure, ...]
     days: Rows
     counts: pd.DataFrame
@@ -112,11 +114,13 @@ def daily_report(connection: Connection, *, day: date, days: int = FORTNIGHT + 1
     values = values_by_day(connection, counts, in_buffer, first_day=earliest, last_day=day)
     currencies = tuple(sorted({currency for _, currency in values if currency is not None}))
     period = payees_and_lateness_of_period(connection, first_day=first_day, last_day=day)
+    places = places_of(connection)
     figures = [
         figure
         for currency in (*currencies, None)
         for figure in compare(
             currency,
+            places=None if currency is None else places[currency],
             day=values[day, currency],
             fortnight=[values[day - ago * DAY, currency] for ago in range(1, FORTNIGHT + 1)],
             days=[values[day - ago * DAY, currency] for ago in range(days)],
@@ -128,6 +132,7 @@ def daily_report(connection: Connection, *, day: date, days: int = FORTNIGHT + 1
         first_day=first_day,
         books_begin=first_hour(connection),
         currencies=currencies,
+        places=places,
         figures=tuple(figures),
         days=[
             {"day": of_day, "currency": currency, **found}

@@ -6,16 +6,19 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
+from psycopg.errors import QueryCanceled
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
+from buffer_pipeline.cancel import Cancelable
 from buffer_pipeline.contact import Contact, find_contacts
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.delivery.breaker import Breaker
@@ -46,7 +49,10 @@ PER_OWNER_LIMIT: Final = 16
 SETTLE_LIMIT: Final = 200
 """So many are sent and not yet settled at most, besides those under way: a crash sends them again."""
 SETTLE_SECONDS: Final = 0.25
+WATCH_SECONDS: Final = 0.1
 LEASE_SECONDS: Final = 180.0
+BOOKS_SECONDS: Final = 5.0
+"""For how long a transaction may go on once a drain is to end: it may wait for a lock, or for a standby."""
 LEASE_MARGIN_SECONDS: Final = 5.0
 """A send that could outlast its lease by this much is not begun."""
 
@@ -96,8 +102,10 @@ def drain(
     messages: Renderer,
     *,
     clock: Clock = database_clock,
-    stop: threading.Event | None = None,
+    stop: Callable[[], bool] = lambda: False,
     seconds_max: float | None = None,
+    after_dispatch: Callable[[int], None] = lambda _deliveries: None,
+    after_settle: Callable[[int], None] = lambda _deliveries: None,
 ) -> Drained:
     """Dispatch what is new and send what is due, everywhere at once, until nothing is.
 
@@ -106,7 +114,10 @@ def drain(
     At least once, each owner's messages at an endpoint in order: what was sent and not settled is sent
     again, with the same id. Two drainers never send the same delivery at the same time. A receiver that
     fails holds back its own endpoint alone, and raises nothing. `stop` and `seconds_max` end it early,
-    after what is under way: at most a channel's timeout later.
+    after what is under way: at most a channel's timeout later, and BOOKS_SECONDS for what waits in the books.
+    What is cancelled then was committed on the primary if it waited for a standby, and is undone otherwise.
+
+    `after_dispatch` is told how many deliveries came to wait, `after_settle` how many were sent or given up.
 
     Raises:
         DBAPIError: the books do not answer; what was sent and is not settled is sent again.
@@ -114,14 +125,26 @@ def drain(
     ends_at = None if seconds_max is None else time.monotonic() + seconds_max
 
     def is_over() -> bool:
-        return (stop is not None and stop.is_set()) or (ends_at is not None and time.monotonic() >= ends_at)
+        return stop() or (ends_at is not None and time.monotonic() >= ends_at)
 
-    with ThreadPoolExecutor(BOOKS_THREADS, "books") as books:
+    tallies = {endpoint.name: Tally() for endpoint in endpoints}
+    in_hand, abandoned = Cancelable(), threading.Event()
+    with (
+        in_hand.working_by(engine),
+        _ended_in_time(in_hand, lambda: abandoned.is_set() or is_over()),
+        ThreadPoolExecutor(BOOKS_THREADS, "books") as books,
+    ):
+        shared = _Drain(
+            engine, messages, clock, is_over, books, abandoned, tallies, after_dispatch, after_settle
+        )
         try:
-            tallies = asyncio.run(_drain_all(_Drain(engine, messages, clock, is_over, books), endpoints))
+            asyncio.run(_drain_all(shared, endpoints))
+        except _Ended:
+            pass
         except ExceptionGroup as failures:
             # Of tasks that run beside each other: whoever calls acts on what went wrong, not on a group.
-            raise _first(failures) from None
+            if not isinstance(first := _first(failures), _Ended):
+                raise first from None
     with engine.begin() as connection:
         figures = delivery_figures(connection)
     oldest = [each.oldest_waiting for each in figures if each.oldest_waiting is not None]
@@ -141,6 +164,30 @@ def _first(failures: ExceptionGroup) -> Exception:
     return _first(first) if isinstance(first, ExceptionGroup) else first
 
 
+class _Ended(Exception):
+    """A transaction was cancelled because the drain must end."""
+
+
+@contextmanager
+def _ended_in_time(in_hand: Cancelable, is_over: Callable[[], bool]) -> Iterator[None]:
+    """Cancel what has worked in the books for BOOKS_SECONDS, once the drain is over."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        # `stop` is polled: it raises no event.
+        while not ended.wait(WATCH_SECONDS):
+            if is_over():
+                in_hand.cancel(after_seconds=BOOKS_SECONDS)
+
+    watching = threading.Thread(target=watch, name="watch", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()
+
+
 @dataclass(frozen=True)
 class _Drain:
     """What the endpoints of a drain share."""
@@ -151,10 +198,23 @@ class _Drain:
     is_over: Callable[[], bool]
     books: ThreadPoolExecutor
     """Threads for claims and settlements alone: the loop's own may all wait for a receiver's name."""
+    abandoned: threading.Event
+    """Set when nobody waits for what a thread does any more."""
+    tallies: dict[str, Tally]
+    after_dispatch: Callable[[int], None]
+    after_settle: Callable[[int], None]
 
     async def in_books(self, work: Callable[[], Result]) -> Result:
         """Run what talks to the database beside the loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.books, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.books, work)
+        except asyncio.CancelledError:
+            self.abandoned.set()
+            raise
+        except OperationalError as error:
+            if self.is_over() and isinstance(error.orig, QueryCanceled):
+                raise _Ended from None
+            raise
 
     def dispatch_all(self, routes: Sequence[Route]) -> int:
         """Dispatch what is new; return how many deliveries that made."""
@@ -163,12 +223,13 @@ class _Drain:
             with self.engine.begin() as connection:
                 done = dispatch(connection, routes, batch_limit=DISPATCH_LIMIT, now=self.clock(connection))
             deliveries += done.deliveries
+            self.after_dispatch(done.deliveries)
             if done.notifications < DISPATCH_LIMIT:
                 break
         return deliveries
 
 
-async def _drain_all(shared: _Drain, endpoints: Sequence[Endpoint]) -> dict[str, Tally]:
+async def _drain_all(shared: _Drain, endpoints: Sequence[Endpoint]) -> None:
     routes = [endpoint.route for endpoint in endpoints]
     await shared.in_books(partial(shared.dispatch_all, routes))
     company = _Company(len(endpoints))
@@ -177,7 +238,6 @@ async def _drain_all(shared: _Drain, endpoints: Sequence[Endpoint]) -> dict[str,
         for run in runs:
             tasks.create_task(run.run())
         tasks.create_task(_dispatch_in_time(shared, routes, company))
-    return {run.endpoint.name: run.tally for run in runs}
 
 
 async def _dispatch_in_time(shared: _Drain, routes: Sequence[Route], company: "_Company") -> None:
@@ -283,7 +343,7 @@ class _EndpointDrain:
 
     def __init__(self, shared: _Drain, endpoint: Endpoint, company: _Company) -> None:
         self.endpoint = endpoint
-        self.tally = Tally()
+        self.tally = shared.tallies[endpoint.name]
         self._shared = shared
         self._company = company
         self._breaker = Breaker()
@@ -482,6 +542,7 @@ class _EndpointDrain:
         self.tally.retried += outcomes[Outcome.RETRY]
         self.tally.dead += outcomes[Outcome.DEAD]
         self.tally.lost += len(tried) - outcomes.total()
+        self._shared.after_settle(outcomes[Outcome.DELIVERED] + outcomes[Outcome.DEAD])
 
 
 def _settlement(result: _Result, *, now: datetime) -> Settlement:

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from buffer_pipeline import reports, tables
 from buffer_pipeline.batch_size import BATCH_LIMIT
+from buffer_pipeline.currencies import places_of
 from buffer_pipeline.database import database_clock
-from buffer_pipeline.delivery.alerts import counted
 from buffer_pipeline.delivery.heartbeat import beat
 from buffer_pipeline.drain import WORKERS_MAX, drain_matured
 from buffer_pipeline.errors import BooksOutOfBalance, InvalidInput
@@ -36,8 +36,12 @@ from buffer_pipeline.orchestration.lineage import (
 from buffer_pipeline.orchestration.metadata import amount_metadata, amounts_text, table_metadata
 from buffer_pipeline.orchestration.resources import Books
 from buffer_pipeline.settings import load_settings
+from buffer_pipeline.texts import counted
 
 RELEASE_POOL: Final = "release"
+
+NOW: Final = "now"
+"""As `as_of`: whatever the database's clock says when the run begins."""
 
 OUTCOME_TAG: Final = "buffer/outcome"
 WOULD_RELEASE: Final = "would release"
@@ -61,9 +65,10 @@ class ReleaseConfig(dg.Config):
     """What a release run takes; the defaults are what the schedule uses."""
 
     as_of: str | None = Field(
-        default=None,
-        description="Release what was due at this moment: ISO 8601 with a zone, such as"
-        " 2026-03-02T12:00:00+00:00, not after the database's clock. Left out, it is that clock.",
+        # Not None: the Launchpad fills in defaults that are values.
+        default=NOW,
+        description="Release what was due at this moment: `now`, which is the database's clock, or ISO 8601"
+        " with a zone, such as 2026-03-02T12:00:00+00:00, not after that clock.",
     )
     batch_limit: int = Field(
         default=BATCH_LIMIT,
@@ -97,7 +102,7 @@ class Cutoff:
 
 @dg.op(
     ins={"buffered_transactions": dg.In(dg.Nothing)},
-    description="Fixes the run's cut-off and reports what is due by it. Reads only.",
+    description="Fixes the run's cut-off and reports what is due by it. Reads only and moves no money.",
     tags=TAGS,
 )
 def select_matured_transactions(
@@ -106,16 +111,18 @@ def select_matured_transactions(
     """Fix the cut-off and count what is due by it."""
     with books.engine.begin() as connection:
         try:
-            due_by = parse_as_of(config.as_of, clock=database_clock(connection))
+            as_of = None if config.as_of == NOW else config.as_of
+            due_by = parse_as_of(as_of, clock=database_clock(connection))
         except InvalidInput as refusal:
             refuse(context, str(refusal))
         due = reports.due_holds(connection, due_by=due_by)
+        places = places_of(connection)
     oldest = due.oldest_release_date
     context.add_output_metadata(
         {
             "due_by": dg.MetadataValue.timestamp(due_by),
             "due_holds": due.holds,
-            **amount_metadata(due.amounts_minor),
+            **amount_metadata(due.amounts_minor, places),
             "oldest_release_date": "none" if oldest is None else dg.MetadataValue.timestamp(oldest),
             "dry_run": config.dry_run,
         }
@@ -129,8 +136,8 @@ def select_matured_transactions(
     # Not given by a dry run: what did not happen is not materialized, and what follows is skipped.
     out=dg.Out(dg.Nothing, is_required=False),
     pool=RELEASE_POOL,
-    description="Credits the payees' wallets, batch by batch, each in one database transaction. A dry run"
-    " rolls each back and leaves an observation of what it would have released.",
+    description="Moves money: credits the payees' wallets, batch by batch, each in one database transaction."
+    " A dry run rolls each back and leaves an observation of what it would have released.",
     tags=TAGS,
 )
 def apply_credits(
@@ -154,7 +161,9 @@ def apply_credits(
     except BooksOutOfBalance as broken:
         refuse(context, str(broken))
     seconds = round(time.monotonic() - started, 3)
-    summary = f"{counted(run.holds_released, 'payment')}, {amounts_text(run.amounts_minor)}"
+    with books.engine.begin() as connection:
+        places = places_of(connection)
+    summary = f"{counted(run.holds_released, 'payment')}, {amounts_text(run.amounts_minor, places)}"
     if cutoff.dry_run:
         tell(context, f"{WOULD_RELEASE} {summary}")
         context.log_event(
@@ -163,7 +172,7 @@ def apply_credits(
                 metadata={
                     "dry_run": True,
                     "holds_a_real_run_would_release": run.holds_released,
-                    **amount_metadata(run.amounts_minor),
+                    **amount_metadata(run.amounts_minor, places),
                     "batches": run.batches,
                     "seconds": seconds,
                     "due_by": dg.MetadataValue.timestamp(cutoff.due_by),
@@ -180,14 +189,14 @@ def apply_credits(
         None,
         metadata={
             "holds_released": run.holds_released,
-            **amount_metadata(amounts_minor),
+            **amount_metadata(amounts_minor, places),
             "batches": run.batches,
             "seconds": seconds,
             **lateness_metadata(lateness),
             "still_due": still_due.holds,
             "due_by": dg.MetadataValue.timestamp(cutoff.due_by),
             BEGAN_AT: dg.MetadataValue.timestamp(began),
-            **table_metadata("latest_released", rows),
+            **table_metadata("latest_released", rows, places),
         },
     )
 
@@ -195,7 +204,8 @@ def apply_credits(
 @dg.graph_asset(
     name=RELEASED.to_python_identifier(),
     ins={"buffered_transactions": dg.AssetIn(key=BUFFERED, dagster_type=dg.Nothing)},
-    description="Matured payments, credited to their payees' wallets. Each is released exactly once, in"
+    description="Materializing this asset moves money, and no other asset does. Matured payments, credited to"
+    " their payees' wallets: each is released exactly once, in"
     " one database transaction with its wallet, its EARNING line and the notification that it owes;"
     " overlapping and repeated runs are harmless, and what a run could not finish the next one takes."
     " A dry run is an observation, never a materialization.",
@@ -221,8 +231,9 @@ released_transactions: Final = _released_transactions.map_asset_specs(
 @dg.asset(
     key=RUN_COUNTS,
     deps=[RELEASED, NOTIFICATIONS],
-    description="What this run released, to plot over runs: holds, amounts, batches, seconds, lateness and"
-    " what is still due. Zero is counted too, so a gap means that no run came this far.",
+    description="Moves no money. What this run released, to plot over runs: holds, amounts, batches,"
+    " seconds, lateness and what is still due. Zero is counted too, so a gap means that no run came this"
+    " far.",
     group_name=GROUP,
     owners=OWNERS,
     kinds={"dagster"},
@@ -246,7 +257,7 @@ def release_counts(context: dg.AssetExecutionContext) -> dg.MaterializeResult[An
     deps=[RELEASED],
     description="A chain of digests over all transactions, up to this run. Its latest digest stands in each"
     " materialization, apart from the books: `history_as_sealed` and `buffer-pipeline verify --anchor` prove"
-    " by it that nothing was altered since.",
+    " by it that nothing was altered since. Sealing moves no money.",
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres", "dagster"},

@@ -8,6 +8,7 @@ import dagster as dg
 from buffer_pipeline.orchestration import (
     assets,
     checks,
+    failed_checks,
     failed_runs,
     housekeeping,
     jobs,
@@ -39,10 +40,12 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
         ],
         asset_checks=[
             checks.books_reconciled,
+            checks.books_proved,
             checks.history_as_sealed,
             checks.nothing_overdue,
             checks.no_payment_stuck,
             checks.counts_equal_transactions,
+            checks.all_counts_equal_transactions,
         ],
         jobs=[
             jobs.release_pending_payments,
@@ -64,6 +67,7 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
             sensors.stuck_frozen_payments,
             sensors.overdue_releases,
             failed_runs.failed_runs,
+            failed_checks.failed_checks,
             notifications.waiting_notifications,
         ],
         resources={**RESOURCES, **(resource_overrides or {})},

@@ -16,12 +16,12 @@ import dagster as dg
 from buffer_pipeline.delivery.alerts import (
     LINES_MAX,
     FailedRun,
-    counted,
     failed_runs_alert,
     outcome_of,
     send_alert,
 )
 from buffer_pipeline.orchestration.resources import Alerts
+from buffer_pipeline.texts import counted
 
 RUNS_MAX: Final = 100
 """In hand at once. What fails beyond that waits in Dagster's own event log."""
@@ -69,7 +69,10 @@ def failed_runs(context: dg.SensorEvaluationContext, alerts: dg.ResourceParam[Al
     if to_tell:
         first = [_failed_run(instance, run, alerts=alerts) for run in to_tell[:LINES_MAX]]
         sent = send_alert(
-            failed_runs_alert(first, runs=len(to_tell), dagster_url=alerts.dagster_url), urls=alerts.urls
+            failed_runs_alert(first, runs=len(to_tell), dagster_url=alerts.dagster_url),
+            urls=alerts.urls,
+            log=context.log,
+            terminal=alerts.terminal,
         )
         said = outcome_of(sent=sent, urls=alerts.urls)
         facts.append(f"{counted(len(to_tell), 'failed run')} {said}: {first[0].link}")

@@ -8,24 +8,32 @@ from pathlib import Path
 from typing import Final
 
 import dagster as dg
+from dagster._core.launcher import WorkerStatus
 from dagster._core.scheduler.instigation import InstigatorStatus
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
 from sqlalchemy.engine import make_url
 
 from buffer_pipeline.database import make_engine
 from buffer_pipeline.doctor import Answer
 from buffer_pipeline.errors import PaymentBufferError
+from buffer_pipeline.history import HISTORY_AS_SEALED
 from buffer_pipeline.orchestration.assets import OUTCOME_TAG, WOULD_RELEASE
 from buffer_pipeline.orchestration.checks import (
-    OUTCOME_PAGES_MAX,
-    OUTCOMES_PER_PAGE,
+    NO_OFFENCE,
+    OFFENCE,
+    OFFENDING_ROWS,
     THIS_RUN,
+    outcomes,
     proved,
 )
 from buffer_pipeline.orchestration.definitions import defs
 from buffer_pipeline.orchestration.jobs import release_pending_payments
-from buffer_pipeline.orchestration.lineage import RELEASED, SEALED
+from buffer_pipeline.orchestration.metadata import text_of
 from buffer_pipeline.reconcile import INVARIANTS
+from buffer_pipeline.texts import counted
 
 HEARTBEAT_MAX: Final = timedelta(minutes=2)
 """A daemon gives a sign of life every 30 seconds."""
@@ -124,6 +132,29 @@ def daemon(instance: dg.DagsterInstance, *, now: datetime) -> Answer:
     return True, f"alive {_span(age)} ago", ""
 
 
+def runs(instance: dg.DagsterInstance) -> Answer:
+    """Look for runs that Dagster lists as under way and no process executes."""
+    under_way = instance.get_runs(
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
+    )
+    lost = []
+    for run in under_way if instance.run_launcher.supports_check_run_worker_health else ():
+        found = instance.run_launcher.check_run_worker_health(run)
+        here = found.status in {WorkerStatus.RUNNING, WorkerStatus.SUCCESS} and found.msg is None
+        # It may have come to its end meanwhile.
+        latest = None if here else instance.get_run_by_id(run.run_id)
+        if latest is not None and not latest.is_finished:
+            lost.append(f"run {run.run_id} ({latest.status.value}): {found.msg or found.status.value}")
+    if lost:
+        return (
+            False,
+            "; ".join(lost),
+            "start the code server, where it does not answer (compose: `docker compose up -d code`); the"
+            " daemon then ends the run and runs it again, within a minute",
+        )
+    return True, f"{counted(len(under_way), 'run')} under way", ""
+
+
 def last_release(instance: dg.DagsterInstance, *, now: datetime) -> Answer:
     """Look at the latest release run that ended well, dry runs apart, and whether one failed since."""
     ended = [
@@ -154,16 +185,14 @@ def last_release(instance: dg.DagsterInstance, *, now: datetime) -> Answer:
 
 def proof(instance: dg.DagsterInstance, *, now: datetime) -> Answer:
     """Look at what Dagster's runs proved: all of the books by night, and each release's part since."""
-    keys = [
-        *(dg.AssetCheckKey(RELEASED, name) for name in INVARIANTS),
-        dg.AssetCheckKey(SEALED, "history_as_sealed"),
-    ]
-    failed, proved_at = [], []
-    for key in keys:
-        passed, whole = _outcomes(instance, key)
-        if passed is False:
-            failed.append(key.name)
-        proved_at.append(whole)
+    failed, whole_at = [], []
+    names = [*INVARIANTS, HISTORY_AS_SEALED]
+    for name in names:
+        latest, whole = _outcomes(instance, name)
+        if latest is not None and latest.status is AssetCheckExecutionRecordStatus.FAILED:
+            failed.append(f"{name} ({_found(latest)})")
+        if whole is not None:
+            whole_at.append(datetime.fromtimestamp(whole.create_timestamp, UTC))
     if failed:
         return (
             False,
@@ -171,32 +200,36 @@ def proof(instance: dg.DagsterInstance, *, now: datetime) -> Answer:
             "stop releases; `buffer-pipeline reconcile` and `verify` list the rows",
         )
     advice = "launch `reconcile_books`, or run `buffer-pipeline reconcile` and `verify`"
-    whole_at = [moment for moment in proved_at if moment is not None]
-    if len(whole_at) < len(keys):
+    if len(whole_at) < len(names):
         return False, "not yet proved as a whole", advice
     age = now - min(whole_at)
     fact = f"proved as a whole {_span(age)} ago, by Dagster's checks, and nothing has failed since"
     return age <= PROOF_MAX, fact, advice
 
 
-def _outcomes(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> tuple[bool | None, datetime | None]:
-    """Return whether the check's latest outcome is good, and when it last proved all of the books."""
-    passed, cursor = None, None
-    for _ in range(OUTCOME_PAGES_MAX):
-        records = instance.event_log_storage.get_asset_check_execution_history(
-            key, limit=OUTCOMES_PER_PAGE, cursor=cursor
-        )
-        for record in records:
-            cursor = record.id
-            good = record.status is AssetCheckExecutionRecordStatus.SUCCEEDED
-            if not good and record.status is not AssetCheckExecutionRecordStatus.FAILED:
-                continue
-            passed = good if passed is None else passed
-            if good and proved(record) != THIS_RUN:
-                return passed, datetime.fromtimestamp(record.create_timestamp, UTC)
-        if len(records) < OUTCOMES_PER_PAGE:
-            break
-    return passed, None
+def _outcomes(
+    instance: dg.DagsterInstance, name: str
+) -> tuple[AssetCheckExecutionRecord | None, AssetCheckExecutionRecord | None]:
+    """Return a check's latest outcome, and the latest that proved all of the books."""
+    latest = None
+    for record in outcomes(instance, name):
+        good = record.status is AssetCheckExecutionRecordStatus.SUCCEEDED
+        if not good and record.status is not AssetCheckExecutionRecordStatus.FAILED:
+            continue
+        latest = latest or record
+        if good and proved(record) != THIS_RUN:
+            return latest, record
+    return latest, None
+
+
+def _found(record: AssetCheckExecutionRecord) -> str:
+    """Return what a failed check found, in a few words: the offence, or how many rows."""
+    metadata = record.evaluation.metadata if record.evaluation else {}
+    if OFFENCE in metadata and text_of(metadata[OFFENCE]) != NO_OFFENCE:
+        return text_of(metadata[OFFENCE])
+    if OFFENDING_ROWS in metadata:
+        return counted(int(text_of(metadata[OFFENDING_ROWS])), "row")
+    return "its page in the Dagster UI says why"
 
 
 def _span(age: timedelta) -> str:

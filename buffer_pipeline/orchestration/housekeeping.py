@@ -190,7 +190,7 @@ def prune_op(context: dg.OpExecutionContext, config: PruneConfig) -> None:
     executor_def=dg.in_process_executor,
     tags={"dagster/retry_strategy": "ALL_STEPS"},
     description="Prunes Dagster's runs, ticks and logs that are older than BUFFER_KEEP_RUNS_DAYS. The"
-    " books are not touched. With `dry_run` it reports what it would prune.",
+    " books are not touched, no money moves. With `dry_run` it reports what it would prune.",
 )
 def prune_runs() -> None:
     """Prune in one op."""

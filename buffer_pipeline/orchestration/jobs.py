@@ -12,7 +12,8 @@ from buffer_pipeline.orchestration.assets import (
 )
 from buffer_pipeline.orchestration.checks import (
     BLOCKING,
-    books_reconciled,
+    all_counts_equal_transactions,
+    books_proved,
     counts_equal_transactions,
     history_as_sealed,
 )
@@ -26,8 +27,9 @@ release_pending_payments: Final = dg.define_asset_job(
         released_transactions, release_notifications, release_counts, sealed_history
     ).without_checks()
     | dg.AssetSelection.checks(*(dg.AssetCheckKey(RELEASED, name) for name in BLOCKING)),
-    description="Releases every payment that is due when it starts, checks the books, then tells the"
-    " payees. A missed hour needs no repair: the next run takes all that is due.",
+    description="Moves money: releases every payment that is due when it starts, checks the books, then"
+    " tells the payees. With `dry_run` it moves none. A missed hour needs no repair: the next run takes all"
+    " that is due.",
     executor_def=dg.in_process_executor,
     tags={
         "buffer/release": "1",
@@ -55,8 +57,9 @@ report_days: Final = dg.define_asset_job(
 
 reconcile_books: Final = dg.define_asset_job(
     "reconcile_books",
-    selection=dg.AssetSelection.checks(books_reconciled, counts_equal_transactions, history_as_sealed),
+    selection=dg.AssetSelection.checks(books_proved, all_counts_equal_transactions, history_as_sealed),
     description="Proves every invariant of the books from the transactions, as `buffer-pipeline reconcile`"
-    " does, the counts of the last 31 days, and that history is as it was sealed. Reads only.",
+    " does, the counts of the last 31 days, and that history is as it was sealed. Reads only and moves no"
+    " money.",
     executor_def=dg.in_process_executor,
 )

@@ -23,6 +23,7 @@ RUN_COUNTS: Final = dg.AssetKey("release_counts")
 SEALED: Final = dg.AssetKey("sealed_history")
 HOURLY_COUNTS: Final = dg.AssetKey("hourly_release_counts")
 DAILY_REPORT: Final = dg.AssetKey("daily_release_report")
+BOOKS: Final = dg.AssetKey("books")
 
 Origins = Mapping[str, Sequence[tuple[dg.AssetKey, str]]]
 """Column -> the columns of other assets that it is made of."""
@@ -35,7 +36,7 @@ def columns_of(table: Table) -> dg.TableSchema:
             dg.TableColumn(
                 column.name,
                 type=column.type.compile(dialect=postgresql.dialect()).lower(),  # type: ignore[no-untyped-call]
-                description=column.doc,
+                description=_description(column.name, column.doc),
                 constraints=dg.TableColumnConstraints(
                     nullable=bool(column.nullable), unique=list(table.primary_key.columns) == [column]
                 ),
@@ -43,6 +44,13 @@ def columns_of(table: Table) -> dg.TableSchema:
             for column in table.columns
         ]
     )
+
+
+def _description(name: str, doc: str | None) -> str | None:
+    if not name.endswith("_minor"):
+        return doc
+    unit = "in the currency's minor unit (100050 is 1000.50 PHP)"
+    return unit if doc is None else f"{doc}; {unit}"
 
 
 def columns(**descriptions: str) -> dg.TableSchema:
@@ -175,8 +183,35 @@ EXTERNAL: Final = [
             table=tables.hold_freeze,
         ),
     ),
+    dg.AssetSpec(
+        BOOKS,
+        deps=[FROZEN, RELEASED, SEALED, HOURLY_COUNTS],
+        description="All of the books, as `reconcile_books` proves them every night. No run materializes"
+        " this asset, so no later run makes its checks look as if they had not been evaluated: a check that"
+        " has failed here stays failed until `reconcile_books` has proved it. Proving reads only and moves no"
+        " money.",
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"postgres"},
+        tags=TAGS,
+        code_version="1",
+        metadata=about(
+            columns(
+                invariants="bigint: invariants that were proved",
+                broken="text: the invariants that do not hold",
+                offending_rows="bigint: rows that break them",
+            ),
+            {
+                "offending_rows": [
+                    (RELEASED, "amount_minor"),
+                    (RELEASED, "balance_after_minor"),
+                    (FROZEN, "closed_at"),
+                ]
+            },
+        ),
+    ),
 ]
-"""What others write: the platform's event, and the tables that the verbs fill from it."""
+"""What no run materializes: the platform's event, the tables that the verbs fill from it, and the books."""
 
 RELEASED_COLUMNS: Final = about(
     columns_of(tables.transaction),

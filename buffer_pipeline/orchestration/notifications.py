@@ -114,7 +114,7 @@ def _endpoint_row(name: str, tally: Tally | None, left: Figures | None) -> dict[
             description="What owners are told, sent to the endpoints of BUFFER_ENDPOINTS: at least once, in"
             " order for each owner, with a stable id to dedupe on. Waits for the checks of"
             " `released_transactions`. What a receiver does not take stays in the outbox and goes out"
-            " between the hours; no receiver can fail a release or hold it up.",
+            " between the hours; no receiver can fail a release or hold it up. Sending moves no money.",
             group_name=GROUP,
             owners=OWNERS,
             kinds={"postgres"},
@@ -155,7 +155,7 @@ def send_notifications(context: dg.OpExecutionContext, books: dg.ResourceParam[B
     executor_def=dg.in_process_executor,
     tags={DRAIN_TAG: "1"},
     description="Sends the notifications that are due. Launched by `waiting_notifications`; safe beside a"
-    " release and beside another one.",
+    " release and beside another one. Moves no money.",
 )
 def deliver_notifications() -> None:
     """Send in one op."""
@@ -214,7 +214,7 @@ def replay_op(context: dg.OpExecutionContext, config: ReplayConfig, books: dg.Re
 @dg.job(
     executor_def=dg.in_process_executor,
     tags={DRAIN_TAG: "1"},
-    description="Sends dead letters again, by id or by when they were given up.",
+    description="Sends dead letters again, by id or by when they were given up. Moves no money.",
 )
 def replay_dead_letters() -> None:
     """Replay in one op."""

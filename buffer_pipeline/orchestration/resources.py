@@ -1,13 +1,16 @@
 """The books, and where operators are told, as Dagster resources."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import dagster as dg
 from sqlalchemy import Engine
 
 from buffer_pipeline.database import open_database
+from buffer_pipeline.delivery.alerts import TERMINAL_VARIABLE
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.settings import DAGSTER_URL, load_settings
 
@@ -47,15 +50,24 @@ def books_from_environment(context: dg.InitResourceContext) -> Iterator[Books]:
 
 @dataclass(frozen=True, kw_only=True)
 class Alerts:
-    """Where operators are told, as Apprise URLs, and the base of the links in what they are told."""
+    """Where operators are told, as Apprise URLs, and the base of the links in what they are told.
+
+    Without URLs each alert is in the log of the sensor's tick, and added to the file `terminal`.
+    """
 
     # They carry tokens and passwords.
     urls: tuple[str, ...] = field(default=(), repr=False)
     dagster_url: str = DAGSTER_URL
+    terminal: Path | None = None
 
 
-@dg.resource(description="The services of BUFFER_ALERT_URLS; without any, alerts are logged.")
+@dg.resource(description="The services of BUFFER_ALERT_URLS; without any, the log of the sensor's tick.")
 def alerts_from_environment(_context: dg.InitResourceContext) -> Alerts:
     """Read the environment at each run or tick. Touches neither the network nor the books."""
     settings = load_settings()
-    return Alerts(urls=settings.known_alert_urls(), dagster_url=settings.dagster_url)
+    terminal = os.environ.get(TERMINAL_VARIABLE)
+    return Alerts(
+        urls=settings.known_alert_urls(),
+        dagster_url=settings.dagster_url,
+        terminal=Path(terminal) if terminal else None,
+    )

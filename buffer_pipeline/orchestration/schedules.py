@@ -17,13 +17,15 @@ from buffer_pipeline.orchestration.jobs import (
     report_days,
 )
 from buffer_pipeline.orchestration.lineage import DAILY_REPORT
-from buffer_pipeline.orchestration.report_assets import DAYS, HOURS, RANGE_END_TAG, RANGE_START_TAG
+from buffer_pipeline.orchestration.report_assets import (
+    DAYS,
+    DAYS_PER_RUN_MAX,
+    HOURS,
+    HOURS_PER_RUN_MAX,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+)
 from buffer_pipeline.orchestration.resources import Books
-
-HOURS_PER_RUN_MAX: Final = 720
-"""A longer gap is closed by the ticks that follow, so that no run outlives the instance's limit."""
-
-DAYS_PER_RUN_MAX: Final = 31
 
 _UNFINISHED: Final = [
     dg.DagsterRunStatus.QUEUED,
@@ -66,6 +68,7 @@ def hourly_counts(
     if not missing:
         return dg.SkipReason(f"every hour before {end:%Y-%m-%dT%H:%MZ} is counted")
     first = missing[0]
+    # A longer gap is closed by the ticks that follow.
     last = min(end - HOUR, first + (HOURS_PER_RUN_MAX - 1) * HOUR)
     if in_progress is not None:
         last = min(last, in_progress - HOUR)

@@ -8,11 +8,11 @@ import dagster as dg
 
 from buffer_pipeline import reports
 from buffer_pipeline.alerts import NO_HOLDS, AlertKind, day_of, is_told, record_told, untold_stuck_payments
+from buffer_pipeline.currencies import places_of
 from buffer_pipeline.database import database_clock, one_moment
 from buffer_pipeline.delivery.alerts import (
     LINES_MAX,
     Alert,
-    counted,
     outcome_of,
     overdue_alert,
     send_alert,
@@ -28,6 +28,7 @@ from buffer_pipeline.orchestration.checks import (
 from buffer_pipeline.orchestration.lineage import FROZEN
 from buffer_pipeline.orchestration.metadata import amounts_text
 from buffer_pipeline.orchestration.resources import Alerts, Books
+from buffer_pipeline.texts import counted
 
 INTERVAL_SECONDS_MIN: Final = 300
 
@@ -37,7 +38,8 @@ SAME: Final = ", the same as before"
 @dg.sensor(
     minimum_interval_seconds=INTERVAL_SECONDS_MIN,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Flags payments frozen for longer than BUFFER_STUCK_AFTER_HOURS: an observation of"
+    description="Flags payments frozen for longer than BUFFER_STUCK_AFTER_HOURS, and those that are frozen"
+    " without an open freeze: an observation of"
     " `frozen_payments` and its check `no_payment_stuck` whenever the set of them changes, and one"
     " alert a payment and day (UTC).",
 )
@@ -53,6 +55,7 @@ def stuck_frozen_payments(
         untold = untold_stuck_payments(
             connection, now=now, older_than=policy.stuck_after, period=period, shown=LINES_MAX
         )
+        places = places_of(connection)
         cursor = f"{stuck.holds}:{stuck.fingerprint}"
         changed = cursor != context.cursor
         metadata, first = {}, []
@@ -66,12 +69,14 @@ def stuck_frozen_payments(
     if first:
         alert = stuck_alert(
             first,
+            places=places,
             holds=untold.holds,
-            amounts=amounts_text(untold.amounts_minor),
+            amounts=amounts_text(untold.amounts_minor, places),
             after_hours=hours,
             dagster_url=alerts.dagster_url,
         )
         sent = _tell(
+            context,
             books,
             alerts,
             alert,
@@ -104,7 +109,7 @@ def stuck_frozen_payments(
     minimum_interval_seconds=INTERVAL_SECONDS_MIN,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Flags payments that have been due for more than an hour and are not released, as when the"
-    " schedule was stopped: the check `nothing_overdue` of `released_transactions` whenever what is overdue"
+    " schedule was stopped: the check `nothing_overdue` of `buffered_transactions` whenever what is overdue"
     " changes, and an alert every hour (UTC) while it lasts.",
 )
 def overdue_releases(
@@ -116,7 +121,8 @@ def overdue_releases(
         period, due_by = hour_of(now), overdue_by(now)
         overdue = reports.due_holds(connection, due_by=due_by)
         oldest = overdue.oldest_release_date
-        amounts = amounts_text(overdue.amounts_minor)
+        places = places_of(connection)
+        amounts = amounts_text(overdue.amounts_minor, places)
         cursor = f"{overdue.holds}:{amounts}:{'' if oldest is None else oldest.isoformat()}"
         changed = cursor != context.cursor
         untold = oldest is not None and not is_told(connection, kind=AlertKind.OVERDUE_RELEASE, period=period)
@@ -132,9 +138,16 @@ def overdue_releases(
         said = "told this hour already"
         if untold:
             alert = overdue_alert(
-                first, holds=overdue.holds, amounts=amounts, oldest=oldest, dagster_url=alerts.dagster_url
+                first,
+                places=places,
+                holds=overdue.holds,
+                amounts=amounts,
+                oldest=oldest,
+                dagster_url=alerts.dagster_url,
             )
-            sent = _tell(books, alerts, alert, kind=AlertKind.OVERDUE_RELEASE, period=period, now=now)
+            sent = _tell(
+                context, books, alerts, alert, kind=AlertKind.OVERDUE_RELEASE, period=period, now=now
+            )
             said = outcome_of(sent=sent, urls=alerts.urls)
         fact = f"{counted(overdue.holds, 'payment')} due for more than an hour and not released"
         reason = f"{fact}{'' if changed else SAME}; {said}"
@@ -148,6 +161,7 @@ def overdue_releases(
 
 
 def _tell(
+    context: dg.SensorEvaluationContext,
     books: Books,
     alerts: Alerts,
     alert: Alert,
@@ -158,7 +172,7 @@ def _tell(
     hold_ids: str = NO_HOLDS,
 ) -> bool:
     """Send, outside any transaction, and record what was sent; return whether it was."""
-    if not send_alert(alert, urls=alerts.urls):
+    if not send_alert(alert, urls=alerts.urls, log=context.log, terminal=alerts.terminal):
         return False
     with books.engine.begin() as connection:
         record_told(connection, kind=kind, period=period, now=now, hold_ids=hold_ids)

@@ -1,8 +1,10 @@
 -- (nothing) -> BUFFERED for one earning whose reference is new and whose wallets are there.
--- No row comes back, and nothing is written, when the reference stands already, when another
--- transaction commits it first, or when a wallet is missing: add_holds.sql knows what to do then.
--- Marks the hour of :now before it waits for anything; locks the payee's wallet, and that before
--- the transaction takes its id, so that ids are in the order of each wallet's history.
+-- No row comes back, and no money moves, when the reference exists or another transaction commits it first; when a
+-- wallet is missing or full; when :now is too far ahead (enter_hour.sql); when the currency has other places in the books than the :places that the amount was
+-- read by; and when the job has another payer or an open backjob. intake.py knows what to do then.
+-- The row of a job that is there is written, for the reason given in lock_jobs.sql.
+-- Marks the hour of :now before it waits for anything. Lock order: the job, the reference, the payee's wallet; the wallet
+-- before the transaction takes its id, so that ids are in the order of each wallet's history.
 WITH
 entered AS MATERIALIZED (
   SELECT
@@ -16,10 +18,30 @@ entered AS MATERIALIZED (
     AND payee.currency = CAST(:currency AS text)
     AND payer.owner = CAST(:payer AS text)
     AND payer.currency = CAST(:currency AS text)
+    AND CAST(:amount_minor AS bigint) <= 9223372036854775807 - payee.balance_minor - payee.pending_earnings_minor
     AND NOT EXISTS (
       SELECT FROM buffer.hold
       WHERE hold.reference = CAST(:reference AS text)
     )
+    AND NOT (
+      pg_catalog.row_security_active('buffer.batch')
+      AND CAST(:now AS timestamptz) > clock_timestamp() + interval '1 day'
+    )
+    AND EXISTS (
+      SELECT FROM buffer.currency
+      WHERE currency.currency = CAST(:currency AS text) AND currency.places = CAST(:places AS smallint)
+    )
+),
+
+its_job AS (
+  INSERT INTO buffer.job AS standing (job, payer)
+  SELECT
+    CAST(:job AS text),
+    CAST(:payer AS text)
+  FROM entered
+  ON CONFLICT (job) DO UPDATE SET open_backjob_id = NULL
+  WHERE standing.payer = excluded.payer AND standing.open_backjob_id IS NULL
+  RETURNING standing.job
 ),
 
 added AS (
@@ -38,6 +60,7 @@ added AS (
     CAST(:held_at AS timestamptz),
     CAST(:release_date AS timestamptz)
   FROM entered
+  WHERE EXISTS (SELECT FROM its_job)
   ON CONFLICT (reference) DO NOTHING
   RETURNING hold_id, payee_wallet_id, currency, amount_minor, original_release_date AS release_date
 ),

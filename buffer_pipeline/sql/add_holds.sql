@@ -1,10 +1,10 @@
--- (nothing) -> BUFFERED for each incoming earning whose reference is new.
--- A reference that stands already, or that another transaction commits first, is passed over.
--- Adds nothing where an owner has no wallet yet: wallets are locked once, all that are wanted, by id.
+-- (nothing) -> BUFFERED for each incoming earning whose reference is new. buffer_holds.sql, which follows, moves the money.
+-- Skips a reference that exists, or that another transaction commits first. Adds nothing where an owner has no wallet yet.
+-- Lock order: references as they sort, then the payees' wallets by id. buffer_holds.sql is a statement of its own for the
+-- reason given in lock_wallets.sql.
 -- Returns the holds that were added, as two arrays (NULL when none was).
--- What has to wait for something else counts its rows and does not join them: the planner takes
--- the incoming rows for one or two, and would join thousands in a loop. Wallets are locked before
--- a transaction takes its id, so that ids are in the order of each wallet's history.
+-- What has to wait for something else counts its rows and does not join them: the planner expects one or two incoming
+-- rows, and would join thousands in a loop.
 WITH
 incoming AS MATERIALIZED (
   SELECT *
@@ -46,7 +46,7 @@ added AS (
     release_date
   FROM known
   WHERE known_count = (SELECT count(*) FROM incoming)
-  ORDER BY release_date, reference
+  ORDER BY reference
   ON CONFLICT (reference) DO NOTHING
   RETURNING
     hold_id,
@@ -66,70 +66,20 @@ waiting AS (
     amount_minor,
     release_date
   FROM added
-  ORDER BY hold_id
-),
-
-wallet_total AS MATERIALIZED (
-  SELECT
-    payee_wallet_id AS wallet_id,
-    CAST(sum(amount_minor) AS bigint) AS amount_minor
-  FROM added
-  GROUP BY payee_wallet_id
+  -- In the order of release, so that a release finds its rows on few pages.
+  ORDER BY release_date, hold_id
 ),
 
 locked_wallet AS MATERIALIZED (
   SELECT wallet_id
   FROM buffer.wallet
-  WHERE wallet_id IN (SELECT wallet_id FROM wallet_total)
+  WHERE wallet_id = any(ARRAY(SELECT payee_wallet_id FROM added))
   ORDER BY wallet_id
   FOR NO KEY UPDATE
-),
-
-buffered_wallet AS (
-  UPDATE buffer.wallet
-  SET pending_earnings_minor = wallet.pending_earnings_minor + wallet_total.amount_minor
-  FROM wallet_total
-  WHERE wallet.wallet_id = wallet_total.wallet_id AND (SELECT count(*) FROM locked_wallet) > 0
-  RETURNING wallet.wallet_id
-),
-
-pending AS (
-  INSERT INTO buffer.transaction (
-    type, from_account, to_account, to_wallet_id, currency, amount_minor, hold_id, recorded_at
-  )
-  SELECT
-    'PENDING_EARNING',
-    'ESCROW',
-    'PENDING_EARNINGS',
-    added.payee_wallet_id,
-    added.currency,
-    added.amount_minor,
-    added.hold_id,
-    CAST(:now AS timestamptz)
-  FROM added
-  WHERE (SELECT count(*) FROM buffered_wallet) > 0
-  ORDER BY added.hold_id
-),
-
-told AS (
-  INSERT INTO buffer.notification (
-    type, owner, hold_id, currency, amount_minor, release_date, created_at
-  )
-  SELECT
-    'PAYMENT_PENDING',
-    payee.owner,
-    added.hold_id,
-    added.currency,
-    added.amount_minor,
-    added.release_date,
-    CAST(:now AS timestamptz)
-  FROM added
-  INNER JOIN buffer.wallet AS payee ON added.payee_wallet_id = payee.wallet_id
-  WHERE CAST(:notify AS boolean)
-  ORDER BY added.hold_id
 )
 
 SELECT
   pg_catalog.array_agg(hold_id) AS hold_ids,
-  pg_catalog.array_agg(reference) AS "references"
+  pg_catalog.array_agg(reference) AS "references",
+  (SELECT count(*) FROM locked_wallet) AS wallets_locked
 FROM added

@@ -25,10 +25,11 @@ frozen AS (
 ),
 
 opened AS (
-  INSERT INTO buffer.hold_freeze (hold_id, kind, opened_by, reason, opened_at)
+  INSERT INTO buffer.hold_freeze (hold_id, kind, reference, opened_by, reason, opened_at)
   SELECT
     hold_id,
     :kind,
+    CAST(:reference AS text),
     :opened_by,
     :reason,
     CAST(:now AS timestamptz)

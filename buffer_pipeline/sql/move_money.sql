@@ -1,5 +1,6 @@
 -- Moves money between a system account and a wallet's balance; the wallet is locked.
--- No row comes back when another transaction has committed the reference first.
+-- No row comes back when another transaction has committed the reference first, or when the wallet would hold
+-- more than a bigint.
 WITH
 moved AS (
   INSERT INTO buffer.transaction (
@@ -19,7 +20,12 @@ moved AS (
     :reference,
     CAST(:now AS timestamptz)
   FROM buffer.wallet
-  WHERE wallet_id = CAST(:wallet_id AS bigint)
+  WHERE
+    wallet_id = CAST(:wallet_id AS bigint)
+    AND (
+      :to_account <> 'BALANCE'
+      OR CAST(:amount_minor AS bigint) <= 9223372036854775807 - pending_earnings_minor - balance_minor
+    )
   ON CONFLICT (reference) WHERE reference IS NOT NULL DO NOTHING
   RETURNING transaction_id, balance_after_minor
 ),

@@ -1,32 +1,36 @@
--- BUFFERED | FROZEN -> FROZEN for :hold_ids, which this transaction has locked.
+-- BUFFERED | FROZEN -> FROZEN for :hold_ids, which this transaction has locked, and their job.
 -- Opens the backjob, one freeze a hold, and the notifications of both. The holds' rows are written whatever
 -- their state was: a REPEATABLE READ transaction that decides on older freezes must collide with this one.
 WITH
 opened AS (
   INSERT INTO buffer.backjob (reference, job, requested_by, reason, requested_at)
   VALUES (CAST(:reference AS text), :job, :requested_by, :reason, CAST(:requested_at AS timestamptz))
-  RETURNING backjob_id
+  RETURNING backjob_id, job
 ),
 
-before AS MATERIALIZED (
-  SELECT
-    hold_id,
-    state
-  FROM buffer.unsettled_hold
-  WHERE hold_id = any(CAST(:hold_ids AS bigint[]))
+named AS (
+  UPDATE buffer.job
+  SET open_backjob_id = opened.backjob_id
+  FROM opened
+  WHERE job.job = opened.job
 ),
 
+-- Buffered and frozen holds apart, so that who was buffered is known without a join.
 frozen AS (
   UPDATE buffer.unsettled_hold
   SET state = 'FROZEN'
-  FROM before
-  WHERE unsettled_hold.hold_id = before.hold_id
+  WHERE hold_id = any(CAST(:hold_ids AS bigint[])) AND state = 'BUFFERED'
   RETURNING
-    unsettled_hold.hold_id,
-    unsettled_hold.payee_wallet_id,
-    unsettled_hold.currency,
-    unsettled_hold.amount_minor,
-    before.state AS state_before
+    hold_id,
+    payee_wallet_id,
+    currency,
+    amount_minor
+),
+
+frozen_already AS (
+  UPDATE buffer.unsettled_hold
+  SET state = 'FROZEN'
+  WHERE hold_id = any(CAST(:hold_ids AS bigint[])) AND state = 'FROZEN'
 ),
 
 covered AS (
@@ -59,7 +63,7 @@ told_of_freeze AS (
   FROM frozen
   INNER JOIN buffer.wallet AS payee ON frozen.payee_wallet_id = payee.wallet_id
   CROSS JOIN opened
-  WHERE frozen.state_before = 'BUFFERED' AND CAST(:notify AS boolean)
+  WHERE CAST(:notify AS boolean)
   ORDER BY frozen.hold_id
 ),
 
@@ -70,10 +74,15 @@ told_of_backjob AS (
     payee.owner,
     opened.backjob_id,
     CAST(:now AS timestamptz)
-  FROM buffer.hold
-  INNER JOIN buffer.wallet AS payee ON hold.payee_wallet_id = payee.wallet_id
+  FROM buffer.wallet AS payee
   CROSS JOIN opened
-  WHERE hold.hold_id = any(CAST(:hold_ids AS bigint[])) AND CAST(:notify AS boolean)
+  WHERE
+    payee.wallet_id = any(ARRAY(
+      SELECT hold.payee_wallet_id
+      FROM buffer.hold
+      WHERE hold.hold_id = any(CAST(:hold_ids AS bigint[]))
+    ))
+    AND CAST(:notify AS boolean)
 )
 
 SELECT backjob_id FROM opened

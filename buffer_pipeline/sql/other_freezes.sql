@@ -1,13 +1,16 @@
 -- Open freezes on the backjob's holds that are not the backjob's own.
+-- The ids come as one array, so that each is looked up, however few freezes the planner believes to be open.
 SELECT
-  other.freeze_id,
-  other.hold_id,
-  other.kind
+  freeze_id,
+  hold_id,
+  kind
 FROM buffer.hold_freeze
-INNER JOIN buffer.hold_freeze AS other ON hold_freeze.hold_id = other.hold_id
 WHERE
-  hold_freeze.backjob_id = CAST(:backjob_id AS bigint)
-  AND hold_freeze.closed_at IS NULL
-  AND other.closed_at IS NULL
-  AND other.backjob_id IS DISTINCT FROM hold_freeze.backjob_id
-ORDER BY other.freeze_id
+  hold_id = any(ARRAY(
+    SELECT covered.hold_id
+    FROM buffer.hold_freeze AS covered
+    WHERE covered.backjob_id = CAST(:backjob_id AS bigint) AND covered.closed_at IS NULL
+  ))
+  AND closed_at IS NULL
+  AND backjob_id IS DISTINCT FROM CAST(:backjob_id AS bigint)
+ORDER BY freeze_id

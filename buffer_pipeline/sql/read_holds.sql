@@ -8,6 +8,8 @@ SELECT
   hold_status.currency,
   hold_status.amount_minor - hold_status.refunded_minor AS amount_minor,
   hold_status.release_date,
+  hold_status.payee_wallet_id,
+  hold_status.payer_wallet_id,
   payer.owner AS payer
 FROM buffer.hold_status
 INNER JOIN buffer.wallet AS payer ON hold_status.payer_wallet_id = payer.wallet_id

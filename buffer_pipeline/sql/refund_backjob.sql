@@ -1,23 +1,30 @@
--- FROZEN -> REFUNDED where all that a hold holds is refunded, FROZEN -> BUFFERED where a rest
--- is left; the holds are locked and no other freeze covers them. Locks wallets by id.
+-- FROZEN -> REFUNDED where all that a hold holds is refunded, FROZEN -> BUFFERED where something is left. The holds are
+-- locked, no other freeze covers them, and their wallets are locked. :hold_ids is sorted; :refunds_minor has the refund
+-- of each hold at the same place, and 0 where it keeps all.
 -- No row comes back when the backjob is not open.
+-- Linear in the backjob's holds, whatever the planner believes of them: a hold's refund is found by a binary search of
+-- the sorted ids (width_bucket), and two intermediate results meet by a FULL JOIN only, which is never done by a loop.
 WITH
-share AS MATERIALIZED (
-  SELECT *
-  FROM unnest(CAST(:hold_ids AS bigint[]), CAST(:refunds_minor AS bigint[]))
-    AS share_of_hold (hold_id, refund_minor)
-),
-
 decided AS (
   UPDATE buffer.backjob
   SET
     state = 'APPROVED',
+    decision_reference = CAST(:decision_reference AS text),
     decided_by = :decided_by,
     decision_reason = :reason,
     decided_at = CAST(:now AS timestamptz),
-    refunded_minor = (SELECT CAST(sum(refund_minor) AS bigint) FROM share)
+    refunded_minor = (
+      SELECT CAST(sum(given.refund_minor) AS bigint)
+      FROM pg_catalog.unnest(CAST(:refunds_minor AS bigint[])) AS given (refund_minor)
+    )
   WHERE backjob_id = CAST(:backjob_id AS bigint) AND state = 'OPEN'
   RETURNING backjob_id
+),
+
+freed_job AS (
+  UPDATE buffer.job
+  SET open_backjob_id = NULL
+  WHERE open_backjob_id = (SELECT backjob_id FROM decided)
 ),
 
 closed AS (
@@ -33,37 +40,32 @@ closed AS (
 
 settled AS (
   DELETE FROM buffer.unsettled_hold
-  USING share
-  INNER JOIN closed ON share.hold_id = closed.hold_id
   WHERE
-    unsettled_hold.hold_id = share.hold_id
-    AND unsettled_hold.hold_id = any(CAST(:hold_ids AS bigint[]))
-    AND unsettled_hold.state = 'FROZEN'
-    AND unsettled_hold.amount_minor = share.refund_minor
+    hold_id = any(ARRAY(SELECT hold_id FROM closed))
+    AND state = 'FROZEN'
+    AND amount_minor = (CAST(:refunds_minor AS bigint[]))[pg_catalog.width_bucket(hold_id, CAST(:hold_ids AS bigint[]))]
   RETURNING
-    unsettled_hold.hold_id,
-    unsettled_hold.release_date,
-    share.refund_minor,
-    0 AS rest_minor
+    hold_id,
+    release_date,
+    amount_minor AS refund_minor,
+    CAST(0 AS bigint) AS rest_minor
 ),
 
 resumed AS (
   UPDATE buffer.unsettled_hold
   SET
     state = 'BUFFERED',
-    amount_minor = unsettled_hold.amount_minor - share.refund_minor
-  FROM share
-  INNER JOIN closed ON share.hold_id = closed.hold_id
+    amount_minor
+    = amount_minor - (CAST(:refunds_minor AS bigint[]))[pg_catalog.width_bucket(hold_id, CAST(:hold_ids AS bigint[]))]
   WHERE
-    unsettled_hold.hold_id = share.hold_id
-    AND unsettled_hold.hold_id = any(CAST(:hold_ids AS bigint[]))
-    AND unsettled_hold.state = 'FROZEN'
-    AND unsettled_hold.amount_minor > share.refund_minor
+    hold_id = any(ARRAY(SELECT hold_id FROM closed))
+    AND state = 'FROZEN'
+    AND amount_minor > (CAST(:refunds_minor AS bigint[]))[pg_catalog.width_bucket(hold_id, CAST(:hold_ids AS bigint[]))]
   RETURNING
-    unsettled_hold.hold_id,
-    unsettled_hold.release_date,
-    share.refund_minor,
-    unsettled_hold.amount_minor AS rest_minor
+    hold_id,
+    release_date,
+    (CAST(:refunds_minor AS bigint[]))[pg_catalog.width_bucket(hold_id, CAST(:hold_ids AS bigint[]))] AS refund_minor,
+    amount_minor AS rest_minor
 ),
 
 unfrozen AS MATERIALIZED (
@@ -104,25 +106,32 @@ wallet_change AS MATERIALIZED (
   GROUP BY wallet_id
 ),
 
-locked_wallet AS MATERIALIZED (
-  SELECT wallet_id
-  FROM buffer.wallet
-  WHERE wallet_id IN (SELECT wallet_id FROM wallet_change)
-  ORDER BY wallet_id
-  FOR NO KEY UPDATE
-),
-
 changed_wallet AS (
   UPDATE buffer.wallet
   SET
     balance_minor = wallet.balance_minor + wallet_change.balance_change_minor,
     pending_earnings_minor = wallet.pending_earnings_minor + wallet_change.pending_change_minor
   FROM wallet_change
-  WHERE wallet.wallet_id = wallet_change.wallet_id AND (SELECT count(*) FROM locked_wallet) > 0
+  WHERE wallet.wallet_id = wallet_change.wallet_id
   RETURNING
     wallet.wallet_id,
     wallet.owner,
     wallet.balance_minor - wallet_change.balance_change_minor AS balance_before_minor
+),
+
+refund AS MATERIALIZED (
+  SELECT
+    hold_id,
+    payee_wallet_id,
+    payer_wallet_id,
+    currency,
+    release_date,
+    refund_minor,
+    buffer.sum_minor(refund_minor) OVER (
+      PARTITION BY payer_wallet_id ORDER BY hold_id ROWS UNBOUNDED PRECEDING
+    ) AS running_minor
+  FROM unfrozen
+  WHERE refund_minor > 0
 ),
 
 refunded AS (
@@ -134,22 +143,21 @@ refunded AS (
   SELECT
     'REFUND',
     'PENDING_EARNINGS',
-    unfrozen.payee_wallet_id,
+    refund.payee_wallet_id,
     'BALANCE',
-    unfrozen.payer_wallet_id,
-    unfrozen.currency,
-    unfrozen.refund_minor,
-    payer.balance_before_minor + CAST(sum(unfrozen.refund_minor) OVER (
-      PARTITION BY unfrozen.payer_wallet_id ORDER BY unfrozen.hold_id ROWS UNBOUNDED PRECEDING
-    ) AS bigint),
-    unfrozen.hold_id,
+    refund.payer_wallet_id,
+    refund.currency,
+    refund.refund_minor,
+    payer.balance_before_minor + refund.running_minor,
+    refund.hold_id,
     CAST(:backjob_id AS bigint),
     CAST(:now AS timestamptz),
-    unfrozen.release_date
-  FROM unfrozen
-  INNER JOIN changed_wallet AS payer ON unfrozen.payer_wallet_id = payer.wallet_id
-  WHERE unfrozen.refund_minor > 0
-  ORDER BY unfrozen.payer_wallet_id, unfrozen.hold_id
+    refund.release_date
+  FROM refund
+  FULL JOIN changed_wallet AS payer ON refund.payer_wallet_id = payer.wallet_id
+  -- `coalesce(…) > 0` keeps the planner from reducing the FULL JOIN to an inner join.
+  WHERE coalesce(payer.wallet_id, 0) > 0 AND coalesce(refund.hold_id, 0) > 0
+  ORDER BY refund.payer_wallet_id, refund.hold_id
   RETURNING amount_minor
 ),
 
@@ -159,17 +167,19 @@ told_of_refund AS (
   )
   SELECT
     'PAYMENT_REFUNDED',
-    side.owner,
-    unfrozen.hold_id,
+    wallet.owner,
+    side.hold_id,
     CAST(:backjob_id AS bigint),
-    unfrozen.currency,
-    unfrozen.refund_minor,
+    side.currency,
+    side.refund_minor,
     CAST(:now AS timestamptz)
-  FROM unfrozen
-  INNER JOIN changed_wallet AS side
-    ON side.wallet_id IN (unfrozen.payee_wallet_id, unfrozen.payer_wallet_id)
-  WHERE unfrozen.refund_minor > 0
-  ORDER BY unfrozen.hold_id, side.wallet_id
+  FROM (
+    SELECT hold_id, payee_wallet_id AS wallet_id, currency, refund_minor FROM refund
+    UNION ALL
+    SELECT hold_id, payer_wallet_id, currency, refund_minor FROM refund
+  ) AS side
+  INNER JOIN buffer.wallet ON side.wallet_id = wallet.wallet_id
+  ORDER BY side.hold_id, side.wallet_id
 ),
 
 told_of_rest AS (
@@ -186,7 +196,7 @@ told_of_rest AS (
     unfrozen.release_date,
     CAST(:now AS timestamptz)
   FROM unfrozen
-  INNER JOIN changed_wallet AS payee ON unfrozen.payee_wallet_id = payee.wallet_id
+  INNER JOIN buffer.wallet AS payee ON unfrozen.payee_wallet_id = payee.wallet_id
   WHERE unfrozen.rest_minor > 0
   ORDER BY unfrozen.hold_id
 ),

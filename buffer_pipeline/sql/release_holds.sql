@@ -3,12 +3,12 @@
 -- this transaction has locked.
 -- Of a stretch each hold is found, locked and deleted in one visit to its row. It waits for whoever has locked one,
 -- and takes locks as it comes to them: a transaction that runs it gives up a lock long before deadlock_timeout
--- (stretch_settings). By ids, wallets are locked in their order.
+-- (stretch_settings). By ids, holds and wallets are locked already.
 -- A hold that somebody changed meanwhile is looked at again behind its lock, as PostgreSQL does for every DELETE.
 -- What was deleted is what is credited.
 -- Holds meet their wallets' rows by a FULL JOIN only, which is never done by a loop: near the end of a backlog the
 -- planner takes thousands of holds for one. Switching hash and merge joins off leaves it one of the two, as it has no
--- other way. The coalesce tells the planner nothing that would make a lesser join of it.
+-- other way. `coalesce(...) > 0` keeps the planner from reducing the FULL JOIN to an inner join.
 -- A hold whose wallet was not credited gets no line. Foreign keys vouch that a hold's currency is its wallet's.
 -- Returns what left the buffer, per currency what the wallets were credited, and what lines were written: all three
 -- must agree.
@@ -84,24 +84,13 @@ opened_batch AS (
   RETURNING batch_id
 ),
 
-locked_wallet AS MATERIALIZED (
-  SELECT wallet_id
-  FROM buffer.wallet
-  WHERE
-    CAST(:hold_ids AS bigint []) IS NOT NULL
-    AND wallet_id IN (SELECT wallet_id FROM wallet_total)
-  ORDER BY wallet_id
-  FOR NO KEY UPDATE
-),
-
 credited_wallet AS (
   UPDATE buffer.wallet
   SET
     balance_minor = wallet.balance_minor + wallet_total.amount_minor,
     pending_earnings_minor = wallet.pending_earnings_minor - wallet_total.amount_minor
   FROM wallet_total
-  -- The count is there to be awaited.
-  WHERE wallet.wallet_id = wallet_total.wallet_id AND (SELECT count(*) FROM locked_wallet) >= 0
+  WHERE wallet.wallet_id = wallet_total.wallet_id
   RETURNING
     wallet.wallet_id,
     wallet.owner,
@@ -193,7 +182,7 @@ SELECT
   left_total.amount_minor AS left_minor,
   credited_total.currency,
   CAST(coalesce(credited_total.holds, 0) AS bigint) AS holds_credited,
-  CAST(coalesce(credited_total.amount_minor, 0) AS bigint) AS credited_minor,
+  coalesce(credited_total.amount_minor, 0) AS credited_minor,
   line_total.holds AS lines,
   line_total.amount_minor AS lines_minor
 FROM left_total

@@ -1,16 +1,27 @@
--- FROZEN -> BUFFERED for the backjob's holds that no other freeze covers; the holds are locked.
--- :state is REJECTED (with a :cooldown on top of the later of release date and clock)
--- or WITHDRAWN (without: the date stays). No row comes back when the backjob is not open.
+-- FROZEN -> BUFFERED for the backjob's holds that no other freeze covers, FROZEN -> FROZEN for the others; the holds
+-- are locked. :state is REJECTED (with a :cooldown on top of the later of release date and clock) or WITHDRAWN (without:
+-- the date stays). No row comes back when the backjob is not open.
+-- Each hold's row is written, also when another freeze still covers it: a transaction that decided by a snapshot from
+-- before this closing must fail with a serialization error.
+-- Linear in the backjob's holds, whatever the planner believes of them: each hold is looked up by an array of ids, and
+-- no two intermediate results are joined.
 WITH
 decided AS (
   UPDATE buffer.backjob
   SET
     state = :state,
+    decision_reference = CAST(:decision_reference AS text),
     decided_by = :decided_by,
     decision_reason = :reason,
     decided_at = CAST(:now AS timestamptz)
   WHERE backjob_id = CAST(:backjob_id AS bigint) AND state = 'OPEN'
   RETURNING backjob_id
+),
+
+freed_job AS (
+  UPDATE buffer.job
+  SET open_backjob_id = NULL
+  WHERE open_backjob_id = (SELECT backjob_id FROM decided)
 ),
 
 closed AS (
@@ -24,6 +35,22 @@ closed AS (
   RETURNING hold_freeze.hold_id
 ),
 
+-- The holds that another freeze covers.
+covered AS (
+  UPDATE buffer.unsettled_hold
+  SET state = 'FROZEN'
+  WHERE
+    unsettled_hold.hold_id = any(ARRAY(SELECT hold_id FROM closed))
+    AND unsettled_hold.state = 'FROZEN'
+    AND EXISTS (
+      SELECT FROM buffer.hold_freeze AS other
+      WHERE
+        other.hold_id = unsettled_hold.hold_id
+        AND other.closed_at IS NULL
+        AND other.backjob_id IS DISTINCT FROM CAST(:backjob_id AS bigint)
+    )
+),
+
 resumed AS (
   UPDATE buffer.unsettled_hold
   SET
@@ -32,11 +59,8 @@ resumed AS (
       greatest(unsettled_hold.release_date, CAST(:now AS timestamptz)) + CAST(:cooldown AS interval),
       unsettled_hold.release_date
     )
-  FROM closed
   WHERE
-    unsettled_hold.hold_id = closed.hold_id
-    -- So that each is looked up, however few holds the planner believes to wait.
-    AND unsettled_hold.hold_id = any(ARRAY(SELECT hold_id FROM closed))
+    unsettled_hold.hold_id = any(ARRAY(SELECT hold_id FROM closed))
     AND unsettled_hold.state = 'FROZEN'
     AND NOT EXISTS (
       SELECT FROM buffer.hold_freeze AS other
@@ -78,10 +102,14 @@ told_of_rejection AS (
     wallet.owner,
     CAST(:backjob_id AS bigint),
     CAST(:now AS timestamptz)
-  FROM closed
-  INNER JOIN buffer.hold ON closed.hold_id = hold.hold_id
-  INNER JOIN buffer.wallet ON wallet.wallet_id IN (hold.payee_wallet_id, hold.payer_wallet_id)
-  WHERE :state = 'REJECTED'
+  FROM buffer.wallet
+  WHERE
+    :state = 'REJECTED'
+    AND wallet.wallet_id = any(ARRAY(
+      SELECT pg_catalog.unnest(ARRAY[hold.payee_wallet_id, hold.payer_wallet_id])
+      FROM buffer.hold
+      WHERE hold.hold_id = any(ARRAY(SELECT hold_id FROM closed))
+    ))
 )
 
 SELECT backjob_id FROM decided

@@ -1,9 +1,11 @@
 -- FROZEN -> BUFFERED when this was the last freeze, FROZEN -> FROZEN otherwise; the hold is locked.
--- No row comes back when the freeze is closed already.
+-- No row comes back when the freeze is closed already. The hold's row is written even when another freeze still
+-- covers it: a transaction that decided by a snapshot from before this closing must fail with a serialization error.
 WITH
 closed AS (
   UPDATE buffer.hold_freeze
   SET
+    closing_reference = CAST(:closing_reference AS text),
     closed_by = :closed_by,
     closing_reason = :reason,
     closed_at = CAST(:now AS timestamptz)
@@ -13,20 +15,18 @@ closed AS (
 
 resumed AS (
   UPDATE buffer.unsettled_hold
-  SET state = 'BUFFERED'
-  FROM closed
-  WHERE
-    unsettled_hold.hold_id = closed.hold_id
-    -- So that each is looked up, however few holds the planner believes to wait.
-    AND unsettled_hold.hold_id = any(ARRAY(SELECT hold_id FROM closed))
-    AND unsettled_hold.state = 'FROZEN'
-    AND NOT EXISTS (
+  SET state = CASE
+    WHEN EXISTS (
       SELECT FROM buffer.hold_freeze AS other
       WHERE
         other.hold_id = unsettled_hold.hold_id
         AND other.closed_at IS NULL
         AND other.freeze_id <> CAST(:freeze_id AS bigint)
-    )
+    ) THEN 'FROZEN'
+    ELSE 'BUFFERED'
+  END
+  -- So that it is looked up, however few holds the planner believes to wait.
+  WHERE unsettled_hold.hold_id = any(ARRAY(SELECT hold_id FROM closed)) AND unsettled_hold.state = 'FROZEN'
   RETURNING
     unsettled_hold.hold_id,
     unsettled_hold.state,
@@ -50,11 +50,12 @@ told AS (
     CAST(:now AS timestamptz)
   FROM resumed
   INNER JOIN buffer.wallet AS payee ON resumed.payee_wallet_id = payee.wallet_id
+  WHERE resumed.state = 'BUFFERED'
 )
 
 SELECT
   closed.freeze_id,
   closed.hold_id,
-  coalesce(resumed.state, 'FROZEN') AS state
+  resumed.state
 FROM closed
 LEFT JOIN resumed ON closed.hold_id = resumed.hold_id

@@ -1,6 +1,7 @@
--- The holds frozen since before :frozen_before that nobody was told of in :period: how many, the first
--- :shown of them, the longest frozen first, all ids as the text of an array, and what they hold by
--- currency. One row; but for the count its columns are NULL when there is none.
+-- Holds that nobody was told of in :period and that are frozen since before :frozen_before, or FROZEN without an open
+-- freeze.
+-- One row: their number; the first :shown ids (those without a freeze first, then the longest frozen); all ids as array
+-- text; amounts by currency. All but the number are NULL when there is none.
 WITH
 -- What is frozen and what was told, grouped rather than joined: linear, whatever the planner believes.
 frozen_or_told AS (
@@ -10,6 +11,13 @@ frozen_or_told AS (
     FALSE AS told
   FROM buffer.hold_freeze
   WHERE closed_at IS NULL
+  UNION ALL
+  SELECT
+    hold_id,
+    NULL,
+    FALSE
+  FROM buffer.unsettled_hold
+  WHERE state = 'FROZEN'
   UNION ALL
   SELECT
     unnest(hold_ids),
@@ -25,7 +33,9 @@ untold AS MATERIALIZED (
     min(frozen_at) AS frozen_since
   FROM frozen_or_told
   GROUP BY hold_id
-  HAVING min(frozen_at) < CAST(:frozen_before AS timestamptz) AND NOT bool_or(told)
+  HAVING
+    (min(frozen_at) < CAST(:frozen_before AS timestamptz) OR min(frozen_at) IS NULL)
+    AND NOT bool_or(told)
 ),
 
 shown AS (
@@ -33,7 +43,7 @@ shown AS (
     hold_id,
     frozen_since
   FROM untold
-  ORDER BY frozen_since, hold_id
+  ORDER BY frozen_since NULLS FIRST, hold_id
   LIMIT CAST(:shown AS bigint)
 ),
 
@@ -49,6 +59,6 @@ amount AS (
 
 SELECT
   (SELECT count(*) FROM untold) AS holds,
-  (SELECT array_agg(hold_id ORDER BY frozen_since, hold_id) FROM shown) AS shown_ids,
+  (SELECT array_agg(hold_id ORDER BY frozen_since NULLS FIRST, hold_id) FROM shown) AS shown_ids,
   (SELECT CAST(array_agg(hold_id) AS text) FROM untold) AS hold_ids,
   (SELECT jsonb_object_agg(currency, amount_minor) FROM amount) AS amounts_minor

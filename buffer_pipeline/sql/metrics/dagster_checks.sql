@@ -1,16 +1,16 @@
--- In Dagster's own database: the latest outcome of each of :checks, which are of :asset_keys, one by one.
+-- In Dagster's own database: the latest outcome of each of :checks, on whichever of :asset_keys it was.
 SELECT
   asked.check_name,
   latest.passed,
   latest.checked_at
-FROM unnest(CAST(:asset_keys AS text []), CAST(:checks AS text [])) AS asked (asset_key, check_name)
+FROM unnest(CAST(:checks AS text [])) AS asked (check_name)
 CROSS JOIN LATERAL ( -- noqa: ST05
   SELECT
     execution_status = 'SUCCEEDED' AS passed,
     evaluation_event_timestamp AT TIME ZONE 'UTC' AS checked_at
   FROM public.asset_check_executions
   WHERE
-    asset_check_executions.asset_key = asked.asset_key
+    asset_check_executions.asset_key = any(CAST(:asset_keys AS text []))
     AND asset_check_executions.check_name = asked.check_name
     AND execution_status IN ('SUCCEEDED', 'FAILED')
   ORDER BY id DESC

@@ -3,12 +3,12 @@
 SELECT
   currency,
   CAST(sum(holds_added) AS bigint) AS holds_added,
-  CAST(sum(added_minor) AS bigint) AS added_minor,
+  sum(added_minor) AS added_minor,
   CAST(sum(holds_released) AS bigint) AS holds_released,
   CAST(sum(holds_released_early) AS bigint) AS holds_released_early,
-  CAST(sum(released_minor) AS bigint) AS released_minor,
+  sum(released_minor) AS released_minor,
   CAST(sum(refunds) AS bigint) AS refunds,
-  CAST(sum(refunded_minor) AS bigint) AS refunded_minor
+  sum(refunded_minor) AS refunded_minor
 FROM (
   SELECT
     currency,

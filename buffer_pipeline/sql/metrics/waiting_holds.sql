@@ -4,9 +4,9 @@ SELECT
   state,
   currency,
   count(*) AS holds,
-  CAST(sum(amount_minor) AS bigint) AS amount_minor,
+  sum(amount_minor) AS amount_minor,
   count(*) FILTER (WHERE due) AS due_holds,
-  CAST(coalesce(sum(amount_minor) FILTER (WHERE due), 0) AS bigint) AS due_minor,
+  coalesce(sum(amount_minor) FILTER (WHERE due), 0) AS due_minor,
   count(*) FILTER (WHERE due AND release_date <= CAST(:overdue_by AS timestamptz)) AS overdue_holds,
   min(release_date) FILTER (WHERE due) AS oldest_due
 FROM (

@@ -81,6 +81,7 @@ SELECT
   notification.backjob_id,
   notification.currency,
   notification.amount_minor,
+  currency.places,
   notification.release_date,
   notification.created_at,
   coalesce(hold.job, backjob.job) AS job,
@@ -99,5 +100,6 @@ FROM leased
 INNER JOIN buffer.notification ON leased.notification_id = notification.notification_id
 LEFT JOIN buffer.hold ON notification.hold_id = hold.hold_id
 LEFT JOIN buffer.wallet AS payer ON hold.payer_wallet_id = payer.wallet_id
+LEFT JOIN buffer.currency ON notification.currency = currency.currency
 LEFT JOIN buffer.backjob ON notification.backjob_id = backjob.backjob_id
 ORDER BY notification.owner, leased.delivery_id

@@ -3,7 +3,7 @@ WITH
 held AS (
   SELECT
     currency,
-    sum(balance_minor + pending_earnings_minor) AS wallets_minor
+    sum(balance_minor) + sum(pending_earnings_minor) AS wallets_minor
   FROM buffer.wallet
   GROUP BY currency
 ),

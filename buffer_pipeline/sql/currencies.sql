@@ -1,0 +1,6 @@
+-- The currencies of the books, each with its decimal places. Reads only.
+SELECT
+  currency,
+  places
+FROM buffer.currency
+ORDER BY currency

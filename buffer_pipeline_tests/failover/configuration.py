@@ -1,0 +1,86 @@
+"""Who is where in the cluster, and how its programs are set."""
+
+from typing import Final
+
+NODES: Final = ("n1", "n2", "n3")
+ADDRESSES: Final = {
+    "n1": "10.77.0.11",
+    "n2": "10.77.0.12",
+    "n3": "10.77.0.13",
+    "etcd": "10.77.0.20",
+    "proxy": "10.77.0.30",
+}
+SCOPE: Final = "books"
+
+ETCD: Final = (
+    "etcd",
+    "--data-dir={folder}/etcd",
+    "--listen-client-urls=http://10.77.0.20:2379",
+    "--advertise-client-urls=http://10.77.0.20:2379",
+    "--listen-peer-urls=http://10.77.0.20:2380",
+    "--initial-advertise-peer-urls=http://10.77.0.20:2380",
+    "--initial-cluster=default=http://10.77.0.20:2380",
+    "--unsafe-no-fsync",
+)
+
+# A ttl of 20 s is the least that Patroni takes: so long an unreachable primary keeps its place. `fsync` is
+# off, as processes are killed here and never the machine.
+PATRONI: Final = """
+scope: books
+name: {node}
+restapi: {{listen: '{address}:8008', connect_address: '{address}:8008'}}
+etcd3: {{hosts: '10.77.0.20:2379'}}
+bootstrap:
+  dcs:
+    ttl: 20
+    loop_wait: 2
+    retry_timeout: 5
+    primary_start_timeout: 20
+    maximum_lag_on_failover: 104857600
+    synchronous_mode: {synchronous}
+    synchronous_mode_strict: {synchronous}
+    postgresql:
+      use_pg_rewind: true
+      use_slots: true
+      parameters:
+        max_connections: 150
+        shared_buffers: 128MB
+        wal_keep_size: 512MB
+        wal_log_hints: 'on'
+        hot_standby_feedback: 'on'
+        synchronous_commit: 'on'
+        fsync: 'off'
+        logging_collector: 'off'
+  initdb: [{{encoding: UTF8}}, {{locale: C.UTF-8}}, data-checksums, no-sync]
+postgresql:
+  listen: '{address}:5432'
+  connect_address: '{address}:5432'
+  data_dir: {folder}/{node}/data
+  bin_dir: /usr/lib/postgresql/15/bin
+  pgpass: {folder}/{node}/pgpass
+  authentication:
+    superuser: {{username: postgres, password: x}}
+    replication: {{username: replicator, password: x}}
+    rewind: {{username: rewinder, password: x}}
+  parameters: {{unix_socket_directories: '{folder}/{node}'}}
+  pg_hba: [local all all trust, host replication all 10.77.0.0/24 trust, host all all 10.77.0.0/24 trust]
+"""
+
+# Clients come by a socket file, for which it makes no difference in which network the proxy is.
+HAPROXY: Final = """
+defaults
+  mode tcp
+  retries 2
+  timeout client 30m
+  timeout server 30m
+  timeout connect 3s
+  timeout check 2s
+listen primary
+  bind unix@{folder}/sql/.s.PGSQL.5432 mode 777
+  option httpchk OPTIONS /primary
+  http-check expect status 200
+  default-server inter 1s fall 2 rise 1 on-marked-down shutdown-sessions
+  server n1 10.77.0.11:5432 check port 8008
+  server n2 10.77.0.12:5432 check port 8008
+  server n3 10.77.0.13:5432 check port 8008
+"""
