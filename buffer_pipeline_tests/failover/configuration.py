@@ -21,7 +21,15 @@ ETCD: Final = (
     "--initial-advertise-peer-urls=http://10.77.0.20:2380",
     "--initial-cluster=default=http://10.77.0.20:2380",
     "--unsafe-no-fsync",
+    "--enable-v2",
 )
+
+STORES: Final = {"2": "etcd: {host: '10.77.0.20:2379'}", "3": "etcd3: {hosts: '10.77.0.20:2379'}"}
+"""How Patroni names etcd, by the version of the protocol that it is to speak.
+
+Before 3.0.3 a Patroni that speaks version 3, and wakes after its lock has run out, overwrites another's
+(https://github.com/patroni/patroni/pull/2689). What the new primary has acknowledged is then rewound.
+"""
 
 # A ttl of 20 s is the least that Patroni takes: so long an unreachable primary keeps its place. `fsync` is
 # off, as processes are killed here and never the machine.
@@ -29,7 +37,7 @@ PATRONI: Final = """
 scope: books
 name: {node}
 restapi: {{listen: '{address}:8008', connect_address: '{address}:8008'}}
-etcd3: {{hosts: '10.77.0.20:2379'}}
+{store}
 bootstrap:
   dcs:
     ttl: 20

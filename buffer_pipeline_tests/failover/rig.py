@@ -15,7 +15,15 @@ from typing import Any, Final
 import psycopg
 
 from buffer_pipeline.embedded import EmbeddedServer
-from buffer_pipeline_tests.failover.configuration import ADDRESSES, ETCD, HAPROXY, NODES, PATRONI, SCOPE
+from buffer_pipeline_tests.failover.configuration import (
+    ADDRESSES,
+    ETCD,
+    HAPROXY,
+    NODES,
+    PATRONI,
+    SCOPE,
+    STORES,
+)
 
 PROGRAMS: Final = (
     "ip",
@@ -66,9 +74,10 @@ class Replica:
 class Rig:
     """The cluster. Namespaces are named after this process, so that two rigs are not confused."""
 
-    def __init__(self, folder: Path, *, synchronous: bool) -> None:
+    def __init__(self, folder: Path, *, synchronous: bool, protocol: str) -> None:
         self.folder = folder
         self._synchronous = synchronous
+        self._store = STORES[protocol]
         self._prefix = f"books{os.getpid()}-"
         self._processes: list[subprocess.Popen[bytes]] = []
         self.server = EmbeddedServer(socket_dir=folder / "sql", port=5432)
@@ -124,6 +133,7 @@ class Rig:
                 address=ADDRESSES[node],
                 folder=self.folder,
                 synchronous=str(self._synchronous).lower(),
+                store=self._store,
             )
             (self.folder / f"{node}.yml").write_text(configuration)
             self.start_node(node)
@@ -250,14 +260,17 @@ def wait_for(condition: Callable[[], bool], seconds_max: float, *, what: str) ->
 
 
 @contextmanager
-def new_rig(*, synchronous: bool = True) -> Iterator[Rig]:
-    """Yield a running cluster, and remove all of it at the end, whatever that is."""
+def new_rig(*, synchronous: bool = True, protocol: str = "2") -> Iterator[Rig]:
+    """Yield a running cluster, and remove all of it at the end, whatever that is.
+
+    `protocol` is etcd's, which Debian 12's Patroni (3.0.2) speaks safely in version 2 alone.
+    """
     with ExitStack() as stack:
         for number in _INTERRUPTS:
             stack.callback(signal.signal, number, signal.getsignal(number))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rig")))
         folder.chmod(0o755)
-        rig = Rig(folder, synchronous=synchronous)
+        rig = Rig(folder, synchronous=synchronous, protocol=protocol)
         stack.callback(rig.remove)
         # Another Ctrl-C does not cut the removal short. The last callback is the first to run.
         for number in _INTERRUPTS:
