@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 from pytest_httpserver import HTTPServer
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, select, text
 from werkzeug import Request, Response
 
 from buffer_pipeline.database import database_clock
@@ -30,7 +30,7 @@ from buffer_pipeline.delivery.channel import (
     Unavailable,
     make_endpoint,
 )
-from buffer_pipeline.delivery.drain import LEASE_SECONDS, Drained, Tally, drain
+from buffer_pipeline.delivery.drain import LEASE_SECONDS, OWNERS_LIMIT, Drained, Tally, drain
 from buffer_pipeline.messages import Message, Messages
 from buffer_pipeline.outbox import (
     DeliveryState,
@@ -47,12 +47,17 @@ from buffer_pipeline.settings import EndpointSetting
 from buffer_pipeline.tables import delivery
 from buffer_pipeline_tests.builders import WAIT_SECONDS_MAX, place_hold
 from buffer_pipeline_tests.conftest import NOON
+from buffer_pipeline_tests.stack import wait_for
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 MESSAGES = Messages()
 OPEN_TRANSACTIONS = """SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
       AND backend_type = 'client backend'"""
+
+LEASED = "SELECT count(*) FROM buffer.delivery WHERE lease IS NOT NULL"
+WAITING_FOR_LOCKS = """SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 
 
 @dataclass
@@ -293,6 +298,35 @@ def test_drain_ends_when_it_is_told_to(engine: Engine) -> None:
 
 
 # ---- receivers that fail
+
+
+def test_what_is_under_way_is_settled_though_a_claim_is_cancelled(engine: Engine) -> None:
+    """A drain that is to end cancels a claim that waits for a lock; what is sent meanwhile is settled."""
+    notify(engine, *(f"worker-{number}" for number in range(3 * OWNERS_LIMIT)))
+    stopped = threading.Event()
+    locker, looker = engine.connect(), engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    def asked(question: str, answer: int, what: str) -> None:
+        wait_for(lambda: looker.scalar(text(question)) == answer, what=what)
+
+    async def answer(_message: Message) -> None:
+        sent = len(channel.got)
+        if sent == 0:
+            # The next claim begins when these are on their way.
+            await asyncio.to_thread(asked, LEASED, 2 * OWNERS_LIMIT, "two claims")
+            locker.execute(text("LOCK TABLE buffer.contact"))
+        elif sent == 2 * OWNERS_LIMIT - 1:
+            await asyncio.to_thread(asked, WAITING_FOR_LOCKS, 1, "a claim that waits")
+            stopped.set()
+            await asyncio.to_thread(asked, WAITING_FOR_LOCKS, 0, "its end")
+
+    channel = Recorder(answer)
+    with locker, looker:
+        drained = drain(engine, [endpoint(channel, concurrency=1)], MESSAGES, stop=stopped.is_set)
+
+    assert drained.sent == len(channel.got) == 2 * OWNERS_LIMIT
+    assert drain(engine, [endpoint(channel)], MESSAGES).sent == OWNERS_LIMIT
+    assert max(Counter(channel.got).values()) == 1
 
 
 def test_dead_receiver_is_left_alone(engine: Engine) -> None:

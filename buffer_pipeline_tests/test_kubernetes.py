@@ -355,14 +355,17 @@ def test_ports_and_paths_are_those_of_the_processes() -> None:
     assert f"127.0.0.1:{CODE['port']}" == probe_module.CODE_ADDRESS
 
 
-def test_the_daemons_health_command_is_one_of_dagsters() -> None:
-    """Dagster's own command line knows it: what would be lighter is not told where the storage is."""
-    from dagster._daemon.cli import create_dagster_daemon_cli
+def test_the_daemons_probe_is_told_where_its_storage_is() -> None:
+    """The probe is the project's own, and reads the heartbeats where the chart has Dagster write them."""
+    daemon, dagster = VALUES["dagsterDaemon"], VALUES["postgresql"]
+    environment = {variable["name"]: variable for variable in daemon["env"]}
+    storage = urlsplit(environment["BUFFER_DAGSTER_DATABASE_URL"]["value"])
 
-    _, *words = VALUES["dagsterDaemon"]["livenessProbe"]["exec"]["command"]
-    program: Any = create_dagster_daemon_cli()
-    for word in words:
-        program = program.commands[word]
+    assert daemon["livenessProbe"]["exec"]["command"] == ["python", "-m", probe_module.__name__, "daemon"]
+    assert storage.hostname == dagster["postgresqlHost"]
+    assert storage.username == dagster["postgresqlUsername"]
+    assert storage.path == f"/{dagster['postgresqlDatabase']}"
+    assert environment["PGPASSWORD"] in CODE["env"]
 
 
 def test_the_chart_is_of_the_version_that_is_locked() -> None:

@@ -114,7 +114,8 @@ def drain(
     At least once, each owner's messages at an endpoint in order: what was sent and not settled is sent
     again, with the same id. Two drainers never send the same delivery at the same time. A receiver that
     fails holds back its own endpoint alone, and raises nothing. `stop` and `seconds_max` end it early,
-    after what is under way: at most a channel's timeout later, and BOOKS_SECONDS for what waits in the books.
+    after what is under way: at most a channel's timeout later, and BOOKS_SECONDS for what waits in the books,
+    before that and after it.
     What is cancelled then was committed on the primary if it waited for a standby, and is undone otherwise.
 
     `after_dispatch` is told how many deliveries came to wait, `after_settle` how many were sent or given up.
@@ -138,13 +139,11 @@ def drain(
             engine, messages, clock, is_over, books, abandoned, tallies, after_dispatch, after_settle
         )
         try:
-            asyncio.run(_drain_all(shared, endpoints))
-        except _Ended:
-            pass
+            with suppress(_Ended):
+                asyncio.run(_drain_all(shared, endpoints))
         except ExceptionGroup as failures:
             # Of tasks that run beside each other: whoever calls acts on what went wrong, not on a group.
-            if not isinstance(first := _first(failures), _Ended):
-                raise first from None
+            raise _first(failures) from None
     with engine.begin() as connection:
         figures = delivery_figures(connection)
     oldest = [each.oldest_waiting for each in figures if each.oldest_waiting is not None]
@@ -242,9 +241,10 @@ async def _drain_all(shared: _Drain, endpoints: Sequence[Endpoint]) -> None:
 
 async def _dispatch_in_time(shared: _Drain, routes: Sequence[Route], company: "_Company") -> None:
     """Dispatch again and again for as long as anybody sends, and call back those who had finished."""
-    while not await company.has_ended(within_seconds=DISPATCH_SECONDS) and not shared.is_over():
-        if await shared.in_books(partial(shared.dispatch_all, routes)):
-            company.call_back()
+    with suppress(_Ended):
+        while not await company.has_ended(within_seconds=DISPATCH_SECONDS) and not shared.is_over():
+            if await shared.in_books(partial(shared.dispatch_all, routes)):
+                company.call_back()
 
 
 class _Company:
@@ -365,8 +365,9 @@ class _EndpointDrain:
                 tasks.create_task(self._work(sender)) for _ in range(self.endpoint.options.concurrency)
             ]
             tasks.create_task(self._settle_in_time())
-            await self._shared.in_books(self._recall_pause)
-            await self._claim_all()
+            with suppress(_Ended):  # What was claimed before is under way, and will be settled.
+                await self._shared.in_books(self._recall_pause)
+                await self._claim_all()
             for _ in workers:
                 await self._lanes.put(None)
             await asyncio.wait(workers)
@@ -519,8 +520,9 @@ class _EndpointDrain:
             results, self._results = self._results, []
             open_until = self._breaker.open_until
             if results or open_until != self._noted_open_until:
-                await self._shared.in_books(partial(self._settle, results, open_until))
-                self._noted_open_until = open_until
+                with suppress(_Ended):  # These are sent again; others are under way.
+                    await self._shared.in_books(partial(self._settle, results, open_until))
+                    self._noted_open_until = open_until
 
     def _note_breaker(self, connection: Connection, open_until: float | None, *, now: datetime) -> None:
         if open_until is None:

@@ -51,11 +51,11 @@ def _has(run: dg.DagsterRun) -> bool | None:
         # No code server was given it: `dagster job execute` runs in its own process.
         return True
     address = json.loads(given_to)
-    if "socket" in address and not _is_served(address["socket"]):
-        return False
     try:
+        if "socket" in address and not _is_served(address["socket"]):
+            return False
         answer = DagsterGrpcClient(**address).get_current_runs()
-    except DagsterUserCodeUnreachableError:
+    except (PermissionError, DagsterUserCodeUnreachableError):
         return None
     return run.run_id in deserialize_value(answer, GetCurrentRunsResult).current_runs
 
