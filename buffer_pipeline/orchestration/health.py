@@ -78,8 +78,7 @@ def open_instance(home: Path, *, storage_url: str | None) -> Iterator[dg.Dagster
 
 def _require_answer(storage_url: str) -> None:
     """Connect once: Dagster itself tries for ten seconds, and then says less."""
-    url = make_url(storage_url).set(drivername="postgresql+psycopg")
-    engine = make_engine(url.update_query_dict({"connect_timeout": "10"}))
+    engine = make_engine(make_url(storage_url).set(drivername="postgresql+psycopg"))
     try:
         engine.connect().close()
     finally:

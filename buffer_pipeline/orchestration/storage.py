@@ -18,9 +18,11 @@ from dagster_postgres import (
     PostgresScheduleStorage,
 )
 from dagster_postgres.utils import create_pg_engine, set_pg_statement_timeout
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
+
+from buffer_pipeline.database import with_limits
 
 TRY_SECONDS: Final = 1
 
@@ -158,6 +160,7 @@ class Storage(DagsterPostgresStorage):
     """Dagster's own storage and tables, of three storages that wait."""
 
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
+        postgres_url = with_limits(make_url(postgres_url)).render_as_string(hide_password=False)
         self.postgres_url = postgres_url
         self.should_autocreate_tables = True
         self._inst_data = inst_data
