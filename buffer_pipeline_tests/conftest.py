@@ -39,6 +39,9 @@ LONGEST: Final = (
 )
 """Files that take a minute and more: begun first, so that none is left over while others wait for it."""
 
+DEPLOYMENTS: Final = frozenset({"test_compose.py", "test_failover.py"})
+"""Files that run a machine's worth of containers or servers: by name, or with `--everything`."""
+
 DAGSTERS: Final = frozenset({"instance", "lasting_instance", "environment"})
 """The fixtures of a test that runs something of Dagster's."""
 
@@ -54,6 +57,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="18",
         help="the session's server: 18 comes in a wheel; on 15, Debian's, only what uses this server is run",
     )
+    parser.addoption(
+        "--everything",
+        action="store_true",
+        help="containers by a real engine, and nodes that fail, too: fifteen minutes more",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -64,8 +72,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("dagster")
     if config.getoption("postgresql") == "15":
         others = [item for item in items if "server" not in getattr(item, "fixturenames", ())]
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item not in others]
+        _leave_out(others, config, items)
+    if not config.getoption("everything"):
+        asked_for = {Path(argument.partition("::")[0]).name for argument in config.args}
+        _leave_out([item for item in items if item.path.name in DEPLOYMENTS - asked_for], config, items)
+
+
+def _leave_out(others: list[pytest.Item], config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
 
 
 @pytest.fixture(scope="session", autouse=True)
