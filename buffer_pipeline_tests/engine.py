@@ -5,6 +5,7 @@ carry the names of those that docker-compose.yml and the Dockerfile start from.
 """
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -25,6 +26,9 @@ from buffer_pipeline_tests.stack import wait_for
 PROGRAMS: Final = ("mmdebstrap", "slirp4netns", "nsenter", "unshare", "git")
 CHECKOUT: Final = "/scratch/checkout"
 """Where the engine's machine has a clone of what is tested."""
+
+_WITH_THE_TESTS: Final = ("setpriv", "--pdeathsig", "KILL")
+"""What a command begins with that is to end with this process, however that ends."""
 
 _KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _CLONE_NEWNET: Final = 0x40000000
@@ -167,6 +171,7 @@ def engine() -> Iterator[Engine]:
         with (scratch / "engine.log").open("wb") as log:
             machine = subprocess.Popen(
                 [
+                    *_WITH_THE_TESTS,
                     *("unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child"),
                     *("sh", str(scratch / "start"), str(roots / "engine"), str(scratch), group),
                 ],
@@ -179,7 +184,11 @@ def engine() -> Iterator[Engine]:
         try:
             pid = int(wait_for(lambda: _children(machine.pid), what="the engine's machine")[0])
             wire = subprocess.Popen(
-                ["slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", str(pid), "tap0"],
+                [
+                    *_WITH_THE_TESTS,
+                    *("slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback"),
+                    *(str(pid), "tap0"),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -249,16 +258,19 @@ def _cached_roots() -> Path:
     recipe = hashlib.sha256(repr((_ROOTS, _PACKAGING, _POSTGRES, _NGINX)).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "buffer-pipeline-tests"
     made = cache / f"roots-{recipe}"
-    if not made.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        for old in cache.glob("roots-*"):
-            shutil.rmtree(old)
-        new = Path(tempfile.mkdtemp(dir=cache, prefix="making-"))
-        new.chmod(0o755)
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda name: _make_root(new / name, *_ROOTS[name]), _ROOTS))
-        _finish(new)
-        new.rename(made)
+    cache.mkdir(parents=True, exist_ok=True)
+    # Two runs of the tests make them once; what a run that was ended has left is removed.
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            for old in (*cache.glob("roots-*"), *cache.glob("making-*")):
+                shutil.rmtree(old)
+            new = Path(tempfile.mkdtemp(dir=cache, prefix="making-"))
+            new.chmod(0o755)
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(lambda name: _make_root(new / name, *_ROOTS[name]), _ROOTS))
+            _finish(new)
+            new.rename(made)
     return made
 
 

@@ -275,7 +275,7 @@ def test_an_unknown_hold_is_not_refunded(connection: Connection, hold_id: int) -
         ({"reference": "x" * 201}, "reference: 201 characters"),
         ({"now": NOON.replace(tzinfo=None)}, "now .* no time zone"),
         ({"amount": "0"}, "amount"),
-        ({"amount": "1.001"}, "amount"),
+        ({"amount": "1.001"}, "amount 1.001: PHP has 2 places, this has 3"),
         ({"amount": 1.5}, "amount"),
     ],
 )
@@ -651,8 +651,9 @@ def test_damaged_books_are_named(engine: Engine, superuser_url: str) -> None:
     with engine.connect() as connection, connection.begin():
         with pytest.raises(
             FreezeRefused, match=f"^hold {alone}: FROZEN without an open freeze; freeze it first"
-        ):
+        ) as refused:
             refund(connection, alone)
+        assert refused.value.hold_id == alone
         with pytest.raises(
             BooksOutOfBalance, match=f"^hold {other}: freeze {lifted.freeze_id} is open, and the"
         ):
