@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from buffer_pipeline.backjob import approve_backjob, reject_backjob, request_backjob, withdraw_backjob
 from buffer_pipeline.database import database_clock, make_engine
@@ -207,6 +207,9 @@ class Story:
     """What commands that only read said on the standby before it was promoted."""
     on_new_primary: dict[str, Any]
     offences: list[Any]
+    by_one_url: list[str]
+    """To whom one URL that names both servers led, before the failover and after it."""
+    primaries: list[str]
 
 
 def ask(server: Cluster, name: str, arguments: Arguments, now: datetime) -> Any:
@@ -251,6 +254,12 @@ def answer_of(process: subprocess.Popen[str]) -> Any:
     """Return what a command said, at its end."""
     out, _ = process.communicate(timeout=60)
     return json.loads(out)
+
+
+def led_to(engine: Engine) -> str:
+    """Return the folder of the server that an engine's next connection is one to."""
+    with engine.connect() as connection:
+        return str(connection.scalar(text("SELECT current_setting('unix_socket_directories')")))
 
 
 @contextmanager
@@ -311,6 +320,12 @@ def story(programs_and_user: tuple[Path, str | None]) -> Iterator[Story]:
         answers = {name: asking.result(timeout=60) for name, asking in second.items()}
         answers |= {name: answer_of(process) for name, process in processes.items()}
 
+        # As docs/operations.md writes it. The standby, which is named first, answers too.
+        hosts = [f"{server.folder}:{server.server.port}" for server in (standby, primary)]
+        both = {"host": hosts, "target_session_attrs": "read-write"}
+        engine = make_engine(primary.server.url("buffer", user="postgres").set(query=both))
+        by_one_url = [led_to(engine)]
+
         looks = ("hold_show", "report", "reconcile", "verify")
         on_standby = {name: answer_of(command(standby, name, backjob_id)) for name in looks}
         for name, asked in arguments.items():
@@ -323,11 +338,12 @@ def story(programs_and_user: tuple[Path, str | None]) -> Iterator[Story]:
             name: ask(standby, name, again(name, asked), now) for name, asked in arguments.items()
         }
         on_new_primary |= {name: answer_of(command(standby, name, backjob_id)) for name in COMMANDS}
-        owner = make_engine(standby.server.books_url)
-        with owner.connect() as connection:
+        by_one_url.append(led_to(engine))
+        with engine.connect() as connection:
             offences = reconcile(connection)
-        owner.dispose()
-        yield Story(at_once, answers, on_standby, on_new_primary, offences)
+        engine.dispose()
+        primaries = [str(server.folder) for server in (primary, standby)]
+        yield Story(at_once, answers, on_standby, on_new_primary, offences, by_one_url, primaries)
 
 
 def test_a_hot_standby_is_read_by_commands(story: Story) -> None:
@@ -338,6 +354,11 @@ def test_a_hot_standby_is_read_by_commands(story: Story) -> None:
     assert "error" not in seen["report"]
     assert seen["reconcile"]["ok"]
     assert seen["verify"]["ok"]
+
+
+def test_one_url_leads_to_whoever_is_the_primary(story: Story) -> None:
+    """It names both servers; the engine's connections of before are tested, and made anew."""
+    assert story.by_one_url == story.primaries
 
 
 @pytest.mark.parametrize("name", COMMANDS)
