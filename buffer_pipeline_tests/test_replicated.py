@@ -186,13 +186,18 @@ CASES: Final[dict[str, Case]] = {
     ),
 }
 
-COMMANDS: Final = ("hold_show", "backjob_reject")
-"""What is asked by a command, of what the cases have done."""
+COMMANDS: Final[dict[str, Callable[[Any], bool]]] = {
+    "hold_show": lambda answer: answer["reference"] == "earning of add",
+    "backjob_reject": lambda answer: answer["error"]["state"] == "REJECTED",
+    "hold_import": lambda answer: "with amount 100.00" in answer["refused"][0]["reason"],
+}
+"""What is asked by a command, of what the cases have done, and what it is to answer."""
 
 LOGINS: Final = {
     **{name: case.role for name, case in CASES.items()},
     "hold_show": "buffer_reader",
     "backjob_reject": "buffer_platform",
+    "hold_import": "buffer_platform",
 }
 
 
@@ -238,12 +243,16 @@ def waiting_for_the_standby(primary: Cluster) -> set[str]:
 
 def command(server: Cluster, name: str, backjob_id: int) -> subprocess.Popen[str]:
     """Start a command with a login of its own."""
+    earnings = server.folder / "earnings.csv"
+    asked = {**_earning("add"), "amount": "7.00"}
+    earnings.write_text(f"{','.join(asked)}\n{','.join(asked.values())}\n")
     arguments = {
         "hold_show": ("hold", "show", "--reference", "earning of add"),
         "report": ("report",),
         "reconcile": ("reconcile",),
         "verify": ("verify",),
         "backjob_reject": ("backjob", "reject", str(backjob_id), "--by", ADMIN, "--reason", "so be it"),
+        "hold_import": ("hold", "import", str(earnings), "--all-or-nothing"),
     }[name]
     login = name if name in LOGINS else "hold_show"
     url = server.server.url("buffer", user=login).render_as_string()
@@ -363,10 +372,10 @@ def test_one_url_leads_to_whoever_is_the_primary(story: Story) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_so_is_what_a_command_answers(story: Story, name: str) -> None:
-    """A hold that is looked up by its reference, and a refusal for what was decided before."""
+    """A hold that is looked up by its reference, and refusals for what was decided or added before."""
     answer = story.answers[name]
 
-    assert "reference" in answer or answer["error"]["state"] == "REJECTED"
+    assert COMMANDS[name](answer), answer
     assert name not in story.at_once
     assert story.on_new_primary[name] == answer
 

@@ -17,6 +17,7 @@ from buffer_pipeline.cli.output import Output
 from buffer_pipeline.cli.session import books
 from buffer_pipeline.csv_records import BrokenRecord, csv_records
 from buffer_pipeline.currencies import Places, places_of
+from buffer_pipeline.database import confirm
 from buffer_pipeline.drain import retrying_conflicts
 from buffer_pipeline.errors import InvalidInput, Refused
 from buffer_pipeline.hours import clock_of_a_writer
@@ -129,6 +130,10 @@ def _hold_whole(engine: Engine, file: Path, *, policy: Policy, advance: Callable
             if tally.refused:
                 transaction.rollback()
                 tally.added = tally.replayed = 0
+        if tally.refused:
+            # As in `one_transaction`: what stands in the way is told once it is on the standby as well.
+            with engine.begin() as connection:
+                confirm(connection)
     return tally
 
 
