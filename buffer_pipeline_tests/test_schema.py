@@ -38,6 +38,7 @@ from buffer_pipeline_tests.builders import (
     place_hold,
 )
 from buffer_pipeline_tests.conftest import NOON
+from buffer_pipeline_tests.schema import PAGE, generated
 
 # What makes up the tables, a row a thing; Alembic's own table is none of the books.
 CATALOGS: Final = {
@@ -622,3 +623,8 @@ def test_holds_come_over_as_they_stood_and_go_back(empty_engine: Engine) -> None
         command.downgrade(config, "0003")
     with empty_engine.connect() as connection:
         assert connection.execute(text(f"SELECT {columns} FROM buffer.hold ORDER BY hold_id")).all() == before
+
+
+def test_the_page_of_the_schema_is_what_the_migrations_make() -> None:
+    """`uv run python -m buffer_pipeline_tests.schema` has written it since the last migration."""
+    assert PAGE.read_text(encoding="utf-8") == generated()
