@@ -191,7 +191,7 @@ def new_cluster(
             *([] if wal_folder is None else [f"--waldir={wal_folder}", "--wal-segsize=1"]),
         )
         # What is killed here is processes, never the machine.
-        cluster.configure(**{"fsync": "off", **(settings or {})})
+        cluster.configure(**{"fsync": "off", "max_wal_size": "512MB", **(settings or {})})
         cluster.start()
         try:
             make_books(cluster.server)

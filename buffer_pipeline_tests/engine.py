@@ -163,7 +163,8 @@ def engine() -> Iterator[Engine]:
     """Yield an engine with the stand-ins and a clone of what is tested; all of it ends with the block."""
     require_engine()
     roots = _cached_roots()
-    with tempfile.TemporaryDirectory(prefix="engine-") as folder:
+    # On a disk: the tests' other temporary files may be in memory.
+    with tempfile.TemporaryDirectory(prefix="engine-", dir="/var/tmp") as folder:
         scratch = Path(folder)
         group = f"buffer-tests-{os.getpid()}"
         _clone(scratch / "checkout")
