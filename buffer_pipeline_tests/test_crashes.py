@@ -201,7 +201,12 @@ def terminate(admin: "psycopg.Connection[Any]", at: int, number: int, connection
     """End a connection's backend at the boundary `at`."""
     if number == at:
         pid = connection.info.backend_pid
-        assert admin.execute("SELECT pg_terminate_backend(%s, 30000)", [pid]).fetchone() == (True,)
+        assert admin.execute("SELECT pg_terminate_backend(%s)", [pid]).fetchone() == (True,)
+        # PostgreSQL's own waiting looks ten times a second.
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        while admin.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone() is not None:
+            assert time.monotonic() < deadline, f"process {pid} does not end"
+            time.sleep(0.002)
 
 
 @pytest.mark.parametrize("limit", [None, HOLDS], ids=["a stretch at a time", "by what is locked first"])
