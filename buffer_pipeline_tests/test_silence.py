@@ -51,7 +51,8 @@ def over_tcp(server: EmbeddedServer) -> Iterator[URL]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, daemon=True).start()
         host, port = listener.getsockname()
-        yield server.books_url.set(host=host, port=port, query={})
+        # Not the books that others are copied from: nobody may be connected to those then.
+        yield server.url("postgres", user="postgres").set(host=host, port=port, query={})
         listener.shutdown(socket.SHUT_RDWR)
 
 
@@ -63,6 +64,7 @@ def options_of(engine: Engine) -> Iterator[dict[int, int]]:
         driver_connection: Any = connection.connection.driver_connection
         with socket.socket(fileno=os.dup(driver_connection.fileno())) as connected:
             yield {option: connected.getsockopt(socket.IPPROTO_TCP, option) for option in LIMITS}
+    engine.dispose()
 
 
 def test_connections_to_the_books_have_limits(over_tcp: URL) -> None:
