@@ -1,7 +1,6 @@
 """A real PostgreSQL for every test: one server a session, one migrated database a test."""
 
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,24 +19,9 @@ from buffer_pipeline.database import make_engine, migrate
 from buffer_pipeline.embedded import DAGSTER, EmbeddedServer, embedded_server
 from buffer_pipeline.hours import HOUR, hour_of
 from buffer_pipeline_tests.cluster import new_cluster
+from buffer_pipeline_tests.memory import use_memory
 
-MEMORY: Final = Path("/dev/shm")
-"""Files there are in memory, where making and dropping a database takes a tenth of the time."""
-MEMORY_BYTES_MIN: Final = 8 * 2**30
-
-
-def _use_memory() -> None:
-    """Let all temporary files be in memory, where there is enough of it, and TMPDIR says nothing else."""
-    try:
-        free, flags = shutil.disk_usage(MEMORY).free, os.statvfs(MEMORY).f_flag
-    except OSError:
-        return
-    # Programs are installed and run in temporary folders.
-    if free >= MEMORY_BYTES_MIN and not flags & os.ST_NOEXEC and os.environ.setdefault("TMPDIR", str(MEMORY)):
-        tempfile.tempdir = None  # It is asked for again.
-
-
-_use_memory()
+use_memory()
 
 POSTGRESQL_15: Final = Path("/usr/lib/postgresql/15/bin")
 """Where Debian's package puts it."""

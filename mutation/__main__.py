@@ -25,10 +25,14 @@ from mutmut.utils.file_utils import walk_mutatable_files
 from mutmut.utils.format_utils import orig_function_and_class_names_from_key
 
 from buffer_pipeline.embedded import embedded_server
+from buffer_pipeline_tests.memory import use_memory
 from mutation.survivors import Change, accepted_survivors
 
 MUTANTS: Final = Path("mutants")
 """Where mutmut keeps its copies and its results."""
+
+CHILDREN: Final = 6 * (os.cpu_count() or 1)
+"""So many mutants at once: many of them make sessions wait for each other, until their time is up."""
 
 
 def main() -> int:
@@ -44,9 +48,12 @@ def main() -> int:
     elif not arguments.resume:
         shutil.rmtree(MUTANTS, ignore_errors=True)
 
+    use_memory()
     with tempfile.TemporaryDirectory() as folder, embedded_server(home := Path(folder) / "home"):
-        ended = subprocess.run(
-            [sys.executable, "-m", "mutmut", "run"], env={**os.environ, "TESTS_HOME": str(home)}, check=False
+        ended = subprocess.run(  # noqa: S603 - its own words
+            [sys.executable, "-m", "mutmut", "run", "--max-children", str(CHILDREN)],
+            env={**os.environ, "TESTS_HOME": str(home)},
+            check=False,
         )
     return ended.returncode or compare()
 
