@@ -66,9 +66,10 @@ _SILENCE: Final = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-"""libpq's limits, in seconds and the last in milliseconds.
+"""libpq parameters. All are in seconds, except `tcp_user_timeout`, in milliseconds.
 
-A machine that is gone closes no connection: without them its clients wait for a quarter of an hour and more.
+A machine that loses power closes no connection. Without these limits its clients wait for 15 minutes or more.
+A server process that hangs on a machine that works still answers TCP: only connecting to it ends.
 """
 
 _SETTINGS: Final = (
@@ -249,9 +250,10 @@ def psycopg_url(url: str) -> URL:
 
 
 def with_limits(url: URL) -> URL:
-    """Return a URL whose connections notice within a minute that the other side is silent.
+    """Return the URL with parameters that end connections to a machine that is gone within a minute.
 
-    Limits that it has already stay as they are.
+    Parameters that the URL has already are kept; those of a service file and of the environment, such as
+    PGCONNECT_TIMEOUT, are overridden.
     """
     missing = {name: value for name, value in _SILENCE.items() if name not in url.query}
     return url.update_query_dict(missing)
@@ -260,8 +262,8 @@ def with_limits(url: URL) -> URL:
 def make_engine(url: URL | str, *, synchronous_commit: bool = True) -> Engine:
     """Return an engine whose transactions speak UTC and find nothing by a bare name but PostgreSQL's own.
 
-    Nothing is set for longer than a transaction, so that a pooler may give each another session. A server
-    that is silent is given up within a minute.
+    Nothing is set for longer than a transaction, so that a pooler may give each another session. A
+    connection to a machine that is gone ends within a minute.
 
     Without `synchronous_commit` a commit returns before it is on the disk: a crash of the server may
     lose the last ones, each whole.

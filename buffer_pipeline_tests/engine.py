@@ -23,12 +23,12 @@ import pytest
 from buffer_pipeline_tests.compose import ROOT, read_compose, read_dockerfile
 from buffer_pipeline_tests.stack import wait_for
 
-PROGRAMS: Final = ("mmdebstrap", "slirp4netns", "nsenter", "unshare", "git")
+PROGRAMS: Final = ("mmdebstrap", "slirp4netns", "nsenter", "setpriv", "unshare", "git")
 CHECKOUT: Final = "/scratch/checkout"
 """Where the engine's machine has a clone of what is tested."""
 
 _WITH_THE_TESTS: Final = ("setpriv", "--pdeathsig", "KILL")
-"""What a command begins with that is to end with this process, however that ends."""
+"""Prefix of a command that must be killed when this process ends, however it ends."""
 
 _KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _CLONE_NEWNET: Final = 0x40000000
@@ -162,9 +162,11 @@ class Engine:
 def engine() -> Iterator[Engine]:
     """Yield an engine with the stand-ins and a clone of what is tested; all of it ends with the block."""
     require_engine()
-    roots = _cached_roots()
-    # On a disk: the tests' other temporary files may be in memory.
-    with tempfile.TemporaryDirectory(prefix="engine-", dir="/var/tmp") as folder:
+    with (
+        _cached_roots() as roots,
+        # On a disk: the tests' other temporary files may be in memory.
+        tempfile.TemporaryDirectory(prefix="engine-", dir="/var/tmp") as folder,
+    ):
         scratch = Path(folder)
         group = f"buffer-tests-{os.getpid()}"
         _clone(scratch / "checkout")
@@ -254,15 +256,18 @@ def _clone(checkout: Path) -> None:
 # ---- the roots that images and the engine are made of
 
 
-def _cached_roots() -> Path:
-    """Return the folder of the roots: made once, and again when what they are made of changes."""
+@contextmanager
+def _cached_roots() -> Iterator[Path]:
+    """Yield the folder of the roots: made once, and again when what they are made of changes."""
     recipe = hashlib.sha256(repr((_ROOTS, _PACKAGING, _POSTGRES, _NGINX)).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "buffer-pipeline-tests"
     made = cache / f"roots-{recipe}"
     cache.mkdir(parents=True, exist_ok=True)
-    # Two runs of the tests make them once; what a run that was ended has left is removed.
     with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if not made.exists():
+            # No other run uses or makes them meanwhile. What a run that was killed has left is removed.
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
             for old in (*cache.glob("roots-*"), *cache.glob("making-*")):
                 shutil.rmtree(old)
@@ -272,7 +277,8 @@ def _cached_roots() -> Path:
                 list(pool.map(lambda name: _make_root(new / name, *_ROOTS[name]), _ROOTS))
             _finish(new)
             new.rename(made)
-    return made
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield made
 
 
 def _make_root(root: Path, release: str, variant: str, packages: str) -> None:

@@ -329,6 +329,31 @@ def test_what_is_under_way_is_settled_though_a_claim_is_cancelled(engine: Engine
     assert max(Counter(channel.got).values()) == 1
 
 
+def test_what_cannot_be_settled_in_time_is_said_and_sent_again(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A drain that is to end does not wait for whoever keeps all settlements from being written."""
+    notify(engine, "worker-1", "worker-2")
+    stopped = threading.Event()
+    locker = engine.connect()
+
+    async def answer(_message: Message) -> None:
+        locker.execute(text("LOCK TABLE buffer.delivery IN SHARE MODE"))
+        stopped.set()
+
+    channel = Recorder(answer)
+    with locker:
+        drained = drain(
+            engine, [endpoint(channel, concurrency=1)], MESSAGES, clock=at(NOON), stop=stopped.is_set
+        )
+
+    assert (drained.sent, len(channel.got)) == (0, 1)
+    assert "backend: 1 sent messages could not be settled in time" in caplog.text
+    after_lease, again = NOON + timedelta(seconds=LEASE_SECONDS + 1), Recorder()
+    assert drain(engine, [endpoint(again)], MESSAGES, clock=at(after_lease)).sent == 2
+    assert sorted(Counter(channel.got + again.got).values()) == [1, 2]
+
+
 def test_dead_receiver_is_left_alone(engine: Engine) -> None:
     """After five failures in a row nothing more is tried there, and no attempt is counted; others get all."""
     owners = [f"worker-{number}" for number in range(100)]

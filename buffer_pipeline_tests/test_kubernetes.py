@@ -27,7 +27,7 @@ from pytest_httpserver import HTTPServer
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from buffer_pipeline.database import make_engine
+from buffer_pipeline.database import make_engine, with_limits
 from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.orchestration.definitions import defs
@@ -366,6 +366,11 @@ def test_the_daemons_probe_is_told_where_its_storage_is() -> None:
     assert storage.username == dagster["postgresqlUsername"]
     assert storage.path == f"/{dagster['postgresqlDatabase']}"
     assert environment["PGPASSWORD"] in CODE["env"]
+
+
+def test_connections_of_the_chart_have_the_same_limits_as_ours() -> None:
+    """The chart names Dagster's own storage, to which it passes these."""
+    assert VALUES["postgresql"]["postgresqlParams"] == with_limits(make_url("postgresql://")).query
 
 
 def test_the_chart_is_of_the_version_that_is_locked() -> None:

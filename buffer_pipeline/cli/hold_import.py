@@ -88,6 +88,8 @@ class _Tally:
     added: int = 0
     replayed: int = 0
     refused: list[dict[str, Any]] = field(default_factory=list)
+    refused_by_books: bool = False
+    """A line conflicts with what is in the books, and is not merely wrong in itself."""
 
     def take(self, outcomes: list[_Outcome]) -> None:
         """Count the outcomes of a chunk."""
@@ -95,6 +97,7 @@ class _Tally:
         for line, outcome in outcomes:
             if isinstance(outcome, Refused):
                 self.refused.append({"line": line, "reason": shorten(str(outcome), REASON_LENGTH_MAX)})
+                self.refused_by_books |= not isinstance(outcome, InvalidInput)
                 if isinstance(outcome, BrokenRecord):
                     self.not_read += outcome.lines_not_read
             else:
@@ -130,8 +133,8 @@ def _hold_whole(engine: Engine, file: Path, *, policy: Policy, advance: Callable
             if tally.refused:
                 transaction.rollback()
                 tally.added = tally.replayed = 0
-        if tally.refused:
-            # As in `one_transaction`: what stands in the way is told once it is on the standby as well.
+        if tally.refused_by_books:
+            # As in `one_transaction`: report the conflicts only after the standby has what they are about.
             with engine.begin() as connection:
                 confirm(connection)
     return tally

@@ -114,8 +114,8 @@ def drain(
     At least once, each owner's messages at an endpoint in order: what was sent and not settled is sent
     again, with the same id. Two drainers never send the same delivery at the same time. A receiver that
     fails holds back its own endpoint alone, and raises nothing. `stop` and `seconds_max` end it early,
-    after what is under way: at most a channel's timeout later, and BOOKS_SECONDS for what waits in the books,
-    before that and after it.
+    after what is under way: at most a channel's timeout later, and BOOKS_SECONDS for each transaction that
+    waits in the books, of which there may be two before that and two after it.
     What is cancelled then was committed on the primary if it waited for a standby, and is undone otherwise.
 
     `after_dispatch` is told how many deliveries came to wait, `after_settle` how many were sent or given up.
@@ -365,7 +365,8 @@ class _EndpointDrain:
                 tasks.create_task(self._work(sender)) for _ in range(self.endpoint.options.concurrency)
             ]
             tasks.create_task(self._settle_in_time())
-            with suppress(_Ended):  # What was claimed before is under way, and will be settled.
+            # Only the claim was cancelled. Messages claimed earlier are still sent and settled.
+            with suppress(_Ended):
                 await self._shared.in_books(self._recall_pause)
                 await self._claim_all()
             for _ in workers:
@@ -420,6 +421,8 @@ class _EndpointDrain:
         if self._breaker.open_until != self._noted_open_until:
             # What was under way may have closed it again: the books would still have it open.
             await self._settle_all()
+            if self._shared.is_over():
+                return None
         # By this clock, a little before the lease's own begins.
         lasts = LEASE_SECONDS - LEASE_MARGIN_SECONDS - self.endpoint.options.timeout_seconds
         ends_at = time.monotonic() + lasts
@@ -520,8 +523,17 @@ class _EndpointDrain:
             results, self._results = self._results, []
             open_until = self._breaker.open_until
             if results or open_until != self._noted_open_until:
-                with suppress(_Ended):  # These are sent again; others are under way.
+                try:
                     await self._shared.in_books(partial(self._settle, results, open_until))
+                except _Ended:
+                    # Their leases run out, and they are sent again. The workers go on, so this must too.
+                    sent = sum(result.outcome is Outcome.DELIVERED for result in results)
+                    logger.warning(
+                        "%s: %d sent messages could not be settled in time, and will be sent again",
+                        self.endpoint.name,
+                        sent,
+                    )
+                else:
                     self._noted_open_until = open_until
 
     def _note_breaker(self, connection: Connection, open_until: float | None, *, now: datetime) -> None:

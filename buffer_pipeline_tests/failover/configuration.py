@@ -27,8 +27,8 @@ ETCD: Final = (
 STORES: Final = {"2": "etcd: {host: '10.77.0.20:2379'}", "3": "etcd3: {hosts: '10.77.0.20:2379'}"}
 """How Patroni names etcd, by the version of the protocol that it is to speak.
 
-Before 3.0.3 a Patroni that speaks version 3, and wakes after its lock has run out, overwrites another's
-(https://github.com/patroni/patroni/pull/2689). What the new primary has acknowledged is then rewound.
+By version 3, a Patroni before 3.0.3 that resumes after its lease expired overwrites the new leader's key
+(https://github.com/patroni/patroni/pull/2689). pg_rewind then discards what the new primary acknowledged.
 """
 
 # A ttl of 20 s is the least that Patroni takes: so long an unreachable primary keeps its place. `fsync` is
