@@ -45,7 +45,7 @@ class Services:
         """Start the webserver and the daemon."""
         workspace = ("--workspace", str(self._workspace))
         self._start("dagster_webserver", "--host", "127.0.0.1", "--port", str(self.ui), *workspace)
-        self._start("dagster._daemon", "run", *workspace)
+        self.daemon = self._start("dagster._daemon", "run", *workspace)
         wait_for(self._answers, what="the webserver")
 
     def _answers(self) -> bool:

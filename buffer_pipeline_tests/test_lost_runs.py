@@ -15,7 +15,7 @@ from buffer_pipeline.orchestration.definitions import defs
 from buffer_pipeline.reconcile import reconcile
 from buffer_pipeline_tests.builders import end_state, waiting_for_a_lock
 from buffer_pipeline_tests.installed import a_dagster
-from buffer_pipeline_tests.services import services
+from buffer_pipeline_tests.services import Services, services
 from buffer_pipeline_tests.stack import (
     Ui,
     end_of,
@@ -47,12 +47,28 @@ def let_go(blocker: Connection, watcher: Connection) -> None:
     wait_for(lambda: not waiting_for_a_lock(watcher), what="the end of what was killed")
 
 
+def launch_while_the_code_server_is_away(running: Services, instance: dg.DagsterInstance) -> str:
+    """Launch a run, kill the code server before the run's turn, and wait until it is queued once more."""
+    running.daemon.send_signal(signal.SIGSTOP)
+    run_id = launch_release(running.ui, dry_run=True)
+    running.kill(running.code)
+    running.daemon.send_signal(signal.SIGCONT)
+
+    def queued_again() -> bool:
+        enqueued = dg.DagsterEventType.PIPELINE_ENQUEUED
+        return len(instance.get_records_for_run(run_id, of_type=enqueued).records) > 1
+
+    wait_for(queued_again, what="its return to the queue")
+    return run_id
+
+
 @pytest.mark.timeout(600)  # Of a machine that has much else to do.
 def test_a_run_that_lost_its_code_server_is_made_up_for(
     engine: Engine, database_url: str, server: EmbeddedServer
 ) -> None:
     """Killed with the code server, which is then started again, a run ends as failed and is retried; it is
-    not waited for until max_runtime_seconds. Meanwhile `doctor` names it.
+    not waited for until max_runtime_seconds. Meanwhile `doctor` names it. A run that was queued goes back
+    into the queue until the code server answers.
     """
     with (
         a_dagster(server) as installed,
@@ -73,11 +89,14 @@ def test_a_run_that_lost_its_code_server_is_made_up_for(
         status_of_lost = end_of(running.ui, lost)
         retry = wait_for(lambda: retry_of(running.ui, lost), what="the retry")
         at_the_end = [end_of(running.ui, run_id) for run_id in (retry, behind)]
+        queued = launch_while_the_code_server_is_away(running, installed.instance)
+        running.start_code_server()
+        at_the_end.append(end_of(running.ui, queued))
 
     assert while_it_runs == (True, "1 run under way", "")
     assert while_nobody_runs_it[:2] == (False, f"run {lost} (STARTED): its code server does not answer")
     assert (status_meanwhile, status_of_lost) == ("STARTED", "FAILURE")
-    assert at_the_end == ["SUCCESS", "SUCCESS"]
+    assert at_the_end == ["SUCCESS", "SUCCESS", "SUCCESS"]
     with engine.connect() as connection:
         assert {row[2] for row in end_state(connection)["holds"]} == {"RELEASED"}
         assert reconcile(connection) == []
