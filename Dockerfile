@@ -26,7 +26,7 @@ COPY buffer_pipeline_start buffer_pipeline_start
 # What that says between two tags, 1.2.3-4-g5e6f7a8, is 1.2.3+4.g5e6f7a8 in Python's terms; without a tag 0+g5e6f7a8.
 ARG VERSION
 RUN : "${VERSION:?is empty: docs/compose.md begins the command with it}" \
- && version=$(echo "$VERSION" | sed -E 's/^v//; s/-([0-9]+)-(g[0-9a-f]+)$/+\1.\2/; /[a-f]/ s/^[0-9a-f]{7,40}$/0+g&/') \
+ && version=$(echo "$VERSION" | sed -E 's/^v//; s/-([0-9]+)-(g[0-9a-f]+)$/+\1.\2/; s/^[0-9a-f]{7,40}$/0+g&/') \
  && SETUPTOOLS_SCM_PRETEND_VERSION=$version uv build --wheel --out-dir dist \
  && uv pip install --python .venv --no-deps dist/*.whl
 # Bytecode of what the services load, and of nothing else: it weighs as much as the sources.
