@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 
 from buffer_pipeline.currencies import places_of
 from buffer_pipeline.database import AnyConnection, Row, fetch, room_or_refusal
@@ -82,9 +83,10 @@ def refund_hold(
     currency = hold["currency"]
     places = places_of(connection)[currency]
     amount_minor = None if amount is None else parse_amount(amount, currency, places)
+    replay = partial(_replay, connection, hold=hold, by=by, reason=reason, amount_minor=amount_minor)
     found = fetch(connection, "find_refund", reference=reference)
     if found:
-        return _replay(connection, found[0], hold, by=by, reason=reason, amount_minor=amount_minor)
+        return replay(found[0])
     if hold["state"] != HoldState.FROZEN:
         raise StateRefused(
             hold_id=hold_id,
@@ -131,7 +133,7 @@ def refund_hold(
         )
         if not rows and (found := fetch(connection, "find_refund", reference=reference)):
             # Wallet movements don't lock their reference: one of them has committed it meanwhile.
-            return _replay(connection, found[0], hold, by=by, reason=reason, amount_minor=amount_minor)
+            return replay(found[0])
     if not rows or rows[0]["left_minor"] != held_minor - amount_minor:
         raise BooksOutOfBalance(f"hold {hold_id}: the refund of {amount_minor} minor units failed; roll back")
     return Refund(
@@ -144,7 +146,7 @@ def refund_hold(
 
 
 def _replay(
-    connection: AnyConnection, found: Row, hold: Row, *, by: str, reason: str, amount_minor: int | None
+    connection: AnyConnection, found: Row, *, hold: Row, by: str, reason: str, amount_minor: int | None
 ) -> Refund:
     if amount_minor is None:
         # All that was left was meant.

@@ -658,3 +658,23 @@ def test_damaged_books_are_named(engine: Engine, superuser_url: str) -> None:
             BooksOutOfBalance, match=f"^hold {other}: freeze {lifted.freeze_id} is open, and the"
         ):
             unfreeze_hold(connection, freeze_id=lifted.freeze_id, by=ADMIN, reason="x", now=NOON)
+
+
+def test_a_refund_that_changes_nothing_is_an_error(engine: Engine, superuser_url: str) -> None:
+    """Something keeps the hold's row from being written, here a trigger: the caller has to roll back."""
+    with engine.begin() as connection:
+        hold_id = place_hold(connection, state=HoldState.FROZEN)
+    corrupt(
+        superuser_url,
+        "CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "CREATE TRIGGER nothing BEFORE UPDATE OR DELETE ON buffer.unsettled_hold"
+        " FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    )
+
+    with (
+        engine.connect() as connection,
+        pytest.raises(
+            BooksOutOfBalance, match=f"^hold {hold_id}: the refund of 100 minor units failed; roll back$"
+        ),
+    ):
+        refund(connection, hold_id, amount="1.00")
