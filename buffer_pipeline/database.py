@@ -59,7 +59,7 @@ CONNECTIONS_MAX: Final = 80
 
 _CONNECTIONS_KEPT: Final = 5
 
-_SILENCE: Final = {
+_LIMITS: Final = {
     "connect_timeout": "10",
     "keepalives_idle": "30",
     "keepalives_interval": "10",
@@ -255,7 +255,7 @@ def with_limits(url: URL) -> URL:
     Parameters that the URL has already are kept; those of a service file and of the environment, such as
     PGCONNECT_TIMEOUT, are overridden.
     """
-    missing = {name: value for name, value in _SILENCE.items() if name not in url.query}
+    missing = {name: value for name, value in _LIMITS.items() if name not in url.query}
     return url.update_query_dict(missing)
 
 

@@ -53,7 +53,7 @@ NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the version that the session's server has."""
+    """Add the version of the session's server, and whether the deployments are run."""
     parser.addoption(
         "--postgresql",
         choices=["18", "15"],
@@ -68,7 +68,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the longest files first; on 15 leave out what would be the same on 18, or has both by itself."""
+    """Put the longest files first. Leave out deployments that nobody asked for, and on 15 what would be the
+    same on 18 or has both by itself.
+    """
     items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if not DAGSTERS.isdisjoint(getattr(item, "fixturenames", ())):

@@ -527,12 +527,12 @@ class _EndpointDrain:
                     await self._shared.in_books(partial(self._settle, results, open_until))
                 except _Ended:
                     # Their leases run out, and they are sent again. The workers go on, so this must too.
-                    sent = sum(result.outcome is Outcome.DELIVERED for result in results)
-                    logger.warning(
-                        "%s: %d sent messages could not be settled in time, and will be sent again",
-                        self.endpoint.name,
-                        sent,
-                    )
+                    if sent := sum(result.outcome is Outcome.DELIVERED for result in results):
+                        logger.warning(
+                            "%s: %d sent messages could not be settled in time, and will be sent again",
+                            self.endpoint.name,
+                            sent,
+                        )
                 else:
                     self._noted_open_until = open_until
 
