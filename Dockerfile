@@ -1,5 +1,5 @@
 # One image for the migration, the code location, the daemon and the webservers: docker-compose.yml.
-# A digest behind a tag fixes it for good: --build-arg PYTHON=python:3.12.12-slim-bookworm@sha256:…
+# To pin the base image for good, add its digest: --build-arg PYTHON=python:3.12.12-slim-bookworm@sha256:…
 ARG PYTHON=python:3.12.12-slim-bookworm
 ARG UV=ghcr.io/astral-sh/uv:0.13.0
 
@@ -8,31 +8,35 @@ FROM ${UV} AS uv
 FROM ${PYTHON} AS build
 COPY --from=uv /uv /usr/local/bin/uv
 WORKDIR /app
-# What the lock file names, by its hashes; then the wheel. No extra and no development group: neither the
-# embedded database nor a test tool gets in. Nor does what the webserver can do without: it runs on asyncio's own loop.
+# First the packages of the lock file, checked by their hashes; then the wheel. Only the extras of the services are
+# installed, without the development group, so the image has no embedded database and no test tools. It also has no
+# uvloop: the webserver runs on asyncio's own loop.
 COPY pyproject.toml uv.lock ./
-RUN uv sync --locked --no-dev --no-install-project --link-mode=copy --no-install-package uvloop
-# Others' tests, source maps and debug symbols are removed. Only these are stripped: wheels that bundle libraries of
-# their own break when they are.
+RUN uv sync --locked --no-dev --extra dagster --extra metrics --extra alerts --extra payouts \
+    --no-install-project --link-mode=copy --no-install-package uvloop
+# Remove tests and source maps of the packages and the translated names of countries, and strip debug symbols. Only
+# these two packages are stripped, because wheels that bundle their own libraries break when they are stripped.
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils \
  && cd .venv/lib/python3*/site-packages \
- && find sqlalchemy fontTools aiohttp kiwisolver -name '*.so' -exec strip --strip-unneeded {} + \
+ && find sqlalchemy aiohttp -name '*.so' -exec strip --strip-unneeded {} + \
  && find . -type d -name tests -prune -exec rm -r {} + \
- && find . -name '*.map' -delete
+ && find . -name '*.map' -delete \
+ && rm -r pycountry/locales
 COPY README.md LICENSE dagster.yaml workspace.yaml ./
 COPY buffer_pipeline buffer_pipeline
 COPY buffer_pipeline_start buffer_pipeline_start
-# There is no git here: docker build --build-arg VERSION=$(git describe --tags --always) .
-# What that says between two tags, 1.2.3-4-g5e6f7a8, is 1.2.3+4.g5e6f7a8 in Python's terms; without a tag 0+g5e6f7a8.
+# The build has no git, so pass the version: docker build --build-arg VERSION=$(git describe --tags --always) .
+# Between two tags that prints 1.2.3-4-g5e6f7a8, which becomes 1.2.3+4.g5e6f7a8 for Python; without a tag 0+g5e6f7a8.
 ARG VERSION
 RUN : "${VERSION:?is empty: docs/compose.md begins the command with it}" \
  && version=$(echo "$VERSION" | sed -E 's/^v//; s/-([0-9]+)-(g[0-9a-f]+)$/+\1.\2/; s/^[0-9a-f]{7,40}$/0+g&/') \
- && SETUPTOOLS_SCM_PRETEND_VERSION=$version uv build --wheel --out-dir dist \
+ && uv version --frozen "$version" \
+ && uv build --wheel --out-dir dist \
  && uv pip install --python .venv --no-deps dist/*.whl
-# Bytecode of what the services load, and of nothing else: it weighs as much as the sources.
+# Compile only the modules that the services load, because bytecode is as large as the sources.
 RUN .venv/bin/python -c "import alembic.command, apprise, dagster._daemon.cli, dagster_webserver.app, dagster_webserver.cli, \
-    buffer_pipeline.cli.app, buffer_pipeline.daily_report.plots, buffer_pipeline.orchestration.definitions, \
-    uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto" \
+    buffer_pipeline.cli.app, buffer_pipeline.reports.daily, buffer_pipeline.orchestration.definitions, \
+    lxml.etree, schwifty, uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto" \
  && .venv/bin/python -m compileall -q .venv/lib/python3*/site-packages/buffer_pipeline*
 
 FROM ${PYTHON}
@@ -41,7 +45,7 @@ LABEL org.opencontainers.image.title="buffer-pipeline" \
       org.opencontainers.image.description="The payment buffer of a marketplace, on Dagster and PostgreSQL" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="Apache-2.0"
-# All that Dagster writes, logs of runs and what they hand on, is below storage.
+# Everything that Dagster writes, logs and outputs of runs, is in the folder storage.
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp buffer \
  && install --directory --owner buffer /app/storage
 WORKDIR /app

@@ -1,10 +1,11 @@
-"""Every figure beside its yardstick, measured in one run on one server.
+"""Measure each figure and its yardstick in one run on one server.
 
     uv run python -m benchmarks                              # all of them, about an hour
     uv run python -m benchmarks drain latency                # some
     uv run python -m benchmarks --json                       # for a program
 
-Figures are printed, one a line, never asserted. What they say depends on the machine; the ratios do less.
+Figures are printed, one per line, and never asserted. They depend on the machine; the ratios depend less on
+it.
 """
 
 import argparse
@@ -17,26 +18,47 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from benchmarks import backjobs, counts, cycles, drain, intake, latency, partitions, ticks
+from benchmarks import (
+    backjobs,
+    cli,
+    counts,
+    cycles,
+    debts,
+    drain,
+    intake,
+    latency,
+    migration,
+    partitions,
+    payouts,
+    reads,
+    shares,
+    ticks,
+)
 from benchmarks.figure import Figure
 from benchmarks.server import BenchmarkServer, benchmark_server
 
 BENCHMARKS: Final[dict[str, Callable[[BenchmarkServer], list[Figure]]]] = {
     "drain": drain.measure,
+    "debts": debts.measure,
+    "payouts": payouts.measure,
     "history": drain.history,
     "latency": latency.measure,
     "intake": intake.measure,
+    "shares": shares.measure,
     "counts": counts.measure,
     "ticks": ticks.measure,
     "cycles": cycles.measure,
     "memory": drain.memory,
     "partitions": partitions.measure,
+    "migration": migration.measure,
+    "reads": reads.measure,
     "backjobs": backjobs.measure,
+    "cli": cli.measure,
 }
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Run the benchmarks that the command line names."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -61,7 +83,7 @@ def main() -> None:
 
 
 def machine() -> dict[str, str]:
-    """Return what the machine calls itself."""
+    """Return the machine's processor and memory."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     memory_kb = int(Path("/proc/meminfo").read_text(encoding="utf-8").split()[1])

@@ -1,4 +1,4 @@
-"""How long a decision about one job takes that has very many holds."""
+"""How long a decision takes on a backjob of a job with very many holds."""
 
 import time
 from collections.abc import Callable
@@ -42,7 +42,7 @@ DECISIONS: Final[dict[str, _Decide]] = {
 
 
 def measure(server: BenchmarkServer, *, sizes: tuple[int, ...] = HOLDS) -> list[Figure]:
-    """Request a backjob on a job and decide it, in each way in turn, in books that were never analyzed."""
+    """Request a backjob on a job and decide it, in each of the ways, in books that were never analyzed."""
     figures: list[Figure] = []
     for holds in sizes:
         with server.books() as books:

@@ -1,12 +1,12 @@
-"""How long 720 hours take to count, and in how much memory.
+"""How long it takes to count 720 hours, and how much memory.
 
     uv run python -m benchmarks.counts                # 10,000,000 transactions
 
-The yardstick is the GROUP BY that gives the same figures over the same transactions in one statement: it and
-`count_hours` take turns, and their medians are compared. `count_hours` also waits for open transactions and
-stores what it counted. A second figure has a GROUP BY of counts and sums only, without the different
-payees and the median lateness, which the server spreads over its parallel workers. Memory is
-the largest that a fresh process reached which did nothing but count.
+The yardstick is one statement with a GROUP BY that computes the same figures from the same transactions. It
+and `count_hours` take turns, and their medians are compared. `count_hours` also waits for open transactions
+and stores what it counted. The yardstick of a second figure is a GROUP BY of counts and sums only, without
+the number of payees and the median lateness; the server can run that one in parallel. Memory is the peak of a
+fresh process that only counts.
 """
 
 import argparse
@@ -23,15 +23,16 @@ from sqlalchemy import Engine, text
 from benchmarks.figure import Figure
 from benchmarks.fill import Shape, fill
 from benchmarks.server import BenchmarkServer, benchmark_server
-from buffer_pipeline.counts import count_hours, first_hour
 from buffer_pipeline.hours import HOUR
+from buffer_pipeline.reports.complete_hours import first_hour
+from buffer_pipeline.reports.hourly_counts import count_hours
 
 HOURS: Final = 720
 BUFFER_HOURS: Final = 7 * 24
 REPETITIONS: Final = 3
 MEMORY_MB_MAX: Final = 500
 
-# Half of the transactions are holds; they come in over so many hours, and are released a week later.
+# Half of the transactions add holds, spread over this many hours. The other half releases them a week later.
 _SETTLED_HOURS: Final = HOURS - BUFFER_HOURS - 1
 
 _SUMS: Final = """
@@ -49,7 +50,7 @@ WHERE transaction.recorded_at >= :since AND transaction.recorded_at < :until
 GROUP BY 1, 2
 """
 
-# Freezes stand in a table of their own, which is empty here.
+# The counts of freezes are left out: freezes are in another table, which is empty here.
 _ALL_FIGURES: Final = """
 SELECT
   date_bin('1 hour', transaction.recorded_at, timestamptz '2000-01-01 00:00:00+00') AS hour,
@@ -74,7 +75,7 @@ GROUP BY 1, 2
 _CHILD: Final = """
 import resource, sys
 from datetime import datetime
-from buffer_pipeline.counts import count_hours
+from buffer_pipeline.reports.hourly_counts import count_hours
 from buffer_pipeline.database import make_engine
 url, start, end = sys.argv[1:]
 count_hours(make_engine(url), start=datetime.fromisoformat(start), end=datetime.fromisoformat(end),
@@ -146,7 +147,7 @@ def _compared(
 
 
 def _take_turns(*contenders: Callable[[], object]) -> list[float]:
-    """Return each one's median seconds over some rounds, in which each has its turn."""
+    """Return the median seconds of each contender over REPETITIONS rounds; in a round each runs once."""
     seconds: list[list[float]] = [[] for _ in contenders]
     for _ in range(REPETITIONS):
         for contender, taken in zip(contenders, seconds, strict=True):

@@ -2,26 +2,24 @@
 
     uv run python -m benchmarks.cycles                       # 10 cycles of 50,000 holds, 5,000 wallets
 
-The books have a history: the index of each wallet's transactions is written at one page a wallet in
-every cycle, as in books of years, and not at a few pages in the first and at all of them in the last.
-Before they are counted the books are worn in by some cycles more: a queue that has never been full has
-indexes without a single page that is to be used again, which is so once in their life.
-Payees are drawn by chance, with a fixed seed, some of them far more often than others: were all wallets
-alike, all their pages of that index would be full, and split, in the same cycle. As there is
-some of this still, three cycles at the end are compared with the first three.
+The books begin with a history. So every cycle writes about one page per wallet into the index of the wallets'
+transactions, as in books that are years old. Without it, the first cycles would write to only a few pages.
+Some cycles run before the measured ones, because a queue that was never full has no index pages to use again.
+Payees are drawn at random with a fixed seed, some far more often than others. If all wallets were alike, all
+their pages of that index would be full, and split, in the same cycle. This still happens to a smaller extent,
+so the last three cycles are compared with the first three.
 
-A cycle holds earnings that are due at once (`add_many_pending_earnings`), releases them (`drain_matured`)
-and dispatches what their owners are told, to no endpoint. Before each release comes a checkpoint, so that
-each writes the same pages whole into the WAL, and none is charged for a checkpoint that happens to
-fall into it. Autovacuum decides by the tables' thresholds; but as an hour, in which it looks sixty
-times, is seconds long here, it looks every second, a cycle begins when it has nothing left to do, and
-is waited for twice more: between the first tenth of the hour's earnings and the others, and before
-the release, which is not charged for it either.
-Meanwhile somebody else's transactions go on, as they do: an index page that vacuum has emptied can be used
-again only when one has begun since.
+A cycle holds earnings that are due at once (`add_many_pending_earnings`), releases them (`release_all_due`)
+and dispatches the notifications, to no endpoint. Before each release there is a checkpoint, so that each
+release writes the same full pages into the WAL, and none is charged for a checkpoint that happens during it.
+Autovacuum uses the thresholds of the tables. But an hour, in which it would run sixty times, takes only
+seconds here. So it runs every second, a cycle begins when it has nothing left to do, and the cycle waits for
+it twice: after the first tenth of the earnings, and before the release, which is not charged for it. Other
+transactions run all the time, as on a real server: an index page that vacuum has emptied can be used again
+only when a later transaction has begun.
 
-What is measured: the WAL of a release and of a cycle, by hold; of the tables that are to stay as
-large as what waits, their size at the end of a cycle; of those that are only added to, what a cycle adds.
+Measured are the WAL of a release and of a cycle, per hold; the size of the tables that should stay as large
+as the queue, at the end of a cycle; and what a cycle adds to the tables that only grow.
 """
 
 import argparse
@@ -42,17 +40,17 @@ from benchmarks.figure import Figure
 from benchmarks.fill import Shape, fill
 from benchmarks.server import BenchmarkServer, benchmark_server
 from buffer_pipeline.database import database_clock
-from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.intake import Earning, add_many_pending_earnings
-from buffer_pipeline.outbox import dispatch
+from buffer_pipeline.notifications.outbox import dispatch
+from buffer_pipeline.release_run.run import release_all_due
 
 CHUNK: Final = 5_000
 GOAL: Final = 1.1
 COMPARED: Final = 3
-"""Cycles at each end."""
+"""How many cycles at each end are compared."""
 
 WORN_IN: Final = 5
-"""Cycles that are not counted."""
+"""Cycles before the measured ones."""
 
 STANDING: Final = (
     "unsettled_hold",
@@ -64,7 +62,7 @@ STANDING: Final = (
     "wallet_owner_currency_key",
     "notification_undispatched_idx",
 )
-"""What is to be as large after the last cycle as after the first."""
+"""Tables and indexes that should be as large after the last cycle as after the first."""
 
 APPENDED: Final = ("hold", "transaction", "notification")
 
@@ -75,7 +73,7 @@ FROM pg_class
 WHERE relnamespace = CAST('buffer' AS regnamespace) AND (relname = any(:standing) OR relname = any(:appended))
 """
 
-# Whether a table has as many dead rows as autovacuum comes for, or it is there.
+# The tables that autovacuum works on now, or will work on, because they have enough dead or new rows.
 _VACUUM_PENDING: Final = """
 SELECT count(*) FROM (
   SELECT relid FROM pg_stat_progress_vacuum WHERE datname = current_database()
@@ -101,7 +99,7 @@ SELECT count(*) FROM (
 
 @dataclass
 class Cycle:
-    """One cycle: WAL bytes by part, seconds by part, and bytes of what is there at its end."""
+    """One cycle: WAL bytes and seconds of each part, and the sizes in bytes at its end."""
 
     wal: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -110,7 +108,7 @@ class Cycle:
 
 @contextmanager
 def _others_go_on(engine: Engine) -> Iterator[None]:
-    """Begin and end transactions that write, a hundred a second, until the block ends."""
+    """Run a hundred transactions a second that take an id, until the block ends."""
     done = threading.Event()
 
     def go_on() -> None:
@@ -166,7 +164,7 @@ def _hold(engine: Engine, *, first: int, holds: int, wallets: int) -> None:
 def _release(engine: Engine, *, holds: int) -> None:
     with engine.connect() as connection:
         now = database_clock(connection)
-    run = drain_matured(engine, due_by=now, source="benchmark")
+    run = release_all_due(engine, due_by=now, source="benchmark")
     assert run.holds_released == holds, run
 
 
@@ -182,7 +180,7 @@ def _dispatch(engine: Engine) -> None:
 def _wait_for_autovacuum(engine: Engine) -> None:
     quiet = 0
     while quiet < 3:
-        # It looks once a second, at figures that come at the end of a transaction, or a second later.
+        # Autovacuum checks once a second, and statistics are updated up to a second after a transaction ends.
         time.sleep(1)
         with engine.connect() as connection:
             quiet = 0 if connection.scalar(text(_VACUUM_PENDING)) else quiet + 1
@@ -221,7 +219,7 @@ def _sizes(engine: Engine) -> dict[str, int]:
 
 
 def _figure(name: str, values: Sequence[float], *, holds: int) -> Figure:
-    """Return the figure of what was measured in bytes once a cycle."""
+    """Return the figure of a value in bytes that was measured in each cycle."""
     first, last = (statistics.mean(part) / holds for part in (values[:COMPARED], values[-COMPARED:]))
     return Figure(
         benchmark="cycles",

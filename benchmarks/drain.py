@@ -1,8 +1,8 @@
-"""How fast a backlog is released, beside the least work that PostgreSQL must do for the same rows.
+"""How fast a backlog is released, compared with the least work that PostgreSQL must do for the same rows.
 
-The *floor* writes the same final rows by plain statements, unbatched, in one transaction, with the same
-indexes, constraints and triggers: it locks nothing for others and checks nothing of its own. Each contender
-drains a copy of the same books; what both leave behind is compared, row by row but for ids and times.
+The *floor* writes the same final rows by plain statements, in one transaction and without batches, with the
+same indexes, constraints and triggers. It takes no locks for others and checks nothing itself. Each contender
+drains a copy of the same books. The rows that they leave are compared, except for ids and times.
 """
 
 import os
@@ -19,10 +19,10 @@ from sqlalchemy import Engine, text
 from benchmarks.figure import Figure
 from benchmarks.fill import Shape, fill
 from benchmarks.server import BenchmarkServer
+from buffer_pipeline.audit.reconcile import reconcile
+from buffer_pipeline.audit.seals import seal
 from buffer_pipeline.database import database_clock
-from buffer_pipeline.drain import drain_matured
-from buffer_pipeline.history import seal
-from buffer_pipeline.reconcile import reconcile
+from buffer_pipeline.release_run.run import release_all_due
 
 HOLDS: Final = 1_000_000
 WALLETS: Final = 100_000
@@ -68,7 +68,7 @@ FLOOR: Final = (
     """,
 )
 
-# What somebody would write who thinks row by row, each with what the one before has read.
+# A release of one hold as a program would do it that handles row after row.
 LOOP: Final = (
     "SELECT hold_id FROM buffer.unsettled_hold WHERE hold_id = :hold_id AND state = 'BUFFERED' FOR UPDATE",
     """
@@ -105,7 +105,7 @@ LOOP: Final = (
     "DELETE FROM buffer.unsettled_hold WHERE hold_id = :hold_id",
 )
 
-# What a release leaves behind, but for ids, times and which batch it was.
+# The result of a release, without ids, times and batches.
 OUTCOME: Final = """
 SELECT
   (SELECT count(*) FROM buffer.unsettled_hold) AS unsettled,
@@ -137,22 +137,22 @@ def measure(server: BenchmarkServer, *, holds: int = HOLDS, wallets: int = WALLE
         fill(server, uniform, Shape(due=holds, wallets=wallets))
         fill(server, single, Shape(due=holds, wallets=1))
         fill(server, hours, Shape(due=holds, wallets=wallets, hours=72))
-        # Each copy is made right before its contender, and they take turns, so that all meet the same
-        # server; the median counts.
-        taken: dict[Contender, list[float]] = {_floor: [], _release: [], _release_by_two: []}
+        # Each copy is made right before its contender runs, and the contenders take turns, so that all run
+        # under the same conditions. The median counts.
+        taken: dict[Contender, list[float]] = {_floor: [], release: [], _release_by_two: []}
         outcomes = set()
         for _ in range(TURNS):
             for contender, rates in taken.items():
-                rate, outcome = _rate(server, uniform, contender)
+                rate, outcome = rate_of(server, uniform, contender)
                 rates.append(rate)
                 outcomes.add(outcome)
         assert len(outcomes) == 1
         floor_rate, one, two = (median(rates) for rates in taken.values())
-        hours_floor, hours_floor_outcome = _rate(server, hours, _floor)
-        hours_one, hours_one_outcome = _rate(server, hours, _release)
+        hours_floor, hours_floor_outcome = rate_of(server, hours, _floor)
+        hours_one, hours_one_outcome = rate_of(server, hours, release)
         assert hours_floor_outcome == hours_one_outcome
-        of_one_wallet, _ = _rate(server, single, _release)
-        loop, _ = _rate(server, uniform, _loop)
+        of_one_wallet, _ = rate_of(server, single, release)
+        loop, _ = rate_of(server, uniform, _loop)
         released_seconds, sealed_seconds, intake_seconds = min(_sealed(server, uniform) for _ in range(2))
     for name, rate, yardstick, against, goal in (
         (f"{holds:,} holds, {wallets:,} wallets, one worker", one, "floor", floor_rate, 0.9),
@@ -197,11 +197,11 @@ def measure(server: BenchmarkServer, *, holds: int = HOLDS, wallets: int = WALLE
 def history(
     server: BenchmarkServer, *, due: int = 10_000, settled: tuple[int, ...] = (100_000, 1_000_000, 10_000_000)
 ) -> list[Figure]:
-    """Drain few holds behind histories of several lengths: the median of some turns of each.
+    """Drain a few holds in books with histories of several lengths; the median of TURNS turns of each.
 
-    Ten due holds a wallet, as in `measure`; and one a wallet, where each credit goes to another page of the
-    index of the wallets' transactions. Behind a checkpoint, as an hour's release is, each page that is
-    written to is written to the WAL whole.
+    Ten due holds per wallet, as in `measure`; and one per wallet, where each credit goes to another page of
+    the index of the wallets' transactions. Each run comes after a checkpoint, as an hourly release usually
+    does, so each page that it changes is written whole into the WAL.
     """
     each_of = (10, 1)
     seconds: dict[tuple[int, int], float] = {}
@@ -212,7 +212,7 @@ def history(
                 taken = []
                 for _ in range(TURNS):
                     with _copy(server, books) as engine:
-                        taken.append(_timed(_release, engine)[0])
+                        taken.append(_timed(release, engine)[0])
                 seconds[size, each] = median(taken)
     return [
         Figure(
@@ -232,7 +232,7 @@ def history(
 
 
 def memory(server: BenchmarkServer, *, holds: tuple[int, int] = (10_000, HOLDS)) -> list[Figure]:
-    """Return the most memory that `buffer-pipeline release` takes, by how much there is to release."""
+    """Return the peak memory of `buffer-pipeline release` for a small and a large backlog."""
     peaks = []
     for number in holds:
         with server.books() as books:
@@ -253,11 +253,11 @@ def memory(server: BenchmarkServer, *, holds: tuple[int, int] = (10_000, HOLDS))
     ]
 
 
-# The process reads its own high-water mark: what `wait4` says contains the parent's, from before the exec.
+# The process reads its own peak. The one from `wait4` includes the memory of the parent before the exec.
 _RELEASE: Final = """
 import atexit, sys
 from pathlib import Path
-from buffer_pipeline.cli import main
+from buffer_pipeline.cli.app import main
 
 def say():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -295,8 +295,8 @@ def _copy(server: BenchmarkServer, books: str) -> Iterator[Engine]:
 Contender = Callable[[Engine], int]
 
 
-def _rate(server: BenchmarkServer, books: str, contender: Contender) -> tuple[float, tuple[object, ...]]:
-    """Return the holds a second of a contender on its copy of the books, and what it left behind."""
+def rate_of(server: BenchmarkServer, books: str, contender: Contender) -> tuple[float, tuple[object, ...]]:
+    """Return the holds per second of a contender on a copy of the books, and the resulting rows."""
     with _copy(server, books) as engine:
         seconds, settled = _timed(contender, engine)
         with engine.connect() as connection:
@@ -322,29 +322,29 @@ def _floor(engine: Engine) -> int:
     return settled
 
 
-def _release(engine: Engine, *, workers: int = 1) -> int:
+def release(engine: Engine, *, workers: int = 1) -> int:
     """Drain as `buffer-pipeline release` does."""
     with engine.connect() as connection:
         due_by = database_clock(connection)
-    return drain_matured(engine, due_by=due_by, source="benchmark", workers=workers).holds_released
+    return release_all_due(engine, due_by=due_by, source="benchmark", workers=workers).holds_released
 
 
 def _sealed(server: BenchmarkServer, books: str) -> tuple[float, float, float]:
-    """Return the seconds of a release, of sealing what it wrote, and of sealing what intake had written."""
+    """Return the seconds of a release, of sealing its transactions, and of sealing those of intake."""
     with _copy(server, books) as engine:
         intake_seconds, held = _timed(lambda books: seal(books).lines, engine)
-        released_seconds, released = _timed(_release, engine)
+        released_seconds, released = _timed(release, engine)
         sealed_seconds, sealed = _timed(lambda books: seal(books).lines, engine)
         assert held == sealed == released
     return released_seconds, sealed_seconds, intake_seconds
 
 
 def _release_by_two(engine: Engine) -> int:
-    return _release(engine, workers=2)
+    return release(engine, workers=2)
 
 
 def _loop(engine: Engine) -> int:
-    """Release row by row, as a loop over an ORM's objects does: a transaction for each hold."""
+    """Release hold by hold, as a loop over an ORM's objects does, with a transaction for each."""
     with engine.connect() as connection:
         ids = list(
             connection.scalars(

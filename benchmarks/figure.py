@@ -1,11 +1,11 @@
-"""A measured figure and how it is said."""
+"""A measured figure and how it is printed."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One measured figure beside its yardstick, both from the same run."""
+    """One measured figure and its yardstick, both from the same run."""
 
     benchmark: str
     name: str
@@ -14,7 +14,7 @@ class Figure:
     yardstick: str
     yardstick_value: float | None
     ratio: float | None
-    """Value to yardstick; or the difference where the goal is one."""
+    """The value divided by the yardstick; or their difference, if the goal is a difference."""
     goal: str
     met: bool | None
 

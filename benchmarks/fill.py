@@ -1,4 +1,4 @@
-"""Books filled to a size by plain statements of the superuser: the rows that the verbs write, sooner."""
+"""Fill books by plain statements of the superuser, which write the rows of the verbs, but faster."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,9 +12,9 @@ CLIENTS: Final = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """`settled` holds, all released before, and behind them `due` ones over the last `hours` release hours.
+    """`settled` holds that are released, then `due` holds over the last `hours` release hours.
 
-    Both are spread evenly over `wallets` payees; `waiting` holds more are not due yet.
+    Both are spread evenly over `wallets` payees. Another `waiting` holds are not due yet.
     """
 
     due: int
@@ -23,14 +23,13 @@ class Shape:
     settled: int = 0
     waiting: int = 0
     settled_hours: int | None = None
-    """Over how many hours the settled ones were due, as many each; over 360 days where it is None."""
+    """The number of hours over which the settled holds were due, evenly; None means 360 days."""
     due_wallets: int | None = None
-    """Over how many of the wallets, evenly apart, the others than the settled are spread; over all of them
-    where it is None."""
+    """The number of wallets, evenly spaced, over which the unsettled holds are spread; None means all."""
 
 
-# Triggers and foreign keys are off while it fills; indexes of the tables that history makes large are
-# built behind it. The figures are measured behind both.
+# While the books are filled, triggers and foreign keys are off. The indexes of the large tables are dropped
+# and built again at the end, before anything is measured.
 _INDEXES: Final = """
 SELECT indexdef, schemaname || '.' || indexname AS name FROM pg_indexes
 WHERE schemaname = 'buffer' AND indexname IN (

@@ -1,20 +1,20 @@
-"""How fast earnings come in: one by one over one connection, once more, and from a file.
+"""How fast earnings are added: one by one, repeated (a replay), and from a file.
 
     uv run python -m benchmarks.intake                       # 2,000 singles, a file of 1,000,000 lines
 
-Both sides of each figure are durable, behind the same indexes, constraints and triggers.
+Both sides of each figure are durable and have the same indexes, constraints and triggers.
 
-Single: `add_pending_earnings` and a commit, over one psycopg connection as psycopg makes it, to wallets that
-are there. The yardstick is a transaction of bare statements, one a row that the verb writes: the hold, what
-is unsettled of it, the wallet's sum, the transaction and the notification. It is told the wallets' ids,
-reads nothing, checks no input, and psycopg prepares its statements. The two take turns.
+Single: `add_pending_earnings` and a commit, over one plain psycopg connection, for wallets that exist. The
+yardstick is a transaction of bare statements, one for each row that the verb writes: the hold, the unsettled
+hold, the wallet's sum, the transaction and the notification. It knows the wallets' ids, reads nothing, checks
+no input, and psycopg prepares its statements. The two take turns.
 
-Replay: the same earning again and a commit, which flushes and waits as the first did. The yardstick is the
+Replay: the same earning again and a commit, which flushes and waits like the first one. The yardstick is the
 same statements rolled back. The two take turns over one connection.
 
-File: `buffer-pipeline hold import` as a process, from its start to its end, into empty books, over the two
-connections that it has by itself. The yardstick is COPY in one transaction, over one connection, from files
-with the very rows that the import left, ids and all: wallets without money, then the holds, unsettled holds,
+File: `buffer-pipeline hold import` as a process, from its start to its end, into empty books, over its own
+two connections. The yardstick is COPY in one transaction, over one connection, from files with exactly the
+rows that the import wrote, with their ids: wallets without money, then the jobs, holds, unsettled holds,
 transactions and notifications, then one UPDATE of the wallets.
 """
 
@@ -36,8 +36,8 @@ from sqlalchemy import make_url
 
 from benchmarks.figure import Figure
 from benchmarks.server import BenchmarkServer, benchmark_server
+from buffer_pipeline.audit.reconcile import reconcile
 from buffer_pipeline.intake import Earning, add_many_pending_earnings, add_pending_earnings
-from buffer_pipeline.reconcile import reconcile
 
 WALLETS: Final = 10_000
 ROUNDS: Final = 20
@@ -49,7 +49,7 @@ _COLUMNS: Final = {
     "wallet": ("wallet_id", "owner", "currency"),
     "job": None,
     "hold": None,
-    # One of its columns is computed.
+    # Its other column, release_hour, is computed.
     "unsettled_hold": ("hold_id", "state", "payee_wallet_id", "currency", "amount_minor", "release_date"),
     "transaction": None,
     "notification": None,
@@ -65,7 +65,7 @@ WHERE wallet.wallet_id = total.payee_wallet_id
 
 
 def measure(server: BenchmarkServer, *, rows: int = 1_000_000, singles: int = 2_000) -> list[Figure]:
-    """Measure all; `singles` earnings and replays a side, and a file of `rows` lines."""
+    """Measure all: `singles` earnings and replays on each side, and a file of `rows` lines."""
     return [
         _singles(server, singles=singles),
         _replays(server, replays=singles),
@@ -78,7 +78,7 @@ def _replays(server: BenchmarkServer, *, replays: int) -> Figure:
     earning = {**vars(_earning("first", 0)), "now": now}
     kept_seconds: list[float] = []
     undone_seconds: list[float] = []
-    with server.books() as database, psycopg.connect(_dsn(server, database)) as connection:
+    with server.books() as database, psycopg.connect(dsn(server, database)) as connection:
         add_pending_earnings(connection, **earning)
         connection.commit()
         size = replays // ROUNDS
@@ -111,7 +111,7 @@ def _singles(server: BenchmarkServer, *, singles: int) -> Figure:
     verb_seconds: list[float] = []
     bare_seconds: list[float] = []
     with server.books() as database:
-        with psycopg.connect(_dsn(server, database)) as connection:
+        with psycopg.connect(dsn(server, database)) as connection:
             add_many_pending_earnings(
                 connection,
                 [_earning(f"first-{number}", number) for number in range(WALLETS)],
@@ -124,8 +124,8 @@ def _singles(server: BenchmarkServer, *, singles: int) -> Figure:
             )
         server.admin("VACUUM (ANALYZE)", database=database)
         with (
-            psycopg.connect(_dsn(server, database)) as verb_connection,
-            psycopg.connect(_dsn(server, database)) as bare_connection,
+            psycopg.connect(dsn(server, database)) as verb_connection,
+            psycopg.connect(dsn(server, database)) as bare_connection,
         ):
 
             def verb(number: int) -> None:
@@ -231,12 +231,12 @@ def _file(server: BenchmarkServer, *, rows: int) -> Figure:
             with engine.connect() as connection:
                 assert not reconcile(connection)
             engine.dispose()
-            with psycopg.connect(_dsn(server, database)) as source:
+            with psycopg.connect(dsn(server, database)) as source:
                 for table in _COLUMNS:
                     _copy_out(source, table, folder)
         with server.books() as database:
             server.admin("CHECKPOINT")
-            with psycopg.connect(_dsn(server, database)) as target:
+            with psycopg.connect(dsn(server, database)) as target:
                 began = time.perf_counter()
                 for table in _COLUMNS:
                     _copy_in(target, table, folder)
@@ -258,7 +258,7 @@ def _file(server: BenchmarkServer, *, rows: int) -> Figure:
 
 
 def _write(file: Path, rows: int) -> None:
-    """Write a platform's earnings of six days, in the order in which they were earned."""
+    """Write earnings of six days to a file, in the order of their dates."""
     began = datetime.now(UTC).replace(microsecond=0) - timedelta(days=6, hours=1)
     with file.open("w", encoding="utf-8") as stream:
         stream.write("reference,job,payee,payer,amount,currency,title,held_at\n")
@@ -272,7 +272,7 @@ def _write(file: Path, rows: int) -> None:
 
 
 def _import(server: BenchmarkServer, database: str, file: Path, rows: int) -> None:
-    command = [sys.executable, "-c", "from buffer_pipeline.cli import main; main()"]
+    command = [sys.executable, "-c", "from buffer_pipeline.cli.app import main; main()"]
     done = subprocess.run(
         [*command, "hold", "import", str(file), "--json"],
         env={**os.environ, "BUFFER_DATABASE_URL": server.url(database)},
@@ -309,7 +309,7 @@ def _columns(table: str) -> str:
     return "" if columns is None else f" ({', '.join(columns)})"
 
 
-def _dsn(server: BenchmarkServer, database: str) -> str:
+def dsn(server: BenchmarkServer, database: str) -> str:
     url = make_url(server.url(database)).set(drivername="postgresql")
     return url.render_as_string(hide_password=False)
 

@@ -1,13 +1,13 @@
-"""How long a client's backjob request takes while everything that is due is being released.
+"""How long a backjob request takes while everything that is due is being released.
 
     uv run python -m benchmarks.latency                      # 400,000 due holds over 5,000 wallets
 
-Clients with a connection each ask for backjobs, each request in a transaction of its own, with a pause
-of random length in between: half of them on jobs whose holds are not due yet, whose payees' wallets the
-release credits meanwhile; half on jobs whose holds are due, chosen so that they lie where the release
-is. These are refused, but wait for the batch that has them locked first. First nothing else runs; then
-`buffer-pipeline release`, as a process of its own. How long the batches kept their locks is told by
-the times that they recorded: from one batch's beginning to the next one's.
+Several clients, each with a connection, request backjobs. Each request is a transaction, and between two
+requests a client pauses for a random time. Half of the requests are on jobs whose holds are not due yet; the
+release credits their payees' wallets meanwhile. The other half is on jobs whose holds are due and near the
+current batch. These requests are refused, but first they wait for the batch that has locked their holds. At
+first nothing else runs, then `buffer-pipeline release` runs as a process of its own. A batch's duration is
+the time from its recorded beginning to that of the next batch.
 """
 
 import argparse
@@ -36,9 +36,9 @@ CLIENTS: Final = 4
 PAUSE_SECONDS_MAX: Final = 0.04
 IDLE_SECONDS: Final = 10
 FRONT: Final = range(50, 1_000)
-"""Where a refused request's hold stands in the order of what is due: in the batch in hand, mostly.
+"""Positions, in the order of release, of the holds for requests to be refused: mostly in the current batch.
 
-Not at the very front: there stand the few holds that the release passed over, as a request had them locked.
+The first positions are left out: these holds were skipped by the release, because a request had locked them.
 """
 
 GOAL_MS: Final = 300
@@ -50,7 +50,7 @@ WHERE unsettled_hold.release_date > clock_timestamp() + interval '1 hour'
 ORDER BY hold.hold_id
 """
 
-# What a batch has settled but not committed is still there for others.
+# Others still see the holds that a batch has settled but not committed.
 _IN_HAND: Final = """
 SELECT hold.job
 FROM (
@@ -87,7 +87,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of the release; how long it lasted is not known of the last."""
+    """A batch of the release. The duration of the last one is not known."""
 
     began_at: datetime
     seconds: float | None
@@ -95,7 +95,7 @@ class Batch:
 
 
 class Clients:
-    """Clients that ask for backjobs at the same time, until they are told to stop."""
+    """Clients that request backjobs at the same time, until they are stopped."""
 
     def __init__(self, server: BenchmarkServer, database: str, *, seed: int) -> None:
         self._server = server
@@ -106,11 +106,11 @@ class Clients:
             waiting = list(connection.scalars(text(_WAITING)))
         engine.dispose()
         random.Random(seed).shuffle(waiting)
-        # Each job is asked for once: `next` of an iterator is one step for all threads.
+        # Each job is used once: all threads take the next job from one iterator.
         self._waiting: Iterator[str] = iter(waiting)
 
     def ask(self, *, until: Callable[[], bool]) -> list[Request]:
-        """Ask until then, and return the requests by when they began."""
+        """Request backjobs until `until` is true. Return the requests in the order in which they began."""
         requests: list[Request] = []
         stop = threading.Event()
         threads = [
@@ -161,13 +161,13 @@ def _request(connection: Connection, *, job: str) -> Request:
 
 
 def quantile(requests: Sequence[Request], share: float) -> float:
-    """Return the milliseconds that such a share of the requests took at most."""
+    """Return the quantile of the requests' durations in milliseconds; 0.99 is p99."""
     seconds = sorted(request.seconds for request in requests)
     return seconds[min(int(len(seconds) * share), len(seconds) - 1)] * 1000
 
 
 def _release(url: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from buffer_pipeline.cli import main; main()", "release", "--json"]
+    command = [sys.executable, "-c", "from buffer_pipeline.cli.app import main; main()", "release", "--json"]
     return subprocess.Popen(
         command, env={**os.environ, "BUFFER_DATABASE_URL": url}, stdout=subprocess.DEVNULL
     )
@@ -192,7 +192,7 @@ def measure(
     wallets: int = 5_000,
     seed: int = 1,
 ) -> list[Figure]:
-    """Measure requests beside nothing and beside a release of everything due."""
+    """Measure requests while nothing else runs, and during a release of everything that is due."""
     with server.books() as database:
         fill(server, database, Shape(due=due, waiting=waiting, wallets=wallets))
         clients = Clients(server, database, seed=seed)

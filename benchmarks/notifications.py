@@ -1,13 +1,13 @@
-"""How many webhooks a second a drain sends, with the receivers on the same machine.
+"""How many webhooks per second a drain sends, with the receivers on the same machine.
 
-    uv run python benchmarks/notifications.py                # 100,000 sends a shape, 10,000 owners
+    uv run python benchmarks/notifications.py                # 100,000 sends per case, 10,000 owners
 
-Three shapes, each on books of its own: every notification to one endpoint; a tenth of them to ten
-endpoints; the same with one of the ten never answering. Notifications are written by
-`add_many_pending_earnings`, drained from the outbox on (dispatched, claimed, rendered, signed, sent,
-settled) in this one process, and taken by a receiver in another, which counts each id once. The rate
-of a shape is what was taken until the last one, by the receiver's clock; memory is this process's resident
-set, at a tenth of the way and at its highest. Figures are printed, never asserted.
+There are three cases, each on its own books: every notification to one endpoint; a tenth of them to ten
+endpoints; the same, but one of the ten never answers. `add_many_pending_earnings` writes the notifications.
+This process drains them from the outbox (dispatch, claim, render, sign, send, settle). A receiver in another
+process takes them and counts each id once. The rate is the number of received ids divided by the time until
+the last one. Memory is the resident set of this process, after a tenth of the time and at its peak. Figures
+are printed, never asserted.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from typing import ClassVar
 from sqlalchemy import Engine, text
 
 from buffer_pipeline.database import database_clock, make_engine, migrate
-from buffer_pipeline.delivery.channel import Endpoint, make_endpoint
-from buffer_pipeline.delivery.drain import drain
 from buffer_pipeline.embedded import EmbeddedServer, embedded_server
 from buffer_pipeline.intake import Earning, add_many_pending_earnings
-from buffer_pipeline.messages import Messages
+from buffer_pipeline.notifications.channels.channel import Endpoint, make_endpoint
+from buffer_pipeline.notifications.drain import drain
+from buffer_pipeline.notifications.messages import Messages
 from buffer_pipeline.settings import EndpointSetting
 
 CHUNK = 5_000
@@ -53,7 +53,7 @@ class Receiver(asyncio.Protocol):
         self._data = b""
 
     def data_received(self, data: bytes) -> None:
-        """Take each whole request."""
+        """Answer each complete request."""
         self._data += data
         while (end := self._data.find(b"\r\n\r\n")) >= 0:
             head = self._data[:end]
@@ -73,7 +73,7 @@ class Receiver(asyncio.Protocol):
 
 
 def serve(pipe: Connection) -> None:
-    """Receive, until asked what was taken."""
+    """Run a receiver until the parent asks for its counts, and send them."""
 
     async def serving() -> None:
         server = await asyncio.get_running_loop().create_server(Receiver, "127.0.0.1", 0)
@@ -93,13 +93,13 @@ class Memory(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        """Sample every tenth of a second."""
+        """Take a sample every tenth of a second."""
         while not self._over.wait(0.1):
             pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
             self.samples.append(pages * PAGE_BYTES / 1e6)
 
     def figures(self) -> str:
-        """Stop, and return memory at a tenth of the way and at its highest."""
+        """Stop, and return the memory after a tenth of the time and at its peak."""
         self._over.set()
         self.join()
         return (
@@ -109,7 +109,7 @@ class Memory(threading.Thread):
 
 @contextmanager
 def books(server: EmbeddedServer, *, notifications: int, owners: int) -> Iterator[Engine]:
-    """Yield an engine on fresh books in which so many notifications wait."""
+    """Yield an engine on new books in which `notifications` notifications wait."""
     name = f"books_{os.urandom(4).hex()}"
     admin = make_engine(server.url("postgres", user="postgres")).execution_options(
         isolation_level="AUTOCOMMIT"
@@ -163,7 +163,7 @@ def endpoint(port: int, path: str) -> Endpoint:
 
 
 def measure(server: EmbeddedServer, what: str, *, notifications: int, owners: int, paths: list[str]) -> float:
-    """Drain, print the figures and return how many were taken a second."""
+    """Drain, print the figures, and return the number of webhooks received per second."""
     ours, theirs = multiprocessing.Pipe()
     receiver = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,))
     receiver.start()
@@ -176,7 +176,7 @@ def measure(server: EmbeddedServer, what: str, *, notifications: int, owners: in
         seconds = time.monotonic() - begun_at
         ours.send("enough")
         taken, requests, last_at = ours.recv()
-        rate = taken / (last_at - begun_at)
+        rate: float = taken / (last_at - begun_at)
         print(
             f"{what}: {rate:,.0f} a second; {taken:,} taken of {requests:,} requests in"
             f" {last_at - begun_at:.1f} s, drained after {seconds:.1f} s; {memory.figures()};"
@@ -188,7 +188,7 @@ def measure(server: EmbeddedServer, what: str, *, notifications: int, owners: in
 
 
 def main() -> None:
-    """Measure the three shapes."""
+    """Measure the three cases."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -2,11 +2,11 @@
 
     uv run python benchmarks/sensors.py                      # 1,000,000 holds, 10,000 wallets
 
-The holds come in once, through `add_many_pending_earnings`, all overdue; each shape is a copy of those
-books in which so many are not due, or frozen for four days (by one statement, where the verbs would be
-called one by one). What is timed is a tick as the daemon's code server evaluates it, from opening the
-books to the answer: the first, which flags what it finds and tells a local HTTP server of it, and the
-next, which finds it flagged and told. Figures are printed, never asserted.
+The holds are added once, by `add_many_pending_earnings`, all of them overdue. Each case is a copy of these
+books in which some holds are not due, or have been frozen for four days (by one statement, because calling
+the verb for each would take long). A tick is timed as the daemon's code server evaluates it, from opening the
+books to the answer. The first tick flags what it finds and sends an alert to a local HTTP server; the next
+one finds that this is done. Figures are printed, never asserted.
 """
 
 import argparse
@@ -26,13 +26,14 @@ from sqlalchemy import Engine, text
 from buffer_pipeline.database import database_clock, make_engine, migrate
 from buffer_pipeline.embedded import EmbeddedServer, embedded_server
 from buffer_pipeline.intake import Earning, add_many_pending_earnings
-from buffer_pipeline.orchestration.definitions import RESOURCES, defs
+from buffer_pipeline.orchestration.definitions import defs
+from buffer_pipeline.orchestration.resources import RESOURCES
 from buffer_pipeline.settings import load_settings
 
 CHUNK = 5_000
 FAILED_RUNS = 100
 
-# Oldest ids first: so many stay overdue; the newest are frozen.
+# The holds with the smallest ids stay overdue; those with the largest are frozen.
 SHAPE = """
 UPDATE buffer.unsettled_hold SET release_date = release_date + interval '30 days' WHERE hold_id > :overdue;
 UPDATE buffer.unsettled_hold SET state = 'FROZEN'
@@ -57,7 +58,7 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 def load(engine: Engine, *, holds: int, wallets: int) -> None:
-    """Hold `holds` earnings that have been due for two days or longer."""
+    """Add `holds` earnings that have been due for two days or longer."""
     with engine.connect() as connection:
         now = database_clock(connection)
         for start in range(0, holds, CHUNK):
@@ -79,7 +80,7 @@ def load(engine: Engine, *, holds: int, wallets: int) -> None:
 
 
 def shaped(server: EmbeddedServer, name: str, *, overdue: int, stuck: int) -> str:
-    """Copy the books, leave so many overdue and so many frozen, and return the copy's URL."""
+    """Copy the books, leave `overdue` holds overdue and `stuck` holds frozen, and return the copy's URL."""
     admin = make_engine(server.url("postgres", user="postgres"))
     with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE buffer OWNER buffer"))
@@ -89,7 +90,7 @@ def shaped(server: EmbeddedServer, name: str, *, overdue: int, stuck: int) -> st
         for statement in SHAPE.split(";"):
             connection.execute(text(statement), {"overdue": overdue, "stuck": stuck})
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        # As if they had come in like this.
+        # As compact as if the holds had been added in this state.
         connection.execute(text("VACUUM (FULL, ANALYZE) buffer.unsettled_hold"))
         connection.execute(text("VACUUM ANALYZE"))
     engine.dispose()
@@ -97,7 +98,7 @@ def shaped(server: EmbeddedServer, name: str, *, overdue: int, stuck: int) -> st
 
 
 def tick(name: str, instance: dg.DagsterInstance, cursor: str | None) -> tuple[float, str | None, str | None]:
-    """Evaluate the sensor once; return the seconds, what it said and its cursor."""
+    """Evaluate the sensor once. Return the seconds, its skip message and its cursor."""
     sensor = defs.resolve_sensor_def(name)
     began = time.perf_counter()
     with dg.build_sensor_context(
@@ -105,14 +106,15 @@ def tick(name: str, instance: dg.DagsterInstance, cursor: str | None) -> tuple[f
         repository_def=defs.get_repository_def(),
         sensor_name=name,
         cursor=cursor,
-        resources={key: RESOURCES[key] for key in sensor.required_resource_keys},
+        # `books` and `alerts` are made from the settings.
+        resources={key: RESOURCES[key] for key in {*sensor.required_resource_keys, "settings"}},
     ) as context:
         data = sensor.evaluate_tick(context)
     return time.perf_counter() - began, data.skip_message, data.cursor
 
 
 def measure(name: str, instance: dg.DagsterInstance, *, cursor: str | None = None) -> None:
-    """Print the first tick and the next."""
+    """Print the seconds of the first tick and of the next one."""
     first, said, cursor = tick(name, instance, cursor)
     following = min(tick(name, instance, cursor)[0] for _ in range(3))
     print(f"    {name:<22} {first:.2f} s, then {following:.2f} s: {said}", flush=True)
@@ -129,7 +131,7 @@ def main() -> None:
     receiver = HTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
     os.environ["BUFFER_ALERT_URLS"] = f"json://127.0.0.1:{receiver.server_port}/"
-    load_settings()  # A process loads Apprise once.
+    load_settings()  # Not measured: a process imports these modules only once.
     with (
         tempfile.TemporaryDirectory() as folder,
         embedded_server(Path(folder)) as server,

@@ -1,4 +1,4 @@
-"""The server that the benchmarks measure on: the embedded one, with a small production machine's settings."""
+"""The server of the benchmarks: the embedded one, with the settings of a small production machine."""
 
 import os
 import tempfile
@@ -22,7 +22,7 @@ SETTINGS: Final = {
     "maintenance_work_mem": "512MB",
     "random_page_cost": "1.1",
 }
-"""What differs from PostgreSQL's own defaults; fsync and synchronous_commit stay on."""
+"""Settings that differ from PostgreSQL's defaults; fsync and synchronous_commit stay on."""
 
 SHOWN: Final = (
     "server_version",
@@ -46,7 +46,7 @@ class BenchmarkServer:
         return self.embedded.url(database, user=user).render_as_string(hide_password=False)
 
     def engine(self, database: str, *, user: str = "buffer") -> Engine:
-        """Return an engine on a database, as the program makes it."""
+        """Return an engine on a database, made as the program makes it."""
         return make_engine(self.url(database, user=user))
 
     def admin(self, statement: str, *, database: str = "postgres") -> None:
@@ -56,7 +56,7 @@ class BenchmarkServer:
             connection.execute(statement.encode())
 
     def settings(self) -> dict[str, str]:
-        """Return what the server runs with."""
+        """Return the server's settings."""
         engine = self.engine("postgres", user="postgres")
         with engine.connect() as connection:
             found = {name: str(connection.scalar(text(f"SHOW {name}"))) for name in SHOWN}
@@ -65,7 +65,7 @@ class BenchmarkServer:
 
     @contextmanager
     def books(self, *, copy_of: str | None = None) -> Iterator[str]:
-        """Yield the name of a database with books, empty or a copy of another's; dropped at the end."""
+        """Yield the name of a database with books, empty or copied; it is dropped at the end."""
         name = f"books_{os.urandom(4).hex()}"
         if copy_of is None:
             self.admin(f"CREATE DATABASE {name} OWNER buffer")
@@ -86,7 +86,7 @@ def benchmark_server() -> Iterator[BenchmarkServer]:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         home = Path(folder) / "home"
         with embedded_server(home):
-            pass  # Made; it reads its settings when it starts the next time.
+            pass  # This makes the server. It reads the settings below when it starts again.
         with (home / "postgres" / "postgresql.conf").open("a", encoding="utf-8") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in SETTINGS.items())
         with embedded_server(home) as server:

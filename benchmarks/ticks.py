@@ -1,13 +1,13 @@
-"""From a schedule's tick to the first credit, and a whole run with nothing due, beside an empty job's.
+"""How long a tick takes to the first credit, and a run with nothing due, compared with an empty job.
 
     uv run python -m benchmarks.ticks                        # books with 1,000,000 settled holds
     uv run python -m benchmarks.ticks --json
 
-Dagster's code server, webserver and daemon run as `buffer-pipeline dev` starts them, with the
-repository's dagster.yaml. The release ticks in even minutes, an empty job in odd ones: same code
-location, instance, daemon and executor. A tick's moment is the full minute; the first credit is what
-the books record, the empty job's is the start of its step. Between the ticks both are launched by
-hand, nothing being due. Figures are medians; printed, never asserted.
+Dagster's code server, webserver and daemon run as `buffer-pipeline dev` starts them, with the repository's
+dagster.yaml. The release ticks in even minutes and an empty job in odd ones, with the same code location,
+instance, daemon and executor. The time of a tick is the full minute. The time of the first credit is the one
+that the books record; for the empty job it is the start of its step. Between the ticks, both jobs are
+launched by hand while nothing is due. Figures are medians. They are printed, never asserted.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -33,10 +33,11 @@ from sqlalchemy import Engine, text
 from benchmarks.figure import Figure
 from benchmarks.fill import Shape, fill
 from benchmarks.server import BenchmarkServer, benchmark_server
-from buffer_pipeline.cli import dev
+from buffer_pipeline.cli.dev_home import prepare_dagster_home
+from buffer_pipeline.cli.dev_processes import dagster_processes, wait_for_ui
 from buffer_pipeline.database import database_clock
-from buffer_pipeline.drain import drain_matured
 from buffer_pipeline.intake import add_pending_earnings
+from buffer_pipeline.release_run.run import release_all_due
 
 RELEASE: Final = "release_pending_payments"
 EMPTY: Final = "empty"
@@ -48,7 +49,7 @@ MODULE: Final = {
     "working_directory": ".",
 }
 WARM_SECONDS: Final = 15
-"""What the daemon gets before the first tick that counts."""
+"""How long the daemon runs before the first measured tick."""
 
 RUN_SECONDS_MAX: Final = 110
 SECONDS_MORE_MAX: Final = 1.0
@@ -61,7 +62,7 @@ INSERT INTO buffer.delivery (
 SELECT notification_id, 'log', owner, 'DELIVERED', 1, created_at, created_at, created_at, created_at
 FROM buffer.notification
 """
-"""Everything that the books owe so far has been delivered."""
+"""Marks all notifications so far as delivered."""
 
 LAUNCH: Final = """mutation ($job: String!) {launchRun(executionParams: {
     mode: "default", runConfigData: {}, selector: {
@@ -70,7 +71,7 @@ LAUNCH: Final = """mutation ($job: String!) {launchRun(executionParams: {
 
 
 def measure(server: BenchmarkServer, *, settled: int = 1_000_000, ticks: int = 5) -> list[Figure]:
-    """Return the figures over books with so many settled holds, medians over so many ticks of each job."""
+    """Return the figures for books with `settled` settled holds: medians over `ticks` ticks of each job."""
     with server.books() as database:
         engine = server.engine(database)
         try:
@@ -80,13 +81,13 @@ def measure(server: BenchmarkServer, *, settled: int = 1_000_000, ticks: int = 5
         finally:
             engine.dispose()
     figures = [_figure("tick to first credit", credit, "an empty job, tick to its op", empty_op)]
-    for name, seconds in (
-        ("whole run with nothing due, start to end", lambda run: run.end_time - run.start_time),
-        (
-            "whole run with nothing due, launch to end",
-            lambda run: run.end_time - run.create_timestamp.timestamp(),
+    durations: dict[str, Callable[[Any], float]] = {
+        "whole run with nothing due, start to end": lambda run: run.end_time - run.start_time,
+        "whole run with nothing due, launch to end": lambda run: (
+            run.end_time - run.create_timestamp.timestamp()
         ),
-    ):
+    }
+    for name, seconds in durations.items():
         values, yardstick = ([seconds(run) for run in runs[job]] for job in (RELEASE, EMPTY))
         figures.append(_figure(name, values, "an empty job's run", yardstick))
     return figures
@@ -108,11 +109,11 @@ def _figure(name: str, values: list[float], yardstick: str, yardstick_values: li
 
 
 def _settle(server: BenchmarkServer, database: str, engine: Engine, *, settled: int) -> None:
-    """Fill the books with holds that are released and whose owners have been told."""
+    """Fill the books with holds that are released and whose notifications are delivered."""
     fill(server, database, Shape(due=settled, wallets=max(1, min(10_000, settled // 10))))
     with engine.begin() as connection:
         now = database_clock(connection)
-    drain_matured(engine, due_by=now, source="before the benchmark")
+    release_all_due(engine, due_by=now, source="before the benchmark")
     with engine.begin() as connection:
         for statement in SENT.split(";"):
             connection.execute(text(statement))
@@ -122,13 +123,13 @@ def _settle(server: BenchmarkServer, database: str, engine: Engine, *, settled: 
 
 @contextmanager
 def _dagster(server: BenchmarkServer, database: str) -> Iterator[tuple[dg.DagsterInstance, int]]:
-    """Run Dagster's processes over the books, with an instance of its own; yield it and the UI's port."""
+    """Run Dagster's processes on the books, with a new instance. Yield the instance and the UI's port."""
     name = f"{database}_dagster"
     server.admin(f"CREATE DATABASE {name} OWNER buffer")
     with ExitStack() as stack:
         stack.callback(server.admin, f"DROP DATABASE {name} WITH (FORCE)")
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-dagster-")))
-        dagster_home = dev._prepare_dagster_home(home, root=ROOT)
+        dagster_home = prepare_dagster_home(home, root=ROOT)
         settings = {
             "BUFFER_HOME": str(home),
             "BUFFER_DATABASE_URL": server.url(database),
@@ -138,10 +139,10 @@ def _dagster(server: BenchmarkServer, database: str) -> Iterator[tuple[dg.Dagste
         }
         stack.enter_context(_environment(settings))
         port = _free_port()
-        processes = stack.enter_context(dev._dagster(dict(os.environ)))
+        processes = stack.enter_context(dagster_processes(dict(os.environ)))
         processes.start_code_server(MODULE, root=ROOT)
         processes.start_webserver(port=port)
-        dev._wait_for_answer(processes, threading.Event(), port=port)
+        wait_for_ui(processes, threading.Event(), ui=f"http://127.0.0.1:{port}", say=print)
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(dagster_home)))
         processes.start_daemon()
         yield instance, port
@@ -149,7 +150,7 @@ def _dagster(server: BenchmarkServer, database: str) -> Iterator[tuple[dg.Dagste
 
 @contextmanager
 def _environment(settings: dict[str, str]) -> Iterator[None]:
-    """Set these and no other setting of the buffer's, for this process and those that it starts."""
+    """Set only these settings of the buffer and of Dagster, for this process and those that it starts."""
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(("BUFFER_", "DAGSTER_"))]:
         del os.environ[name]
@@ -164,7 +165,7 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 def _observe(
     instance: dg.DagsterInstance, engine: Engine, *, port: int, ticks: int
 ) -> tuple[list[float], list[float], dict[str, list[Any]]]:
-    """Return seconds from tick to first credit, to the empty op, and the runs launched by hand."""
+    """Return the seconds from tick to first credit, and to the empty op, and the runs launched by hand."""
     credit: list[float] = []
     empty_op: list[float] = []
     by_hand: dict[str, list[Any]] = {RELEASE: [], EMPTY: []}
@@ -180,6 +181,7 @@ def _observe(
             credit.append(_first_credit(engine, run.dagster_run.run_id) - minute.timestamp())
         else:
             (step,) = instance.get_run_step_stats(run.dagster_run.run_id)
+            assert step.start_time is not None, "it has begun"
             empty_op.append(step.start_time - minute.timestamp())
         for job, runs in by_hand.items():
             runs.append(_ended(instance, _launch(port, job)))
@@ -188,13 +190,13 @@ def _observe(
 
 
 def _next_minute(*, even: bool) -> datetime:
-    """Return the next full minute that is even, or odd, leaving a few seconds before it."""
+    """Return the next full minute that is even, or odd, and at least a few seconds away."""
     minute = (datetime.now(UTC) + timedelta(seconds=65)).replace(second=0, microsecond=0)
     return minute if (minute.minute % 2 == 0) == even else minute + timedelta(minutes=1)
 
 
 def _make_one_due(engine: Engine, minute: datetime) -> None:
-    """Hold a payment that has been due for a day, and of which its owner has been told."""
+    """Add a hold that has been due for a day, and whose notification is dispatched."""
     with engine.begin() as connection:
         now = database_clock(connection)
         add_pending_earnings(
@@ -208,14 +210,14 @@ def _make_one_due(engine: Engine, minute: datetime) -> None:
             held_at=now - timedelta(days=8),
             now=now,
         )
-        # So that no run sends it meanwhile.
+        # So that no run sends it during the measurement.
         connection.execute(
             text("UPDATE buffer.notification SET dispatched_at = created_at WHERE dispatched_at IS NULL")
         )
 
 
 def _first_credit(engine: Engine, run_id: str) -> float:
-    """Return when the books say that the run made its first credit."""
+    """Return the time at which the run made its first credit, according to the books."""
     with engine.begin() as connection:
         moment: datetime = connection.execute(
             text("SELECT min(recorded_at) FROM buffer.batch WHERE source = :source"),
@@ -225,7 +227,7 @@ def _first_credit(engine: Engine, run_id: str) -> float:
 
 
 def _run_of_tick(instance: dg.DagsterInstance, job: str, minute: datetime) -> Any:
-    """Wait for the end of the run that the schedule launched at this minute."""
+    """Wait until the run that the schedule launched at this minute has ended, and return its record."""
     deadline = time.monotonic() + RUN_SECONDS_MAX
     while time.monotonic() < deadline:
         for record in instance.get_run_records(dg.RunsFilter(job_name=job), limit=5):
@@ -237,7 +239,7 @@ def _run_of_tick(instance: dg.DagsterInstance, job: str, minute: datetime) -> An
 
 
 def _launch(port: int, job: str) -> str:
-    """Launch a job as the Launchpad does and return its run's id."""
+    """Launch a job as the Launchpad does, and return the id of its run."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/graphql",
         data=json.dumps({"query": LAUNCH, "variables": {"job": job}}).encode(),
@@ -249,7 +251,7 @@ def _launch(port: int, job: str) -> str:
 
 
 def _ended(instance: dg.DagsterInstance, run_id: str) -> Any:
-    """Wait for the run's end and return its record."""
+    """Wait until the run has ended, and return its record."""
     deadline = time.monotonic() + RUN_SECONDS_MAX
     while time.monotonic() < deadline:
         record = instance.get_run_record_by_id(run_id)

@@ -1,4 +1,4 @@
-"""How work is ended that waits for the server: for a lock, or for a standby that a commit must reach."""
+"""Cancel statements that wait for the server: for a lock, or for a standby that a commit must reach."""
 
 import time
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ _CANCEL_SECONDS_MAX: Final = 1
 
 
 class Cancelable:
-    """Connections that threads work on, so that another thread can end what runs on them.
+    """Connections that threads work on, so that another thread can cancel their statements.
 
-    What is cancelled rolls back, but for a COMMIT that waits for a synchronous standby: it is durable on
-    the primary, returns, and may be lost at a failover.
+    A cancelled statement rolls back. The exception is a COMMIT that waits for a synchronous standby: it is
+    durable on the primary, it returns, and a failover may lose it.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Cancelable:
 
     @contextmanager
     def working_on(self, connection: Connection) -> Iterator[None]:
-        """Let `cancel` end what runs on the connection meanwhile."""
+        """Let `cancel` reach the connection while the block runs."""
         driver_connection: Any = connection.connection.driver_connection
         self._begin(driver_connection)
         try:
@@ -33,7 +33,7 @@ class Cancelable:
 
     @contextmanager
     def working_by(self, engine: Engine) -> Iterator[None]:
-        """Let `cancel` end what runs meanwhile on any connection that is taken from the engine."""
+        """Let `cancel` reach every connection that is taken from the engine while the block runs."""
         event.listen(engine, "checkout", self._begin)
         event.listen(engine, "checkin", self._end)
         try:
@@ -43,14 +43,14 @@ class Cancelable:
             event.remove(engine, "checkin", self._end)
 
     def cancel(self, *, after_seconds: float = 0) -> None:
-        """End the statements that run now, on connections that were taken so long ago.
+        """Cancel the statements that run now, on connections that were taken at least `after_seconds` ago.
 
-        Call it again until the threads have ended: one between two statements has nothing to cancel.
+        Call it again until the threads have ended: a thread between two statements has nothing to cancel.
         """
         taken_before = time.monotonic() - after_seconds
         for connection, since in list(self._since.items()):
             if since <= taken_before:
-                with suppress(psycopg.Error):  # It is closed, or its server is gone.
+                with suppress(psycopg.Error):  # The connection is closed, or its server is gone.
                     connection.cancel_safe(timeout=_CANCEL_SECONDS_MAX)
 
     def _begin(self, driver_connection: Any, *_of_the_pool: object) -> None:

@@ -7,8 +7,8 @@ from typing import Final
 from buffer_pipeline.errors import InvalidInput
 
 FIELD_LENGTH_MAX: Final = 2**24
-"""Characters of one field. Far above what any column takes, so that a field that is too long for its column
-is refused by name, and far below what would fill the memory when a quote is never closed."""
+"""Characters of one field. It is far above the limit of any column, so that a field that is too long is
+refused by its column's name. It is far below what would fill the memory if a quote is never closed."""
 
 
 class BrokenRecord(InvalidInput):
@@ -16,9 +16,9 @@ class BrokenRecord(InvalidInput):
 
     def __init__(self, reason: object, *, line: int, lines_not_read: int) -> None:
         self.line = line
-        """Where the record begins."""
+        """The line on which the record begins."""
         self.lines_not_read = lines_not_read
-        """Lines of the file after that one."""
+        """The number of lines after that one."""
         last = line + lines_not_read
         not_read = {0: "", 1: f"; line {last} was not read"}.get(
             lines_not_read, f"; lines {line + 1} to {last} were not read"
@@ -27,15 +27,15 @@ class BrokenRecord(InvalidInput):
 
 
 def csv_records(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line on which each record begins and its fields; an empty line has none.
+    """Yield the line number at which each record begins, and its fields. An empty line has no fields.
 
     `lines` come from a file that was opened with `newline=""`. Nothing is read after an error, because
-    Python's reader would go on in the middle of the field, whose text may look like a record.
+    Python's reader would continue inside the broken field, whose text may look like a record.
 
     Raises:
         BrokenRecord: a record is not CSV.
     """
-    # One limit for the whole process, so it is only ever raised.
+    # The limit is the whole process's, so it is only raised, never lowered.
     csv.field_size_limit(max(csv.field_size_limit(), FIELD_LENGTH_MAX))
     lines = iter(lines)
     reader = csv.reader(lines, strict=True)

@@ -1,27 +1,21 @@
-"""The currencies of the books and the decimal places of each, which never change once they are there.
+"""The currencies of the books and the decimal places of each, which never change.
 
-ISO 4217's list says what may come in anew. Currencies leave that list, and their holds are still to be
-released; so a currency's places are stored when it is first used, and count from then on.
+A new currency must be on ISO 4217's list. A currency may leave that list while its holds still wait for
+their release, so its places are stored when it is first used, and the stored ones are used from then on.
 """
-
-from collections.abc import Mapping
-from typing import Any, Final
 
 from buffer_pipeline.database import AnyConnection, fetch
 from buffer_pipeline.errors import Refused
-from buffer_pipeline.money import format_amount, listed_places
-
-Places = Mapping[str, int]
-"""Decimal places by currency, of one database's books."""
+from buffer_pipeline.money import Places, listed_places
 
 
 def places_of(connection: AnyConnection) -> Places:
     """Return the places of every currency in the books."""
-    return {row["currency"]: row["places"] for row in fetch(connection, "currencies")}
+    return {row["currency"]: row["places"] for row in fetch(connection, "currencies/currencies")}
 
 
 def coming_in(places: Places, currency: str) -> int:
-    """Return the places of an amount that comes in: by the books, by ISO 4217 where they don't have it.
+    """Return the places of a new amount's currency: those of the books, or else those of ISO 4217.
 
     Raises:
         InvalidInput: neither the books nor the installed list has the currency.
@@ -30,17 +24,17 @@ def coming_in(places: Places, currency: str) -> int:
 
 
 def bring_in(connection: AnyConnection, incoming: Places, *, known: Places) -> None:
-    """Store the currencies that are not `known` to be in the books, before anything is written in them.
+    """Store the currencies that are not in `known`, before any amount in them is written.
 
-    Safe to run again, and beside another transaction that does the same.
+    Safe to run again, and at the same time as another transaction that does the same.
 
     Raises:
-        Refused: another transaction added the currency meanwhile, with other places; roll back and retry.
+        Refused: another transaction added the currency with other places; roll back and retry.
     """
     new = {currency: places for currency, places in incoming.items() if currency not in known}
     if not new:
         return
-    fetch(connection, "add_currencies", currencies=list(new), places=list(new.values()))
+    fetch(connection, "currencies/add_currencies", currencies=list(new), places=list(new.values()))
     stored = places_of(connection)
     for currency, places in new.items():
         if stored[currency] != places:
@@ -48,24 +42,3 @@ def bring_in(connection: AnyConnection, incoming: Places, *, known: Places) -> N
                 f"currency {currency!r}: came in with {stored[currency]} places meanwhile, not {places};"
                 " roll back and state it again"
             )
-
-
-NO_PLACES: Final[Places] = {}
-
-_MINOR: Final = "_minor"
-
-
-def with_amounts(row: Mapping[str, Any], places: Places, currency: object) -> dict[str, Any]:
-    """Return the row with its minor units as amounts in `currency`: `amount_minor` 1050 is `amount` "10.50".
-
-    Where the currency is not known, as one that only broken books have, the names go on saying that these
-    are minor units.
-    """
-    if not isinstance(currency, str) or currency not in places:
-        return dict(row)
-    return {
-        name.removesuffix(_MINOR): format_amount(int(value), places[currency])
-        if name.endswith(_MINOR) and value is not None
-        else value
-        for name, value in row.items()
-    }

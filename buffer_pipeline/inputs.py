@@ -1,4 +1,4 @@
-"""What may stand in a text or a time that comes from outside."""
+"""Checks of texts, ids, times and files that come from outside."""
 
 import stat
 import unicodedata
@@ -11,13 +11,15 @@ from buffer_pipeline.errors import InvalidInput, NotFound
 
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
-"""Limits of every time that a caller passes. They leave room for cooldowns before the year 10000."""
+"""Every time that a caller passes is at or after EARLIEST and before LATEST. Cooldowns that are added to it
+stay before the year 10000."""
 CLOCK_SKEW_MAX: Final = timedelta(minutes=1)
 ID_MAX: Final = 2**63 - 1
 NAME_LENGTH_MAX: Final = 200
-"""Of an owner, a job, a reference: the platform's own ids."""
+"""Length limit of an owner, a job and a reference, which are the platform's own ids."""
 TITLE_LENGTH_MAX: Final = 500
 REASON_LENGTH_MAX: Final = 2000
+PAYEE_TEXT_LENGTH_MAX: Final = 500
 
 
 def require_text(
@@ -28,13 +30,13 @@ def require_text(
     optional: bool = False,
     may_have_lines: bool = False,
 ) -> str:
-    """Return `value` unchanged, if it can be stored and found again as it was written.
+    """Return `value` unchanged if it can be stored and found again as it was written.
 
     Raises:
-        InvalidInput: empty (unless `optional`), too long, with spaces around it, or with
-            control characters (line breaks where it `may_have_lines`); the message starts with `name`.
+        InvalidInput: empty (unless `optional`), too long, with spaces around it, or with control
+            characters (`may_have_lines` allows line breaks and tabs); the message starts with `name`.
     """
-    # Nearly every text, at once: what is printable has no control characters and no space but " ".
+    # Fast path for almost every text: a printable text has no control characters, and no space except " ".
     if (
         isinstance(value, str)
         and 0 < len(value) <= length_max
@@ -52,7 +54,7 @@ def require_text(
         raise InvalidInput(f"{name}: {len(value)} characters long; at most {length_max}")
     if value != value.strip():
         raise InvalidInput(f"{name} {value!r}: starts or ends with a space")
-    # Cc are control characters, Cs are halves of surrogate pairs: PostgreSQL stores neither well.
+    # Cc are control characters; Cs are halves of surrogate pairs, which are not valid UTF-8.
     allowed = "\n\r\t" if may_have_lines else ""
     if any(
         unicodedata.category(character) in {"Cc", "Cs"} and character not in allowed for character in value
@@ -62,7 +64,7 @@ def require_text(
 
 
 def require_reason(value: str) -> str:
-    """Return why somebody asks or decides, unchanged; it may run over several lines.
+    """Return a reason unchanged; it may have several lines.
 
     Raises:
         InvalidInput: as `require_text`.
@@ -70,17 +72,26 @@ def require_reason(value: str) -> str:
     return require_text("reason", value, length_max=REASON_LENGTH_MAX, may_have_lines=True)
 
 
+def require_payee_text(value: str | None) -> str | None:
+    """Return what the payee is told of a freeze unchanged: one line, or None.
+
+    Raises:
+        InvalidInput: as `require_text`.
+    """
+    return None if value is None else require_text("payee_text", value, length_max=PAYEE_TEXT_LENGTH_MAX)
+
+
 def require_id(what: str, value: int) -> int:
-    """Return `value`, if a row of this kind could have it.
+    """Return `value` if a row of this kind could have that id.
 
     Raises:
         InvalidInput: not an int: PostgreSQL would round 1.5 to another row's id.
-        NotFound: it is no id, or one that PostgreSQL's bigint cannot hold.
+        NotFound: below 1, or larger than PostgreSQL's bigint.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidInput(f"{what} {value!r}: needs an int, got {type(value).__name__}")
     if not 0 < value <= ID_MAX:
-        # Python writes no int of more than 4,300 digits.
+        # Python cannot write an int of more than 4,300 digits.
         named = value if abs(value) <= ID_MAX * ID_MAX else None
         shown = f"of {value.bit_length()} bits" if named is None else named
         raise NotFound(
@@ -89,6 +100,8 @@ def require_id(what: str, value: int) -> int:
             backjob_id=named if what == "backjob" else None,
             freeze_ids=[named] if what == "freeze" and named is not None else (),
             notification_id=named if what == "notification" else None,
+            payout_id=named if what == "payout" else None,
+            payout_batch_id=named if what == "payout batch" else None,
         )
     return value
 
@@ -97,8 +110,8 @@ def require_time(name: str, value: datetime) -> datetime:
     """Return `value` in UTC.
 
     Raises:
-        InvalidInput: a naive time, which could be any of forty moments, or one before `EARLIEST` or not
-            before `LATEST`.
+        InvalidInput: a naive time, whose meaning depends on a time zone; a time before `EARLIEST`; or one
+            not before `LATEST`.
     """
     if not isinstance(value, datetime):
         raise InvalidInput(f"{name}: needs a datetime, got {type(value).__name__}")
@@ -126,12 +139,12 @@ def require_not_before(
     backjob_id: int | None = None,
     freeze_ids: Sequence[int] = (),
 ) -> datetime:
-    """Return the end of what began at `began`: the later of it and `now`.
+    """Return `now`, or `began` if `now` is slightly before it: the end of something that began at `began`.
 
-    The clocks of two hosts differ a little, so `now` may lie before `began`, by at most CLOCK_SKEW_MAX.
+    The clocks of two hosts differ a little, so `now` may be before `began` by at most CLOCK_SKEW_MAX.
 
     Raises:
-        InvalidInput: it lies further back; the message says `what` began then, the ids are of that.
+        InvalidInput: it is further back. The message names `what` began, and the refusal has the ids.
     """
     if now < began - CLOCK_SKEW_MAX:
         raise InvalidInput(
@@ -143,12 +156,12 @@ def require_not_before(
 
 
 def require_file(path: Path) -> None:
-    """Refuse what is neither a file nor a folder: a pipe is read only once, and may never end.
+    """Refuse a path that is neither a file nor a folder: a pipe can be read only once and may never end.
 
-    What does not exist, or may not be looked at, is left to whoever opens it.
+    A path that does not exist or cannot be read is accepted here; opening it raises the error.
 
     Raises:
-        InvalidInput: a pipe, a socket or a device, or no path at all.
+        InvalidInput: a pipe, a socket, a device, or not a valid path.
     """
     try:
         mode = path.stat().st_mode
@@ -174,7 +187,7 @@ def parse_time(name: str, text: str) -> datetime:
 
 
 def parse_as_of(text: str | None, *, clock: datetime) -> datetime:
-    """Return the moment that `as_of` names, `clock` when it names none.
+    """Return the time in `text`, or `clock` if there is none.
 
     Raises:
         InvalidInput: not a time with a zone, or after the database's `clock`.

@@ -1,35 +1,40 @@
-"""Money: integers in the currency's minor unit inside, `Decimal` and text at the edges."""
+"""Money: integers in the currency's minor unit inside the package, `Decimal` and text at its edges."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
-from typing import Final
-
-from iso4217 import Currency
+from typing import Any, Final
 
 from buffer_pipeline.errors import InvalidInput, WalletFull
+
+Places = Mapping[str, int]
+"""Currency -> decimal places, as in the books of one database."""
+
+NO_PLACES: Final[Places] = {}
 
 AMOUNT_MINOR_MAX: Final = 10**15
 """The largest amount of one transaction."""
 
 WALLET_MINOR_MAX: Final = 2**63 - 1
-"""The most that a wallet's balance and pending earnings come to together: a bigint's end, held by a CHECK."""
+"""The largest sum of a wallet's balance and pending earnings: the limit of a bigint, enforced by a CHECK."""
 
+_MINOR: Final = "_minor"
 _DIGITS_MAX: Final = 30
 _PLAIN_DECIMAL: Final = re.compile(rf"[+-]?[0-9]{{1,{_DIGITS_MAX}}}(\.[0-9]{{1,{_DIGITS_MAX}}})?")
 
 
 @cache
 def listed_places(currency: str) -> int:
-    """Return how many decimal places a currency has by ISO 4217 (list one), as installed.
+    """Return a currency's decimal places in the installed ISO 4217 list (list one).
 
-    For a currency that comes in anew. What is in the books has the places that stand there:
-    `currencies.places_of`.
+    Only for a currency that is new to the books. The others have stored places: `currencies.places_of`.
 
     Raises:
         InvalidInput: not a current ISO 4217 code, or one without a minor unit (gold, test codes).
     """
+    from iso4217 import Currency  # noqa: PLC0415 - reads its list; only a new currency needs it
+
     try:
         exponent = Currency(currency).exponent
     except ValueError:
@@ -40,18 +45,18 @@ def listed_places(currency: str) -> int:
 
 
 def parse_amount(amount: Decimal | int | str, currency: str, places: int) -> int:
-    """Return a positive amount in minor units of a currency with so many places.
+    """Return a positive amount in minor units of a currency with `places` decimal places.
 
     ("10.50", "PHP", 2) is 1050, and so is ("10.5000", "PHP", 2).
 
     Raises:
-        InvalidInput: not a plain decimal number, not positive, more places than the currency has
-            (zeros at the end apart), or above `AMOUNT_MINOR_MAX`. A float is refused: it has lost its cents.
+        InvalidInput: not a plain decimal number, not positive, more places than the currency has (apart
+            from zeros at the end), or above `AMOUNT_MINOR_MAX`. A float is refused, because it is not exact.
     """
     if isinstance(amount, bool | float) or not isinstance(amount, Decimal | int | str):
         raise InvalidInput(f"amount {amount!r}: needs a Decimal, an int or text, never a float")
     if isinstance(amount, int) and abs(amount) >= 10**_DIGITS_MAX:
-        # Before its text: Python writes no int of more than 4,300 digits.
+        # Checked before it becomes text: Python cannot write an int of more than 4,300 digits.
         raise InvalidInput(f"amount: an int of more than {_DIGITS_MAX} digits; not a number such as 1250.50")
     if isinstance(amount, Decimal) and amount.is_finite() and abs(amount.adjusted()) <= _DIGITS_MAX:
         text = f"{amount:f}"
@@ -62,11 +67,11 @@ def parse_amount(amount: Decimal | int | str, currency: str, places: int) -> int
     whole, _, fraction = text.partition(".")
     if whole.startswith("-") or not (whole + fraction).strip("+0"):
         raise InvalidInput(f"amount {text}: must be above zero")
-    # Zeros at the end say nothing: Decimal("1500.00") is 1500 JPY.
+    # Zeros at the end do not count: Decimal("1500.00") is 1500 JPY.
     fraction = fraction[:places] + fraction[places:].rstrip("0")
     if len(fraction) > places:
         raise InvalidInput(f"amount {text}: {currency} has {places} places, this has {len(fraction)}")
-    # From the digits, since Decimal's arithmetic rounds to whatever context the caller has set.
+    # From the digits, because Decimal's arithmetic rounds as the caller's context says.
     amount_minor = int(whole + fraction.ljust(places, "0"))
     if amount_minor > AMOUNT_MINOR_MAX:
         raise InvalidInput(
@@ -76,11 +81,26 @@ def parse_amount(amount: Decimal | int | str, currency: str, places: int) -> int
 
 
 def format_amount(amount_minor: int, places: int) -> str:
-    """Return an amount as text with exactly so many places: (1050, 2) is "10.50"."""
+    """Return an amount as text with exactly `places` decimal places: (1050, 2) is "10.50"."""
     digits = str(abs(amount_minor)).rjust(places + 1, "0")
     point = len(digits) - places
     sign = "-" if amount_minor < 0 else ""
     return f"{sign}{digits[:point]}" + (f".{digits[point:]}" if places else "")
+
+
+def with_amounts(row: Mapping[str, Any], places: Places, currency: object) -> dict[str, Any]:
+    """Return the row with its minor units as amounts in `currency`: `amount_minor` 1050 is `amount` "10.50".
+
+    If the currency is not in `places`, which happens only in broken books, the row is returned unchanged.
+    """
+    if not isinstance(currency, str) or currency not in places:
+        return dict(row)
+    return {
+        name.removesuffix(_MINOR): format_amount(int(value), places[currency])
+        if name.endswith(_MINOR) and value is not None
+        else value
+        for name, value in row.items()
+    }
 
 
 def wallet_full(owner: str, amount_minor: int, currency: str, places: int) -> WalletFull:
@@ -95,16 +115,25 @@ def wallet_full(owner: str, amount_minor: int, currency: str, places: int) -> Wa
 def split_in_proportion(total: int, weights: Sequence[int]) -> list[int]:
     """Split `total` over `weights` in proportion, to the last unit.
 
-    The largest-remainder method (Hamilton, 1792): everyone gets the rounded-down share,
-    and the units left over go to the largest remainders, the earlier one on a tie.
-    No share exceeds its weight while `total` does not exceed their sum.
+    No share is larger than its weight, because `total` is not larger than their sum.
     """
     whole = sum(weights)
     assert 0 <= total <= whole, "a split cannot exceed what there is"
     if whole == 0:
         return [0] * len(weights)
-    shares = [total * weight // whole for weight in weights]
-    by_remainder = sorted(range(len(weights)), key=lambda place: (-(total * weights[place] % whole), place))
+    return largest_remainder(total, [total * weight for weight in weights], whole)
+
+
+def largest_remainder(total: int, numerators: Sequence[int], denominator: int) -> list[int]:
+    """Round exact shares, `numerators` over `denominator`, whose sum is `total`, to integers with that sum.
+
+    The largest-remainder method (Hamilton, 1792): each share is rounded down, and the units left over go to
+    the largest remainders, the earlier one on a tie.
+    """
+    shares = [numerator // denominator for numerator in numerators]
+    by_remainder = sorted(
+        range(len(numerators)), key=lambda place: (-(numerators[place] % denominator), place)
+    )
     for place in by_remainder[: total - sum(shares)]:
         shares[place] += 1
     return shares

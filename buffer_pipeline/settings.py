@@ -15,26 +15,37 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from buffer_pipeline.errors import SettingError
+from buffer_pipeline.errors import InvalidInput, SettingError
+from buffer_pipeline.extras import need
+from buffer_pipeline.money import parse_amount
 from buffer_pipeline.policy import (
     BACKJOBS_PER_JOB_MAX,
     BUFFER_DAYS_MAX,
     COOLDOWN_HOURS_MAX,
+    DESTINATION_WAIT_HOURS_MAX,
+    PAYOUT_ANSWER_DAYS_MAX,
+    PAYOUT_APPROVAL_HOURS_MAX,
     STUCK_AFTER_HOURS_MAX,
+    PayoutPolicy,
     Policy,
 )
 
 DAGSTER_URL: Final = "http://127.0.0.1:3000"
-"""Where Dagster's own webserver listens by default."""
+"""The address of Dagster's own webserver by default."""
 
-# A comma may stand inside a URL, as in mailto://…?to=a,b: it parts two URLs before a scheme only.
+# A URL may contain a comma, as in mailto://…?to=a,b. So a comma separates two URLs only before a scheme.
 _BETWEEN_URLS: Final = re.compile(r"[\s,]*\s[\s,]*|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 
-class EndpointSetting(BaseModel):
-    """A channel to send notifications by, as BUFFER_ENDPOINTS has it: what else is said is the channel's.
+_PLACES_MAX: Final = 4
+"""The most decimal places that a currency of ISO 4217 has."""
 
-    `types` are those that it takes, None for all. What the channel is told may be secret and shows nowhere.
+
+class EndpointSetting(BaseModel):
+    """One entry of BUFFER_ENDPOINTS: a receiver of notifications and the channel that sends to it.
+
+    `types` are the notification types that it takes, None for all. Other keys are options of the channel.
+    They may be secret, so they are never shown.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
@@ -45,7 +56,7 @@ class EndpointSetting(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the channel itself is told."""
+        """The options of the channel."""
         return dict(self.model_extra or {})
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
@@ -53,7 +64,7 @@ class EndpointSetting(BaseModel):
 
 
 class Settings(BaseSettings):
-    """One field a variable: `days` is BUFFER_DAYS. An empty variable counts as unset."""
+    """One field per variable: `days` is BUFFER_DAYS. An empty variable counts as unset."""
 
     model_config = SettingsConfigDict(env_prefix="BUFFER_", env_ignore_empty=True, frozen=True)
 
@@ -66,7 +77,7 @@ class Settings(BaseSettings):
     stuck_after_hours: int = Field(default=72, ge=0, le=STUCK_AFTER_HOURS_MAX)
     reports_start: date | None = Field(default=None, ge=date(1970, 1, 1), le=date(2999, 1, 1))
     keep_runs_days: int = Field(default=90, ge=1, le=3650)
-    # They carry tokens and passwords, so they show nowhere.
+    # These contain tokens and passwords, so they are never shown.
     alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
     heartbeat_url: str | None = Field(default=None, repr=False)
     dagster_url: str = DAGSTER_URL
@@ -75,11 +86,21 @@ class Settings(BaseSettings):
         default=(EndpointSetting(name="log", channel="log"),), repr=False
     )
 
+    payout_debtor_name: str | None = None
+    payout_debtor_iban: str | None = Field(default=None, repr=False)
+    payout_debtor_bic: str | None = None
+    """Who pays, in files for a bank."""
+    payout_minimums: Annotated[dict[str, str], NoDecode] = Field(default={})
+    payout_destination_wait_hours: int = Field(default=72, ge=0, le=DESTINATION_WAIT_HOURS_MAX)
+    payout_four_eyes_above: Annotated[dict[str, str], NoDecode] = Field(default={})
+    payout_answer_days: int = Field(default=5, ge=0, le=PAYOUT_ANSWER_DAYS_MAX)
+    payout_approval_hours: int = Field(default=24, ge=0, le=PAYOUT_APPROVAL_HOURS_MAX)
+
     locale: str = "en_US"
     time_zone: str = "UTC"
-    """How owners are written to of whom nothing is known."""
+    """The language and time zone for owners who have none in their contact."""
     templates: Path | None = None
-    """A folder whose templates of messages stand in for the built-in ones."""
+    """A folder with message templates that replace the built-in ones."""
 
     @field_validator("database_url", "dagster_database_url")
     @classmethod
@@ -89,11 +110,11 @@ class Settings(BaseSettings):
         try:
             url = make_url(value)
         except (ArgumentError, ValueError):
-            # SQLAlchemy would repeat what stands for the port, which may be a password.
+            # SQLAlchemy's message would repeat the port, and a wrong one may be part of a password.
             raise ValueError("not a URL such as postgresql://user:password@host/database") from None
         if url.get_backend_name() not in {"postgresql", "postgres"}:
             raise ValueError("needs postgresql://")
-        # Else the password's rest is taken for a host, which every refusal to connect repeats.
+        # Otherwise the rest of the password would be the host, which every connection error shows.
         if "@" in f"{url.host}{url.database}":
             raise ValueError("an @ in a user, password or database must be written as %40")
         if not value.isprintable():
@@ -124,6 +145,25 @@ class Settings(BaseSettings):
                 raise ValueError(f"two endpoints have the name {name}")
         return endpoints
 
+    @field_validator("payout_minimums", "payout_four_eyes_above", mode="before")
+    @classmethod
+    def _are_amounts(cls, value: str | dict[str, str]) -> dict[str, str]:
+        try:
+            given = json.loads(value) if isinstance(value, str) else value
+        except (RecursionError, ValueError):
+            raise ValueError('not JSON such as {"PHP": "100.00"}') from None
+        if not isinstance(given, dict):
+            raise ValueError('not an object such as {"PHP": "100.00"}')  # noqa: TRY004
+        for currency, amount in given.items():
+            if not re.fullmatch("[A-Z]{3}", currency) or not isinstance(amount, str):
+                raise ValueError('not amounts as text by currency, such as {"PHP": "100.00"}')
+            try:
+                # How many places a currency has, the books know.
+                parse_amount(amount, currency, _PLACES_MAX)
+            except InvalidInput as error:
+                raise ValueError(str(error)) from None
+        return given
+
     @field_validator("heartbeat_url")
     @classmethod
     def _is_an_address_of_the_web(cls, value: str | None) -> str | None:
@@ -141,7 +181,7 @@ class Settings(BaseSettings):
     def _is_a_base_for_links(cls, value: str) -> str:
         try:
             parts = urlsplit(value)
-            # The port is read for the error that a wrong one raises.
+            # `parts.port` raises ValueError if the port is wrong.
             good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
         except ValueError:
             good = False
@@ -152,16 +192,29 @@ class Settings(BaseSettings):
             )
         return value.rstrip("/")
 
-    def known_alert_urls(self) -> tuple[str, ...]:
-        """Return `alert_urls`, each of a service that Apprise knows.
+    @property
+    def payout_policy(self) -> PayoutPolicy:
+        """What the settings say about payouts."""
+        return PayoutPolicy(
+            minimums=self.payout_minimums,
+            destination_wait_hours=self.payout_destination_wait_hours,
+            four_eyes_above=self.payout_four_eyes_above,
+            answer_days=self.payout_answer_days,
+            approval_hours=self.payout_approval_hours,
+        )
 
-        Asked by whoever alerts, and not for every command and run: a wrong URL keeps no payment back.
+    def known_alert_urls(self) -> tuple[str, ...]:
+        """Return `alert_urls` after checking that Apprise can use each of them.
+
+        Only what sends alerts calls this, so that a wrong URL does not stop a release or another command.
 
         Raises:
-            SettingError: one of them Apprise cannot use. Names its place and not the URL, which is secret.
+            SettingError: Apprise cannot use one of them. The message names its position and not the URL,
+                which is secret.
         """
         if not self.alert_urls:
             return ()
+        need("alerts", "apprise", why="BUFFER_ALERT_URLS: set, and Apprise is not installed")
         from apprise import Apprise  # noqa: PLC0415 - 0.4 s, for those who set it
 
         for number, url in enumerate(self.alert_urls, 1):
@@ -176,7 +229,7 @@ class Settings(BaseSettings):
 
     @property
     def policy(self) -> Policy:
-        """The figures for the rules."""
+        """The numbers for the rules."""
         return Policy(
             buffer_days=self.days,
             cooldown_hours=self.cooldown_hours,
@@ -186,7 +239,7 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the environment.
+    """Read the settings from the environment.
 
     Raises:
         SettingError: one line that names the variable and what is wrong with it.
@@ -216,7 +269,7 @@ def _endpoint(number: int, given: object) -> EndpointSetting:
 
 @contextmanager
 def _apprise_says_nothing() -> Iterator[None]:
-    """Keep Apprise from logging a URL that it cannot use, of which it hides the password only."""
+    """Keep Apprise from logging a URL that it cannot use. It would hide only the password."""
 
     def drop(_record: logging.LogRecord) -> bool:
         return False

@@ -1,7 +1,8 @@
-"""Where the command `buffer-pipeline` begins: it loads only what handles Ctrl-C while the rest is loaded."""
+"""Entry point of the command `buffer-pipeline`. It handles Ctrl-C while the rest is still being imported."""
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import NoReturn
 
@@ -9,13 +10,17 @@ EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line. Until it has loaded, Ctrl-C ends the process at once: nothing has begun."""
-    # A shell lets what it starts in the background ignore Ctrl-C.
+    """Run the command line. Until it is imported, Ctrl-C ends the process at once: nothing has begun."""
+    # A shell makes its background processes ignore Ctrl-C, and they should keep doing so.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _leave)
 
-    from buffer_pipeline.cli import main as run  # noqa: PLC0415 - it takes a second
+    from buffer_pipeline.extras import MissingExtra  # noqa: PLC0415
 
+    try:
+        from buffer_pipeline.cli.app import main as run  # noqa: PLC0415 - slow to import
+    except MissingExtra as error:
+        sys.exit(f"buffer-pipeline: {error}")
     run()
 
 

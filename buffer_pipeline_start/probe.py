@@ -1,7 +1,7 @@
-"""`python -m buffer_pipeline_start.probe code|daemon`: whether a part of Dagster works, at little cost.
+"""`python -m buffer_pipeline_start.probe code|daemon`: a cheap health check of a part of Dagster.
 
-Dagster's own health checks load all of Dagster, which is seconds of processor time at each check. This loads
-gRPC or psycopg2, and nothing else.
+Dagster's own health checks import all of Dagster, which takes seconds of processor time for each check.
+This imports only gRPC or psycopg2.
 """
 
 import argparse
@@ -12,10 +12,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 CODE_ADDRESS = "127.0.0.1:4000"
 
 OLDEST_BEAT_SECONDS_MAX = 1830
-"""As `dagster-daemon liveness-check`: 30 seconds from beat to beat, and what a daemon at work may take."""
+"""As in `dagster-daemon liveness-check`: 30 seconds between heartbeats, and the delay of a busy daemon."""
 
-# Of the daemon that was heard of last, all parts of which have its id. The time in the body is UTC whatever
-# the session's time zone, that in the column is not.
+# Only the newest daemon counts; all its parts have the same id. The time is read from the body, because it is
+# UTC there whatever the session's time zone is, and the column's is not.
 _AGE_OF_OLDEST_BEAT = """
 WITH beat AS (
   SELECT daemon_id, CAST(CAST(body AS json) ->> 'timestamp' AS float8) AS epoch FROM daemon_heartbeats)
@@ -25,7 +25,7 @@ WHERE daemon_id = (SELECT daemon_id FROM beat ORDER BY epoch DESC LIMIT 1)
 
 
 def main() -> None:
-    """Exit 0 if it works; 1 with a line that says what does not."""
+    """Exit with 0 if the part works; otherwise with 1 and a line that says what does not."""
     parser = argparse.ArgumentParser(prog="python -m buffer_pipeline_start.probe", description=__doc__)
     parser.add_argument("--seconds", type=int, default=10, help="how long to wait for an answer")
     parts = parser.add_subparsers(dest="part", required=True)
@@ -44,7 +44,7 @@ def main() -> None:
 def _of_code_server(address: str, *, seconds: int) -> str | None:
     import grpc  # noqa: PLC0415 - only what this part needs
 
-    # grpc.health.v1's Check of the service DagsterApi, and SERVING, as they go over the wire.
+    # The encoded messages of grpc.health.v1: Check of the service DagsterApi, and the answer SERVING.
     request, serving = b"\n\x0aDagsterApi", b"\x08\x01"
     with grpc.insecure_channel(address) as channel:
         try:
@@ -73,7 +73,7 @@ def _of_daemon(url: str, *, seconds: int) -> str | None:
 
 
 def _libpq_url(url: str) -> str:
-    """Return SQLAlchemy's URL as libpq reads it: no driver; hosts, and their ports, in one list each."""
+    """Return SQLAlchemy's URL as libpq reads it: without a driver, hosts in one list and ports in another."""
     parts = urlsplit(url)
     query = parse_qsl(parts.query)
     hosts = [value.partition(":") for name, value in query if name == "host"]

@@ -1,1 +1,1 @@
-"""The tests mirror the rooms; each runs on a real PostgreSQL."""
+"""The tests. `unit` mirrors the package; `books` tests across verbs. Each test runs on a real PostgreSQL."""

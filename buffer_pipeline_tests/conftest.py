@@ -1,11 +1,11 @@
-"""A real PostgreSQL for every test: one server a session, one migrated database a test."""
+"""A real PostgreSQL for every test: one server per session, one migrated database per test."""
 
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -13,18 +13,26 @@ from typing import Final
 import dagster as dg
 import pytest
 from hypothesis import settings
+from pytest_httpserver import HTTPServer
 from sqlalchemy import Connection, Engine, text
 
+from buffer_pipeline.cli.app import main
 from buffer_pipeline.database import make_engine, migrate
 from buffer_pipeline.embedded import DAGSTER, EmbeddedServer, embedded_server
 from buffer_pipeline.hours import HOUR, hour_of
-from buffer_pipeline_tests.cluster import new_cluster
-from buffer_pipeline_tests.memory import use_memory
+from buffer_pipeline.orchestration import resources
+from buffer_pipeline.policy import Policy
+from buffer_pipeline_tests.support.cluster import new_cluster
+from buffer_pipeline_tests.support.commands import Result, Run
+from buffer_pipeline_tests.support.databases import ROLES, Books, fresh_books, number_books
+from buffer_pipeline_tests.support.memory import use_memory
+from buffer_pipeline_tests.support.receiver import Receiver
+from buffer_pipeline_tests.support.scale import EVERYTHING
 
 use_memory()
 
 POSTGRESQL_15: Final = Path("/usr/lib/postgresql/15/bin")
-"""Where Debian's package puts it."""
+"""The folder of Debian's package."""
 
 # `--hypothesis-profile=long`: a hundred times as many examples of each property.
 settings.register_profile("long", max_examples=10_000)
@@ -33,27 +41,28 @@ LONGEST: Final = (
     "test_compose.py",
     "test_machine.py",
     "test_races.py",
-    "test_crashes.py",
+    "test_process_crashes.py",
+    "test_server_crashes.py",
     "test_browser.py",
     "test_dev.py",
+    "test_dev_on_a_server.py",
     "test_stress.py",
     "test_failover.py",
     "test_replicated.py",
 )
-"""Files that take a minute and more: begun first, so that none is left over while others wait for it."""
+"""Files that take a minute or more. They start first, so that none is left over at the end."""
 
-DEPLOYMENTS: Final = frozenset({"test_compose.py", "test_failover.py"})
-"""Files that run a machine's worth of containers or servers: by name, or with `--everything`."""
+DEPLOYMENT: Final = "deployment"
+"""The folder of tests that install, start and break whole systems. They run when named, or with
+`--everything`.
+"""
 
 DAGSTERS: Final = frozenset({"instance", "lasting_instance", "environment"})
-"""The fixtures of a test that runs something of Dagster's."""
-
-NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
-"""When the tests' first holds begin."""
+"""The fixtures of tests that run Dagster."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the version of the session's server, and whether the deployments are run."""
+    """Add options for the server's version and for the deployment tests."""
     parser.addoption(
         "--postgresql",
         choices=["18", "15"],
@@ -63,13 +72,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--everything",
         action="store_true",
-        help="containers by a real engine, and nodes that fail, too: fifteen minutes more",
+        help="all rounds and cases, PostgreSQL 15 beside 18, and whole systems: containers, nodes that fail",
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Pass `--everything` on to modules that read it at import."""
+    if config.getoption("everything"):
+        os.environ[EVERYTHING] = "1"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return one worker more than there are cores, because tests often wait for processes. A run of selected
+    tests has none, because starting workers takes time.
+    """
+    return 0 if _is_narrowed(config) else (os.cpu_count() or 1) + 1
+
+
+def _is_narrowed(config: pytest.Config) -> bool:
+    return bool(config.option.keyword) or config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the longest files first. Leave out deployments that nobody asked for, and on 15 what would be the
-    same on 18 or has both by itself.
+    """Put the longest files first. Skip tests that need `--everything` or a name. On 15, skip those that do
+    not depend on the version or use both.
     """
     items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
@@ -78,9 +104,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("postgresql") == "15":
         others = [item for item in items if "server" not in getattr(item, "fixturenames", ())]
         _leave_out(others, config, items)
-    if not config.getoption("everything"):
-        asked_for = {Path(argument.partition("::")[0]).name for argument in config.args}
-        _leave_out([item for item in items if item.path.name in DEPLOYMENTS - asked_for], config, items)
+    if not (config.getoption("everything") or _is_narrowed(config)):
+        _leave_out([item for item in items if _is_for_everything(item)], config, items)
+
+
+def _is_for_everything(item: pytest.Item) -> bool:
+    on_15 = getattr(item, "callspec", None) is not None and item.callspec.params.get("served") == "15"  # type: ignore[attr-defined]
+    return on_15 or item.path.parent.name == DEPLOYMENT
 
 
 def _leave_out(others: list[pytest.Item], config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -96,7 +126,7 @@ def _no_settings_from_outside() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_settings_left(_no_settings_from_outside: None) -> Iterator[None]:
-    """No file of tests leaves a setting in the environment to those behind it."""
+    """A test file leaves no setting in the environment for the next ones."""
     yield
     left = sorted(name for name in os.environ if name.startswith(("BUFFER_", "DAGSTER_HOME")))
     assert left == []
@@ -107,22 +137,22 @@ def _home_of_server() -> Iterator[Path]:
     if kept := os.environ.get("TESTS_HOME"):
         yield Path(kept)
         return
-    # Not in pytest's own folder: another run of pytest would lock the server, which is another
-    # user's where root runs the tests, out of it.
+    # Outside pytest's folder: another run of pytest would lock out the server's user, which differs from
+    # root.
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder) / "home"
 
 
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
-    """The session's server, with a migrated database to copy from; that of TESTS_HOME, which others share."""
+    """The session's server with a migrated template database, or the shared one in TESTS_HOME."""
     if request.config.getoption("postgresql") == "15":
         yield request.getfixturevalue("server_15")
         return
     with _home_of_server() as home, embedded_server(home) as running:
         admin = make_engine(running.url("postgres", user="postgres"))
         with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            # Processes are killed here, never the machine; and dropping a database is a checkpoint.
+            # Tests kill processes, never the machine; and dropping a database is a checkpoint.
             for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '512MB'"):
                 connection.execute(text(f"ALTER SYSTEM SET {setting}"))
             connection.execute(text("SELECT pg_reload_conf()"))
@@ -130,18 +160,19 @@ def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
         engine = make_engine(running.books_url)
         migrate(engine)
         engine.dispose()
+        number_books(running.books_url)
         yield running
 
 
 @pytest.fixture(scope="session")
 def server_15() -> Iterator[EmbeddedServer]:
-    """A server of the oldest version that is served, with a migrated database to copy from."""
+    """A server of the oldest supported version, with a migrated template database."""
     if not (POSTGRESQL_15 / "initdb").exists():
         reason = f"no PostgreSQL 15 in {POSTGRESQL_15}; Debian's package is postgresql-15"
         if os.environ.get("REQUIRE_POSTGRESQL_15"):
             pytest.fail(reason)
         pytest.skip(reason)
-    # Debian's package has made a user for it.
+    # Debian's package has created a user for it.
     user = "postgres" if os.geteuid() == 0 else None
     with new_cluster(POSTGRESQL_15, user=user) as cluster:
         yield cluster.server
@@ -149,7 +180,7 @@ def server_15() -> Iterator[EmbeddedServer]:
 
 @pytest.fixture(scope="session")
 def programs_and_user(server: EmbeddedServer) -> tuple[Path, str | None]:
-    """The session's server's programs, and who runs them: nobody in particular, where that is not root."""
+    """The programs of the session's server, and the user who runs them, or None if not root."""
     admin = make_engine(server.url("postgres", user="postgres"))
     with admin.connect() as connection:
         data = Path(connection.scalar(text("SHOW data_directory")) or "")
@@ -158,43 +189,9 @@ def programs_and_user(server: EmbeddedServer) -> tuple[Path, str | None]:
     return Path(programs or ""), data.owner() if os.geteuid() == 0 else None
 
 
-@contextmanager
-def fresh_books(server: EmbeddedServer, template: str = "buffer") -> Iterator[str]:
-    """Yield the URL of a copy of the server's migrated books, or of others; dropped at the end."""
-    name = f"books_{os.urandom(6).hex()}"
-    admin = make_engine(server.url("postgres", user="postgres")).execution_options(
-        isolation_level="AUTOCOMMIT"
-    )
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} OWNER buffer"))
-    yield server.url(name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
-
-
-ROLES: Final = ("platform", "releaser", "reader")
-"""Those of docs/roles.md beside the owner, without the prefix that their names have."""
-
-
-@dataclass
-class Books:
-    """Fresh books, and an engine on them for each role and for their owner."""
-
-    owner: Engine
-    platform: Engine
-    releaser: Engine
-    reader: Engine
-
-    def of(self, role: str) -> Engine:
-        """Return the role's engine."""
-        engine: Engine = getattr(self, role)
-        return engine
-
-
 @pytest.fixture(scope="module", params=["18", "15"])
 def served(request: pytest.FixtureRequest) -> EmbeddedServer:
-    """The newest and the oldest server, each with a login for each role."""
+    """The newest and the oldest server, with a login for each role."""
     server: EmbeddedServer = request.getfixturevalue("server" if request.param == "18" else "server_15")
     admin = make_engine(server.url("postgres", user="postgres"))
     with admin.begin() as connection:
@@ -225,7 +222,7 @@ def database_url(server: EmbeddedServer) -> Iterator[str]:
 
 @pytest.fixture
 def superuser_url(database_url: str) -> str:
-    """The same books, for a test that corrupts them."""
+    """The same books as superuser, for tests that corrupt them."""
     return database_url.replace("//buffer@", "//postgres@")
 
 
@@ -256,7 +253,7 @@ def connection(_shared_engine: Engine) -> Iterator[Connection]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A BUFFER_HOME of the test's own."""
+    """A BUFFER_HOME for one test."""
     return tmp_path / "home"
 
 
@@ -276,15 +273,47 @@ def lasting_instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def environment(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The books are those that BUFFER_DATABASE_URL names, for Dagster: by a releaser's login."""
+    """Sets BUFFER_DATABASE_URL for Dagster, with a releaser's login."""
     monkeypatch.setenv("BUFFER_DATABASE_URL", database_url.replace("//buffer@", f"//{DAGSTER}@"))
 
 
 @pytest.fixture
 def this_hour() -> datetime:
-    """The hour that is not over yet, and will not be before a test ends."""
+    """The current hour, which will not end before the test does."""
     now = datetime.now(UTC)
     left = hour_of(now) + HOUR - now
     if left < timedelta(seconds=20):
         time.sleep(left.total_seconds())
     return hour_of(datetime.now(UTC))
+
+
+@pytest.fixture
+def run(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Run the command line on fresh books, in this process."""
+    monkeypatch.setenv("BUFFER_DATABASE_URL", database_url)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: str) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        assert isinstance(stopped.value.code, int)
+        return Result(code=stopped.value.code, out=captured.out, err=captured.err)
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def receiver(httpserver: HTTPServer) -> Receiver:
+    """An HTTP service that accepts every alert."""
+    return Receiver(httpserver)
+
+
+@pytest.fixture
+def books_of(engine: Engine) -> resources.Books:
+    """The books of the test. A payment is stuck in them after 72 hours."""
+    return resources.Books(engine=engine, policy=Policy(stuck_after_hours=72))

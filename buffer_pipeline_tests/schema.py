@@ -1,8 +1,8 @@
-"""The books' schema on one page, as the migrations make it: `sql/schema.sql`.
+"""The books' schema on one page, as the migrations create it: `sql/schema.sql`.
 
-    uv run python -m buffer_pipeline_tests.schema        # writes it anew, after a new migration
+    uv run python -m buffer_pipeline_tests.schema    # writes it again, after a new migration
 
-A test holds it to what the migrations make.
+A test compares it with the migrations.
 """
 
 import re
@@ -31,7 +31,7 @@ _KINDS: Final = (
     *("SCHEMA", "FUNCTION", "AGGREGATE", "TABLE", "VIEW", "SEQUENCE", "CONSTRAINT", "FK CONSTRAINT"),
     *("INDEX", "TRIGGER", "ROW SECURITY", "POLICY", "ACL"),
 )
-"""In the order in which they stand below their table."""
+"""In the order of the page."""
 
 _ENTRY: Final = re.compile(r"^--\n-- Name: (?P<name>.*?); Type: (?P<kind>[A-Z ]+); .*\n--\n", re.MULTILINE)
 _OF_TABLE: Final = re.compile(r" ON (?:TABLE )?buffer\.(\w+)")
@@ -41,7 +41,7 @@ _NOISE: Final = re.compile(r"^(SET |SELECT pg_catalog|\\|--).*\n|^\n", re.MULTIL
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing of the schema, with the table, the view or the function that it belongs to."""
+    """One object of the schema, with the table, view or function that it belongs to."""
 
     owner: str
     kind: str
@@ -49,7 +49,7 @@ class Entry:
 
 
 def schema(url: str) -> str:
-    """Return the page of the books at a libpq URL."""
+    """Return the page for the books at a libpq URL."""
     dumped = subprocess.run(
         [POSTGRES_BIN_PATH / "pg_dump", "--schema-only", "--schema=buffer", "--no-owner", url],
         capture_output=True,
@@ -58,7 +58,7 @@ def schema(url: str) -> str:
     ).stdout
     relations = {name for name, kind, _ in _parts(dumped) if kind in {"TABLE", "VIEW"}}
     entries = [Entry(_owner(name, kind, text), kind, text) for name, kind, text in _parts(dumped)]
-    # Functions behind the schema itself, then each table with what is its own.
+    # Functions follow the schema, then each table with its own objects.
     entries.sort(key=lambda entry: (entry.owner != "buffer", entry.owner in relations, entry.owner))
     parts = [HEAD]
     for owner, group in groupby(entries, key=lambda entry: entry.owner):
@@ -68,14 +68,14 @@ def schema(url: str) -> str:
 
 
 def _parts(dumped: str) -> Iterator[tuple[str, str, str]]:
-    """Yield name, kind and text of each thing that was dumped."""
+    """Yield kind, name and text of each dumped object."""
     _, *fields = _ENTRY.split(dumped)
     for name, kind, text in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
         yield name, kind, _NOISE.sub("", text).rstrip()
 
 
 def _shorter(text: str) -> str:
-    """Write an identity in one line, and one grant for all columns of a login."""
+    """Write an identity column in one line, and one grant for all columns of a login."""
     text = re.sub(r"IDENTITY \(\s+SEQUENCE NAME (\S+)[^)]*\)", r"IDENTITY (SEQUENCE NAME \1)", text)
     columns: dict[tuple[str, ...], list[str]] = {}
     for granted, column, table, login in _COLUMN_GRANT.findall(text):
@@ -94,14 +94,14 @@ def _owner(name: str, kind: str, text: str) -> str:
         return table[1]
     if kind == "SEQUENCE" and (table := re.search(r"ALTER TABLE buffer\.(\w+)", text)):
         return table[1]
-    # An ACL's is "TABLE hold", "COLUMN hold.title", "FUNCTION take_number()" or "SCHEMA buffer".
+    # An ACL's is "TABLE hold", "COLUMN hold.title", "FUNCTION refuse_rewriting()" or "SCHEMA buffer".
     found = re.match(r"(?:TABLE|COLUMN|FUNCTION|SCHEMA|SEQUENCE)? ?(\w+)", name)
     assert found is not None, name
     return found[1]
 
 
 def generated() -> str:
-    """Return the page of books that are made for it."""
+    """Return the page for new books."""
     with tempfile.TemporaryDirectory() as folder, embedded_server(Path(folder) / "home") as server:
         engine = make_engine(server.books_url)
         migrate(engine)

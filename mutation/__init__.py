@@ -1,1 +1,1 @@
-"""Mutation testing of the rooms that move money."""
+"""Mutation testing of the modules that move money."""

@@ -1,10 +1,10 @@
-"""Mutation testing of the money rooms: a small change in the code that no test notices is a survivor.
+"""Mutation testing of the modules that move money. A mutant that no test kills is a survivor.
 
     uv run python -m mutation                  # from the start
-    uv run python -m mutation --resume         # what is not tested yet, or has been changed since
-    uv run python -m mutation --survivors      # and what has survived, with the tests as they are now
+    uv run python -m mutation --resume         # what is not tested yet, or was changed since
+    uv run python -m mutation --survivors      # also what survived, with the tests as they are now
 
-Exits 1 where another mutant survives than survivors.toml has.
+Exits with 1 if the survivors differ from those of survivors.toml.
 """
 
 import argparse
@@ -25,18 +25,19 @@ from mutmut.utils.file_utils import walk_mutatable_files
 from mutmut.utils.format_utils import orig_function_and_class_names_from_key
 
 from buffer_pipeline.embedded import embedded_server
-from buffer_pipeline_tests.memory import use_memory
+from buffer_pipeline_tests.support.memory import use_memory
 from mutation.survivors import Change, accepted_survivors
 
 MUTANTS: Final = Path("mutants")
-"""Where mutmut keeps its copies and its results."""
+"""The folder with mutmut's copies and results."""
 
 CHILDREN: Final = 6 * (os.cpu_count() or 1)
-"""So many mutants at once: many of them make sessions wait for each other, until their time is up."""
+"""Number of mutants tested at once. It is larger than the number of processors, because many mutants only
+make database sessions wait for each other until the time limit."""
 
 
 def main() -> int:
-    """Test the mutants, and compare those that survive with the list."""
+    """Test the mutants, and compare the survivors with the list."""
     parser = argparse.ArgumentParser(
         prog="python -m mutation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,14 +60,14 @@ def main() -> int:
 
 
 def compare() -> int:
-    """Print what became of the mutants, and say whether it is as the list has it."""
+    """Print the results, and return 1 if the survivors differ from the list."""
     survived: Counter[Change] = Counter()
     mutants = killed = 0
     for data in _results():
         statuses = {name: status_by_exit_code[code] for name, code in data.exit_code_by_key.items()}
         left = [name for name, status in statuses.items() if status != "killed"]
         survived.update(_change(data, name) for name in left)
-        print(f"{Path(data.path).stem}: {len(statuses) - len(left)} of {len(statuses)} killed")
+        print(f"{_module(data)}: {len(statuses) - len(left)} of {len(statuses)} killed")
         mutants, killed = mutants + len(statuses), killed + len(statuses) - len(left)
     print(f"all: {killed} of {mutants} killed, {100 * killed / mutants:.1f} %")
 
@@ -86,7 +87,7 @@ def _results() -> Iterator[SourceFileMutationData]:
 
 
 def _forget_survivors() -> None:
-    # Tests may have changed; mutmut asks again only where the code has.
+    # Tests may have changed. By itself, mutmut tests a mutant again only if the code has changed.
     for data in _results():
         for name, code in data.exit_code_by_key.items():
             if status_by_exit_code[code] != "killed":
@@ -94,11 +95,16 @@ def _forget_survivors() -> None:
         data.save()
 
 
+def _module(data: SourceFileMutationData) -> str:
+    """Return the dotted name of a module within the package."""
+    return ".".join(Path(data.path).with_suffix("").parts[1:])
+
+
 def _change(data: SourceFileMutationData, name: str) -> Change:
     lines = get_diff_for_mutant(name, path=data.path).splitlines()[2:]
     function, class_name = orig_function_and_class_names_from_key(name)
     return Change(
-        room=Path(data.path).stem,
+        module=_module(data),
         function=f"{class_name}.{function}" if class_name else function,
         was="\n".join(line[1:].strip() for line in lines if line.startswith("-")),
         became="\n".join(line[1:].strip() for line in lines if line.startswith("+")),
@@ -109,4 +115,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit("interrupted; --resume goes on")
+        sys.exit("interrupted; --resume continues")

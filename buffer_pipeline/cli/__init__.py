@@ -1,5 +1,5 @@
 """The command line: each command reads the clock, opens the books and calls one verb."""
 
-from buffer_pipeline.cli.app import main
+from buffer_pipeline.extras import need
 
-__all__ = ["main"]
+need("cli", "typer")

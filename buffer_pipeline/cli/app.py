@@ -5,33 +5,15 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from importlib.metadata import version
 from types import FrameType
 from typing import Annotated, Final, NoReturn
 
 import typer
-from sqlalchemy.exc import DBAPIError
 from typer.exceptions import TyperException
 
-from buffer_pipeline.cli import (
-    backjob,
-    books,
-    contact,
-    doctor,
-    freeze,
-    hold,
-    metrics,
-    notifications,
-    release,
-    report,
-    shadow,
-    simulate,
-    verify,
-    wallet,
-)
+from buffer_pipeline.cli.commands import COMMANDS, CommandList
 from buffer_pipeline.cli.interrupt import Stopped
 from buffer_pipeline.cli.output import Output, facts_of, times_in, write_json
-from buffer_pipeline.database import first_line
 from buffer_pipeline.errors import InvalidInput, PaymentBufferError, SettingError
 
 EXIT_REFUSED: Final = 1
@@ -48,14 +30,16 @@ _HOME_OF_ITS_OWN: Final = {"dev", "doctor"}
 app = typer.Typer(
     name="buffer-pipeline",
     help="The payment buffer: hold earnings, release them on the hour, freeze and refund on a backjob.",
+    cls=CommandList,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
 )
 
 
 def _print_version(context: typer.Context, asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         this = version("buffer-pipeline")
         if context.params.get("as_json"):
             write_json({"version": this})
@@ -71,22 +55,22 @@ def _root(
         bool,
         typer.Option(
             "--json",
-            is_eager=True,  # Read before --version, which answers by it.
-            help="One JSON document on stdout, all else on stderr. Before or after the command.",
+            is_eager=True,  # Read before --version, whose output depends on it.
+            help="One JSON document on stdout and everything else on stderr. Before or after the command.",
         ),
     ] = False,
     home: Annotated[
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="Where the books are: BUFFER_HOME without it, else .buffer. Before or after the command.",
+            help="The folder of the books; default: BUFFER_HOME, else .buffer. Before or after the command.",
         ),
     ] = None,
     tz: Annotated[
         str | None,
         typer.Option(
             metavar="ZONE",
-            help="Show times in this zone, such as Asia/Manila, not in UTC. Before or after the command.",
+            help="Show times in this zone, such as Asia/Manila; default: UTC. Before or after the command.",
         ),
     ] = None,
     _version: Annotated[
@@ -102,10 +86,10 @@ def _root(
 
 
 def _choose_home(home: str, *, command: str | None) -> None:
-    """Let whatever reads the settings find this one, also in processes that are started.
+    """Set BUFFER_HOME, for this process and for those that it starts.
 
     Raises:
-        SettingError: it is empty, which would be no choice, or the books are elsewhere, in a database.
+        SettingError: `home` is empty, or BUFFER_DATABASE_URL names other books.
     """
     if not home:
         raise SettingError("--home: must not be empty")
@@ -116,46 +100,29 @@ def _choose_home(home: str, *, command: str | None) -> None:
     os.environ["BUFFER_HOME"] = home
 
 
-app.add_typer(hold.app, name="hold")
-app.add_typer(backjob.app, name="backjob")
-app.add_typer(wallet.app, name="wallet")
-app.add_typer(contact.app, name="contact")
-app.add_typer(notifications.app, name="notifications")
-release.register(app)
-freeze.register(app)
-books.register(app)
-report.register(app)
-simulate.register(app)
-shadow.register(app)
-verify.register(app)
-doctor.register(app)
-metrics.register(app)
-
-
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command. Exit 0 done, 1 refused or violated, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM."""
+    """Run a command. Exit codes: 0 done, 1 refused or violated, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM."""
     given = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in given
     ordered = _global_options_first(given)
-    # As Ctrl-C does: leave every context, so that the embedded server is stopped in order.
+    # Leave every context as after Ctrl-C, so that the embedded server is stopped in order.
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal without the letters of somebody's name shows the rest.
+        # A letter that the terminal's encoding does not have is shown as an escape.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            # Whatever ended the process while this was loaded: from here on contexts are left.
+            # During loading Ctrl-C may end the process at once. From here on every context is left first.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         _require_utf8(given)
-        # Not standalone, so that wrong usage is answered in JSON too where that is asked for.
-        code = app(ordered, standalone_mode=False) or 0
-        # Here, so that a disk that is full is noticed in time.
+        # Not standalone, so that an error about wrong usage can be JSON too.
+        code = 0 if _print_help_of_group(ordered) else app(ordered, standalone_mode=False) or 0
+        # Flush here, so that a full disk is reported.
         sys.stdout.flush()
         sys.exit(code)
     except TyperException as error:
-        # Empty where the help was printed in place of a message.
-        # "Value error" is what pydantic puts before the words of Typer's own types.
+        # The message is empty if the help was printed instead. "Value error" is a prefix of pydantic.
         said = error.format_message().rstrip(".").replace("Value error, ", "", 1)
         message = f"{said or 'Missing command'}; see --help"
         _fail(error, as_json=as_json, code=EXIT_USAGE, message=message)
@@ -165,16 +132,46 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _fail(error, as_json=as_json, code=error.exit_code)
     except PaymentBufferError as error:
         _fail(error, as_json=as_json, code=EXIT_REFUSED)
-    except DBAPIError as error:
-        _fail(error, as_json=as_json, code=EXIT_REFUSED, message=f"database: {first_line(error)}")
     except OSError as error:
         _end_without_stdout(error, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        answer = _of_the_database(error)
+        if answer is None:
+            raise
+        _fail(error, as_json=as_json, code=EXIT_REFUSED, message=answer)
+
+
+def _print_help_of_group(arguments: list[str]) -> bool:
+    """Print the help of a group, if nothing else is asked for. Return True if it was printed.
+
+    Typer would load pydantic first, to convert the options before the group.
+    """
+    match arguments:
+        case [name, "--help"] if name in COMMANDS and COMMANDS[name].commands:
+            group = CommandList(name=name, help=COMMANDS[name].help)
+            group.main(["--help"], prog_name=f"buffer-pipeline {name}", standalone_mode=False)
+            return True
+    return False
+
+
+def _of_the_database(error: Exception) -> str | None:
+    """Return the message of an error of the database; None for any other error.
+
+    A command that has loaded no driver has no such error.
+    """
+    if "sqlalchemy" not in sys.modules:
+        return None
+    from sqlalchemy.exc import DBAPIError
+
+    from buffer_pipeline.database import first_line
+
+    return f"database: {first_line(error)}" if isinstance(error, DBAPIError) else None
 
 
 def _global_options_first(given: list[str]) -> list[str]:
-    """Return the arguments, those options first that belong to all commands: they may stand anywhere."""
+    """Return the arguments with the options of all commands first. The user may put them anywhere."""
     first = ["--json"] * ("--json" in given)
     rest: list[str] = []
     arguments = iter(given)
@@ -184,7 +181,7 @@ def _global_options_first(given: list[str]) -> list[str]:
         elif argument in _WITH_VALUE:
             value = next(arguments, "-")
             if value.startswith("-"):
-                # Alone it is refused for want of a value, and takes no other word for it.
+                # Alone, the option is refused because its value is missing. It must not take another word.
                 return [argument]
             first += [argument, value]
         elif argument.partition("=")[0] in _WITH_VALUE:
@@ -206,16 +203,16 @@ def _fail(error: Exception, *, as_json: bool, code: int, message: str = "") -> N
 
 
 def _end_without_stdout(error: OSError, *, as_json: bool) -> NoReturn:
-    """End for want of a disk, or of a reader: that one has left and needs no word."""
+    """End because the output cannot be written. Print no message if its reader has gone."""
     said = error.strerror or type(error).__name__
-    message = f"{error.filename or 'output'}: {said}; what was committed stands"
+    message = f"{error.filename or 'output'}: {said}; what was committed is kept"
     with suppress(OSError):
         if not isinstance(error, BrokenPipeError):
             sys.stderr.write(f"{message}\n")
         _fail_in_json(error, as_json=as_json, message=message)
         sys.stdout.flush()
     with suppress(OSError):
-        # What could not be written would be tried again, and fail again, while Python ends.
+        # Python would try to write the rest again at its end, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(EXIT_REFUSED)
 

@@ -1,5 +1,7 @@
-"""`buffer-pipeline backjob …`: a client's requests and what became of them."""
+"""`buffer-pipeline backjob …`: clients' requests and the decisions on them."""
 
+from dataclasses import asdict
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -13,13 +15,13 @@ from buffer_pipeline.backjob import (
     withdraw_backjob,
 )
 from buffer_pipeline.cli.options import By, Reason, Reference
-from buffer_pipeline.cli.output import Output, present
-from buffer_pipeline.cli.session import one_look, one_transaction
+from buffer_pipeline.cli.output import Output, present, rows_of_page
+from buffer_pipeline.cli.session import one_snapshot, one_transaction
 from buffer_pipeline.currencies import places_of
 from buffer_pipeline.hold import BackjobState
-from buffer_pipeline.reports import list_backjobs, list_holds
+from buffer_pipeline.reads import LIMIT_MAX, every_item, list_backjobs, list_holds
 
-app = typer.Typer(help="Clients' requests to have work redone.")
+app = typer.Typer(rich_markup_mode="markdown")
 
 BackjobId = Annotated[int, typer.Argument(help="The backjob's id.")]
 
@@ -27,13 +29,15 @@ BackjobId = Annotated[int, typer.Argument(help="The backjob's id.")]
 @app.command("request")
 def request(
     context: typer.Context,
-    job: Annotated[str, typer.Option(help="The job to be redone.")],
+    job: Annotated[str, typer.Option(help="The job to redo.")],
     by: By,
     reason: Reason,
-    payer: Annotated[str | None, typer.Option(help="Refuse unless the job's payer is this owner.")] = None,
+    payer: Annotated[
+        str | None, typer.Option(help="Refuse unless this owner is the payer of the job.")
+    ] = None,
     reference: Reference = None,
 ) -> None:
-    """Ask for a backjob before the release date: it freezes the job's holds, and those that come later.
+    """Request a backjob before the release date: it freezes the holds of the job, and later ones.
 
     Example: `buffer-pipeline backjob request --job job-8 --by client-3 --payer client-3
     --reason "drips again" --reference complaint-7`
@@ -57,7 +61,9 @@ def request(
 def reject(
     context: typer.Context, backjob_id: BackjobId, by: By, reason: Reason, reference: Reference = None
 ) -> None:
-    """Reject: the holds go back into the buffer, BUFFER_COOLDOWN_HOURS longer.
+    """Reject a backjob: its holds return to the buffer, BUFFER_COOLDOWN_HOURS longer.
+
+    A hold whose rule has a cooldown of its own gets that instead.
 
     Example: `buffer-pipeline backjob reject 5 --by admin-1 --reason "photos show finished work"`
     """
@@ -82,14 +88,17 @@ def approve(
     by: By,
     reason: Reason,
     amount: Annotated[
-        str | None, typer.Option(help="Refund only so much; the rest stays in the buffer.")
+        str | None, typer.Option(help="Refund only this amount; the rest stays in the buffer.")
     ] = None,
     hold: Annotated[
-        list[int] | None, typer.Option(help="Refund from this hold; may be repeated. From all without it.")
+        list[int] | None,
+        typer.Option(help="Refund from this hold; can be given several times; default: all holds."),
     ] = None,
     reference: Reference = None,
 ) -> None:
-    """Approve: the held money goes back to the payer.
+    """Approve a backjob: the held money goes to the payer.
+
+    A fee that its rule keeps is not refunded; it returns to the buffer.
 
     Example: `buffer-pipeline backjob approve 5 --by admin-1 --reason "agreed" --amount 400.00 --hold 41
     --hold 42 --reference decision-9`
@@ -101,7 +110,7 @@ def approve(
             by=by,
             reason=reason,
             amount=amount,
-            hold_ids=hold or None,  # Typer has an empty list where there is none.
+            hold_ids=hold or None,  # Typer passes an empty list if the option is not given.
             reference=reference,
             now=now,
         )
@@ -113,7 +122,7 @@ def approve(
 def withdraw(
     context: typer.Context, backjob_id: BackjobId, by: By, reason: Reason, reference: Reference = None
 ) -> None:
-    """Withdraw: the holds go back into the buffer, their dates unchanged.
+    """Withdraw a backjob: its holds return to the buffer with unchanged dates.
 
     Example: `buffer-pipeline backjob withdraw 5 --by client-3 --reason "settled between us"`
     """
@@ -129,7 +138,12 @@ def withdraw(
 def list_(
     context: typer.Context,
     state: Annotated[
-        BackjobState | None, typer.Option(case_sensitive=False, help="Only in this state.")
+        BackjobState | None, typer.Option(case_sensitive=False, help="Only backjobs in this state.")
+    ] = None,
+    job: Annotated[str | None, typer.Option(help="Only backjobs of this job.")] = None,
+    newest: Annotated[bool, typer.Option("--newest", help="The newest first.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=2**31, help="At most this number of backjobs.")
     ] = None,
 ) -> None:
     """List backjobs, the oldest first.
@@ -137,18 +151,39 @@ def list_(
     Example: `buffer-pipeline backjob list --state OPEN`
     """
     output: Output = context.obj
-    with one_look() as (connection, _, _now):
-        rows = list_backjobs(connection, state=state)
+    with one_snapshot() as (connection, _, _now):
+        backjobs = every_item(
+            lambda cursor: list_backjobs(
+                connection,
+                job=job,
+                state=state,
+                oldest_first=not newest,
+                limit=min(limit or LIMIT_MAX, LIMIT_MAX),
+                cursor=cursor,
+            )
+        )
+        rows = rows_of_page(islice(backjobs, limit))
+    for row in rows:
+        row["holds"] = row.pop("hold_ids")
     output.table(
         present(rows),
         columns=("backjob_id", "job", "state", "requested_by", "reason", "requested_at", "holds"),
-        empty="No such backjob.",
+        empty="No backjobs found.",
     )
 
 
 def _document(connection: Connection, done: Backjob) -> dict[str, Any]:
-    holds = [row for row in list_holds(connection, job=done.job) if row["hold_id"] in done.hold_ids]
-    shown = ("hold_id", "state", "amount_minor", "refunded_minor", "left_minor", "currency", "release_date")
+    holds = [
+        asdict(hold)
+        for hold in every_item(
+            lambda cursor: list_holds(
+                connection, job=done.job, oldest_first=True, limit=LIMIT_MAX, cursor=cursor
+            )
+        )
+        if hold.hold_id in done.hold_ids
+    ]
+    amounts = ("amount_minor", "refunded_minor", "left_minor", "currency")
+    shown = ("hold_id", "state", *amounts, "release_date", "metadata")
     return {
         "backjob_id": done.backjob_id,
         "job": done.job,

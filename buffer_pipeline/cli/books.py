@@ -2,35 +2,32 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
+from buffer_pipeline.audit.reconcile import INVARIANTS, Violation, reconcile
 from buffer_pipeline.cli.output import Output, present
 from buffer_pipeline.cli.session import books
-from buffer_pipeline.currencies import Places, places_of
-from buffer_pipeline.database import REVISION, one_moment
+from buffer_pipeline.currencies import places_of
+from buffer_pipeline.database import REVISION, snapshot
 from buffer_pipeline.database import migrate as migrate_books
+from buffer_pipeline.extras import need
 from buffer_pipeline.hours import clock_of_a_writer
-from buffer_pipeline.reconcile import INVARIANTS, Violation, reconcile
+from buffer_pipeline.money import Places
 from buffer_pipeline.settings import load_settings
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the root."""
-    app.command("reconcile")(reconcile_command)
-    app.command("migrate")(migrate)
-    app.command("import-legacy")(import_legacy_command)
-    app.command("dev")(dev)
+app: Final = typer.Typer(rich_markup_mode="markdown")
 
 
+@app.command("reconcile")
 def reconcile_command(context: typer.Context) -> None:
-    """Prove the books: derive every figure from the transactions. Exit 1 when one differs.
+    """Prove the books: compute every figure again from the transactions. Exit 1 if one differs.
 
     Example: `buffer-pipeline reconcile --json`
     """
     output: Output = context.obj
-    with books() as (engine, _), one_moment(engine) as connection:
+    with books() as (engine, _), snapshot(engine) as connection:
         violations, places = reconcile(connection), places_of(connection)
     lines = lines_of(violations, places) or [f"{len(INVARIANTS)} invariants hold."]
     document = {"ok": not violations, "violations": documents_of(violations, places)}
@@ -40,7 +37,7 @@ def reconcile_command(context: typer.Context) -> None:
 
 
 def documents_of(violations: Sequence[Violation], places: Places) -> list[dict[str, Any]]:
-    """Return violations as JSON has them."""
+    """Return violations as values for JSON."""
     return [
         {"invariant": violation.invariant, "rows": present(violation.rows, places)}
         for violation in violations
@@ -48,7 +45,7 @@ def documents_of(violations: Sequence[Violation], places: Places) -> list[dict[s
 
 
 def lines_of(violations: Sequence[Violation], places: Places) -> list[str]:
-    """Return violations for people: each invariant, and the rows that break it."""
+    """Return violations as lines of text: each invariant, and the rows that break it."""
     lines = []
     for violation in documents_of(violations, places):
         lines.append(f"{violation['invariant']}: {len(violation['rows'])} rows")
@@ -58,8 +55,9 @@ def lines_of(violations: Sequence[Violation], places: Places) -> list[str]:
     return lines
 
 
+@app.command("migrate")
 def migrate(context: typer.Context) -> None:
-    """Bring the books to this version's schema, or make them where there are none. Safe to run again.
+    """Migrate the books to the schema of this version, or create them. Safe to run again.
 
     Example: `BUFFER_DATABASE_URL=postgresql://app@db/platform buffer-pipeline migrate`
     """
@@ -69,25 +67,26 @@ def migrate(context: typer.Context) -> None:
     output.answer({"revision": REVISION}, text=f"The books are at revision {REVISION}.")
 
 
+@app.command("import-legacy")
 def import_legacy_command(
     context: typer.Context,
-    directory: Annotated[Path, typer.Argument(help="The folder with the export's CSV files.")],
+    directory: Annotated[Path, typer.Argument(help="The folder with the CSV files of the export.")],
     strict: Annotated[
-        bool, typer.Option("--strict", help="One inconsistent row refuses the whole import.")
+        bool, typer.Option("--strict", help="Refuse the whole import if a row is inconsistent.")
     ] = False,
 ) -> None:
-    """Bring over the Django application's waiting payments, open backjobs and balances.
+    """Import the waiting payments, open backjobs and balances of the Django application.
 
-    What is inconsistent is listed and left out. Nobody is notified. Safe to run again. Where BUFFER_HOME
-    has no books, it makes them.
+    Inconsistent rows are listed and left out. Nobody is notified. Safe to run again. If BUFFER_HOME has no
+    books, they are created.
 
     Example: `buffer-pipeline import-legacy export/ --strict`
     """
-    from buffer_pipeline.legacy import import_legacy
-    from buffer_pipeline.legacy_files import require_directory
+    from buffer_pipeline.legacy.files import require_directory
+    from buffer_pipeline.legacy.importer import import_legacy
 
     output: Output = context.obj
-    # Before books are made for it.
+    # Check the folder before books are created for it.
     require_directory(directory)
     with (
         books(make=True) as (engine, _),
@@ -112,22 +111,24 @@ def import_legacy_command(
     )
 
 
+@app.command("dev")
 def dev(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the Dagster UI.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the Dagster UI.")] = 3000,
     sample: Annotated[
         bool,
         typer.Option(
-            help="Load a sample when the books are empty. Not for a database that will hold real money:"
-            " what is written stays."
+            help="Load a sample if the books are empty. Not for a database that will hold real money: the"
+            " sample cannot be removed."
         ),
     ] = True,
 ) -> None:
-    """Start everything on this machine: PostgreSQL, the books, Dagster's UI, schedule and sensors.
+    """Start everything on this machine: PostgreSQL, the books, and Dagster's UI, schedules and sensors.
 
-    Where BUFFER_HOME or the database has no books, it makes them.
+    If BUFFER_HOME or the database has no books, they are created.
 
     Example: `buffer-pipeline dev --port 3001 --no-sample`
     """
+    need("dagster", "dagster_webserver")
     from buffer_pipeline.cli.dev import serve
 
     serve(load_settings(), port=port, sample=sample)

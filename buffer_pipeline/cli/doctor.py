@@ -12,32 +12,32 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import typer
 from sqlalchemy import Engine
 
-from buffer_pipeline import doctor as books
-from buffer_pipeline.cli.dev import beside_the_books, dagster_url
+from buffer_pipeline.cli.dev_databases import beside_the_books, dagster_url
 from buffer_pipeline.cli.output import Output
 from buffer_pipeline.database import make_engine, psycopg_url
-from buffer_pipeline.doctor import Answer, Finding, look
 from buffer_pipeline.embedded import embedded_server
 from buffer_pipeline.errors import PaymentBufferError
+from buffer_pipeline.monitoring import doctor as books
+from buffer_pipeline.monitoring.doctor import Answer, Finding, look
+from buffer_pipeline.monitoring.payout_doctor import payouts
 from buffer_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import dagster as dg
 
-CONNECT_SECONDS_MAX: Final = 10
+DOCTOR_CONNECT_SECONDS_MAX: Final = 10
 
 Opened = TypeVar("Opened")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the root."""
-    app.command("doctor")(doctor)
+app: Final = typer.Typer(rich_markup_mode="markdown")
 
 
+@app.command("doctor")
 def doctor(context: typer.Context) -> None:
-    """Say what is wrong with this installation and what to do, a line a check. Exit 1 when something is.
+    """Report what is wrong with this installation and what to do, one line per check. Only reads.
 
-    A check that cannot be made counts as wrong. Reads only.
+    Exit 1 if a check fails. A check that cannot be made counts as failed.
 
     Example: `buffer-pipeline doctor --json`
     """
@@ -65,7 +65,7 @@ def _line(finding: Finding) -> str:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the books are; of the embedded server, where Dagster's storage is and where its data lies."""
+    """The books. On the embedded server also the URL of Dagster's storage and the folder of the data."""
 
     engine: Engine
     storage_url: str | None = None
@@ -73,9 +73,9 @@ class _Place:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Make every check, in the order in which to read them."""
+    """Make every check, in the order in which to read the results."""
     with warnings.catch_warnings():
-        # Of what is new in Dagster, by its own definitions: said to whoever writes them.
+        # Dagster warns about beta features in the definitions. The user of `doctor` cannot change them.
         warnings.simplefilter("ignore")
         from buffer_pipeline.orchestration import health
 
@@ -110,6 +110,7 @@ def examine(settings: Settings) -> list[Finding]:
             look("last release", of_dagster(lambda found: health.last_release(found, now=_now()))),
             look("overdue", of_books(books.overdue)),
             look("frozen", of_books(books.frozen)),
+            look("payouts", of_books(lambda engine: payouts(engine, policy=settings.payout_policy))),
             look("outbox", of_books(books.outbox)),
             look("books", of_books(proof)),
             look("disk", disk),
@@ -117,23 +118,23 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def _opened(stack: ExitStack, manager: AbstractContextManager[Opened]) -> Opened | Exception:
-    """Return what a context manager opens, or why it does not: each check that needs it says so."""
+    """Return what a context manager opens, or its error, which each check that needs it reports."""
     try:
         return stack.enter_context(manager)
-    except Exception as error:  # noqa: BLE001 - whatever breaks is what is to be found
+    except Exception as error:  # noqa: BLE001 - `doctor` reports every error
         return error
 
 
 def _there(found: Opened | Exception, said: str | None = None) -> Opened:
     if isinstance(found, Exception):
-        # One line has the reason; in the others it would only repeat itself.
+        # The line of one check has the reason. The other checks only name what is missing.
         raise found if said is None else PaymentBufferError(said) from None
     return found
 
 
 @contextmanager
 def _place(settings: Settings) -> Iterator[_Place]:
-    """Open the books as they are, and migrate nothing."""
+    """Open the books without migrating them."""
     with ExitStack() as stack:
         if settings.database_url is None:
             folder = settings.home.resolve() / "postgres"
@@ -143,17 +144,17 @@ def _place(settings: Settings) -> Iterator[_Place]:
         else:
             url = psycopg_url(settings.database_url)
             if "connect_timeout" not in url.query:
-                url = url.update_query_dict({"connect_timeout": str(CONNECT_SECONDS_MAX)})
+                url = url.update_query_dict({"connect_timeout": str(DOCTOR_CONNECT_SECONDS_MAX)})
             place = _Place(make_engine(url))
         stack.callback(place.engine.dispose)
-        # Once for all checks, each of which would wait for it.
+        # Connect once, so that not every check waits for a server that does not answer.
         place.engine.connect().close()
         yield place
 
 
 @contextmanager
 def _instance(settings: Settings, place: _Place | Exception) -> Iterator["dg.DagsterInstance"]:
-    """Open Dagster's instance: DAGSTER_HOME, or the one that `dev` has made in BUFFER_HOME."""
+    """Open the instance of DAGSTER_HOME; without it, the one that `dev` has created in BUFFER_HOME."""
     from buffer_pipeline.orchestration.health import open_instance
 
     given = os.environ.get("DAGSTER_HOME")
@@ -168,7 +169,7 @@ def _instance(settings: Settings, place: _Place | Exception) -> Iterator["dg.Dag
 
 
 def _storage_url(settings: Settings, place: _Place | Exception) -> str | None:
-    """Return where `dev` has Dagster's storage, by the same rule."""
+    """Return the URL of Dagster's storage, by the same rule as `dev`."""
     if settings.dagster_database_url is not None:
         return dagster_url(settings.dagster_database_url).render_as_string(hide_password=False)
     if settings.database_url is not None:

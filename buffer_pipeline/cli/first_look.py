@@ -1,25 +1,24 @@
-"""What `dev` does with a fresh sample: the first runs, what they did, and what there is to try."""
+"""What `dev` shows of a fresh sample: the first runs, their results, and three things to try."""
 
-import json
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
+from buffer_pipeline.cli.dev_ui import UI_ANSWER_SECONDS_MAX, NoAnswer, ask
 from buffer_pipeline.hours import HOUR, hour_of
 
-SECONDS_MAX: Final = 120
-"""A code location loads before it has jobs; and what is asked for twice is launched twice."""
-
-POLL_SECONDS: Final = 0.5
+RUN_POLL_SECONDS: Final = 0.5
 
 LAUNCHPAD: Final = "Jobs → release_pending_payments → ▾ → Open launchpad"
-"""The way to a job's configuration in the UI, as the documents have it."""
+"""The path to the configuration of the release job in the UI, as in the documents."""
+
+FIRST_ASSET: Final = "released_transactions"
+REPORT: Final = "daily_release_report"
+_ASSETS: Final = {FIRST_ASSET: "what was released", REPORT: "yesterday's report"}
 
 _LAUNCH: Final = """mutation ($selector: JobOrPipelineSelector!, $tags: [ExecutionTag!]!) {
   launchRun(executionParams: {mode: "default", runConfigData: {}, selector: $selector,
@@ -40,14 +39,14 @@ _NEXT_RUNS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A sample that was just loaded: the first hour that reports have of it, and when it was loaded."""
+    """A sample that was just loaded: its first hour in the reports, and when it was loaded."""
 
     first_hour: datetime
     loaded_at: datetime
 
 
 class NotLaunched(Exception):
-    """A first run could not be launched, or did not end well. The schedules launch the next ones."""
+    """A first run could not be launched, or did not succeed. The schedules launch the next ones."""
 
 
 def first_look(
@@ -55,14 +54,14 @@ def first_look(
 ) -> Iterator[str]:
     """Launch the first release, counts, report and proof one after the other, and yield what to print.
 
-    The proof is launched whatever became of the others. `command` finds the books in `terminal`. Ends early
-    when `stop` is set.
+    The proof is launched even if another run failed. `command` finds the books in `terminal`. Ends early if
+    `stop` is set.
     """
     launch = partial(_run, ui, location, stop=stop)
     last_hour = hour_of(sample.loaded_at) - HOUR
     yesterday = f"{sample.loaded_at - timedelta(days=1):%Y-%m-%d}"
     nothing_due = ""
-    first_thing = f"Look at what was released: {ui}/assets/released_transactions"
+    first_asset = FIRST_ASSET
     try:
         yield "The sample's hourly job was down for 30 hours. The first runs:"
         try:
@@ -78,29 +77,42 @@ def first_look(
             if f"{sample.first_hour:%Y-%m-%d}" <= yesterday:
                 tags = launch("report_days", yesterday, yesterday)
                 yield f"  reported {yesterday}: {ui}/runs/{tags['run']}"
-                first_thing = f"Look at yesterday's report: {ui}/assets/daily_release_report"
+                first_asset = REPORT
         except NotLaunched as failure:
             yield f"  {failure}. {_NEXT_RUNS}"
         launch("reconcile_books")
         yield f"  proved the books: {ui}/assets/books?view=checks"
     except NotLaunched as failure:
         yield f"  {failure}. {_NEXT_RUNS}"
-    except Stopped:
+    except FirstRunsStopped:
         return
-    yield (
+    yield things_to_try(ui, first_asset, terminal=terminal, command=command, note=nothing_due)
+
+
+def things_to_try(ui: str, asset: str, *, terminal: str, command: str, note: str = "") -> str:
+    """Return three things to try: the page of an asset, a command, and a dry run.
+
+    `command` finds the books in `terminal`. `note` follows the dry run.
+    """
+    return (
         "Three things to try:\n"
-        f"  1. {first_thing}\n"
-        f"  2. Ask in {terminal} which payments are stuck: {command} stuck\n"
-        f"  3. Try a release that moves no money: {LAUNCHPAD}, with dry_run: true{nothing_due}"
+        f"  1. Look at {_ASSETS[asset]}: {ui}/assets/{asset}\n"
+        f"  2. List in {terminal} the payments that are stuck: {command} stuck\n"
+        f"  3. Try a release that moves no money: {LAUNCHPAD}, with dry_run: true{note}"
     )
 
 
-class Stopped(Exception):
-    """Somebody has stopped `dev` meanwhile."""
+class FirstRunsStopped(Exception):
+    """`dev` was stopped during the first runs."""
 
 
 def _run(ui: str, location: str, job: str, *partitions: str, stop: threading.Event) -> dict[str, str]:
-    """Launch a job over the first to the last of its partitions; return the run's tags once it succeeded."""
+    """Launch a job over a range of partitions, given by its first and last; return the tags of the run.
+
+    Raises:
+        NotLaunched: it could not be launched, or did not succeed.
+        FirstRunsStopped: `stop` was set.
+    """
     variables = {
         "selector": {
             "repositoryLocationName": location,
@@ -112,7 +124,7 @@ def _run(ui: str, location: str, job: str, *partitions: str, stop: threading.Eve
             for key, value in zip((_RANGE_START, _RANGE_END), partitions, strict=False)
         ],
     }
-    deadline = time.monotonic() + SECONDS_MAX
+    deadline = time.monotonic() + UI_ANSWER_SECONDS_MAX
     while (launched := _ask(ui, _LAUNCH, variables).get("launchRun", {})).get("run") is None:
         if time.monotonic() > deadline:
             raise NotLaunched(f"{job} was not launched ({launched.get('__typename', 'no answer')})")
@@ -126,26 +138,12 @@ def _run(ui: str, location: str, job: str, *partitions: str, stop: threading.Eve
 
 
 def _pause(stop: threading.Event) -> None:
-    if stop.wait(POLL_SECONDS):
-        raise Stopped
+    if stop.wait(RUN_POLL_SECONDS):
+        raise FirstRunsStopped
 
 
 def _ask(ui: str, query: str, variables: Mapping[str, object]) -> dict[str, Any]:
-    """Ask the UI's GraphQL; nothing while nobody is there.
-
-    Raises:
-        NotLaunched: it has the question and does not answer in time.
-    """
-    request = urllib.request.Request(  # noqa: S310 - our own webserver
-        f"{ui}/graphql",
-        data=json.dumps({"query": query, "variables": variables}).encode(),
-        headers={"content-type": "application/json"},
-    )
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS_MAX) as answer:  # noqa: S310
-            data: dict[str, Any] = json.load(answer).get("data") or {}
-            return data
-    except TimeoutError:
-        raise NotLaunched("the webserver does not answer") from None
-    except (urllib.error.URLError, ConnectionError, json.JSONDecodeError):
-        return {}
+        return ask(ui, query, variables)
+    except NoAnswer as error:
+        raise NotLaunched(str(error)) from None

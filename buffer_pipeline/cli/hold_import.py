@@ -1,4 +1,4 @@
-"""`buffer-pipeline hold import`: a file is read and checked while the database holds what came before."""
+"""`buffer-pipeline hold import`: a chunk of the file is read while the database holds the one before."""
 
 import gc
 import sys
@@ -15,11 +15,12 @@ from sqlalchemy import Connection, Engine
 
 from buffer_pipeline.cli.output import Output
 from buffer_pipeline.cli.session import books
+from buffer_pipeline.cli.share_texts import parse_shares
 from buffer_pipeline.csv_records import BrokenRecord, csv_records
-from buffer_pipeline.currencies import Places, places_of
+from buffer_pipeline.currencies import places_of
 from buffer_pipeline.database import confirm
-from buffer_pipeline.drain import retrying_conflicts
 from buffer_pipeline.errors import InvalidInput, Refused
+from buffer_pipeline.hold_metadata import parse_metadata
 from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.inputs import NAME_LENGTH_MAX, REASON_LENGTH_MAX, parse_time, require_file
 from buffer_pipeline.intake import (
@@ -29,34 +30,37 @@ from buffer_pipeline.intake import (
     add_many_pending_earnings,
     check_earning,
 )
+from buffer_pipeline.money import Places
+from buffer_pipeline.notifications.sanitize import shorten
 from buffer_pipeline.policy import Policy
-from buffer_pipeline.texts import shorten
+from buffer_pipeline.release_run.run import retrying_conflicts
 
-CHUNK: Final = 5_000
-"""Earnings a transaction: more would touch fewer wallets twice, and lock them for longer."""
+EARNINGS_PER_TRANSACTION: Final = 5_000
+"""Earnings per transaction. With more, fewer wallets are locked twice, but each for longer."""
 WRITERS: Final = 2
-"""Connections that hold a chunk each. A chunk waits for another's wallets only in the second half of its
-statement."""
+"""Connections that write a chunk each. A chunk waits for the wallets of another one only in the second half
+of its statement."""
 SWITCH_SECONDS: Final = 0.0005
-"""How long the thread that reads may keep Python's lock from the one whose answer has come."""
+"""How long the reading thread may keep Python's lock while another thread has an answer to process."""
 _REQUIRED: Final = ("reference", "job", "payee", "payer", "amount", "currency")
-_OPTIONAL: Final = ("title", "held_at", "release_date")
+_OPTIONAL: Final = ("title", "held_at", "release_date", "rule", "shares", "metadata")
 _Chunk = list[tuple[int, CheckedEarning | Refused]]
 _Outcome = tuple[int, AddedHold | Refused]
 
 
 def import_(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="UTF-8, with a header line.")],
+    file: Annotated[Path, typer.Argument(help="A CSV file in UTF-8 with a header line.")],
     all_or_nothing: Annotated[
-        bool, typer.Option("--all-or-nothing", help="One bad line refuses the file.")
+        bool, typer.Option("--all-or-nothing", help="Refuse the whole file if a line is bad.")
     ] = False,
 ) -> None:
-    """Hold the earnings of a CSV file; bad lines are reported and good ones go in. Safe to run again.
+    """Hold the earnings of a CSV file; bad lines are reported, the others are held. Safe to run again.
 
-    The columns are reference, job, payee, payer, amount, currency and, where wanted, title,
-    held_at, release_date. After a line that is not CSV nothing more is read. Exit 1 when a line was refused.
-    Where BUFFER_HOME has no books, it makes them.
+    The columns are reference, job, payee, payer, amount, currency and, optionally, title, held_at,
+    release_date, rule, metadata (a JSON object), shares (as `hold add --share`, separated by semicolons).
+    Reading stops at a line that is not CSV. Exit 1 if a line was refused. If BUFFER_HOME has no books, they
+    are created.
 
     Example: `buffer-pipeline hold import earnings.csv --all-or-nothing`
     """
@@ -70,7 +74,7 @@ def import_(
         tally = hold_file(engine, file, policy=settings.policy, advance=advance)
     tally.refused.sort(key=lambda row: row["line"])
     counts = {name: getattr(tally, name) for name in ("read", "not_read", "added", "replayed")}
-    text = "{read} lines read, {added} holds added, {replayed} stood already, ".format(**counts)
+    text = "{read} lines read, {added} holds added, {replayed} existed already, ".format(**counts)
     text += f"{len(tally.refused)} refused."
     text += "".join(f"\nline {row['line']}: {row['reason']}" for row in tally.refused)
     output.answer({**counts, "refused": tally.refused}, text=text)
@@ -80,16 +84,16 @@ def import_(
 
 @dataclass
 class _Tally:
-    """What became of a file's lines."""
+    """The results of the lines of a file."""
 
     read: int = 0
     not_read: int = 0
-    """Those after a broken one."""
+    """Lines after a broken one."""
     added: int = 0
     replayed: int = 0
     refused: list[dict[str, Any]] = field(default_factory=list)
     refused_by_books: bool = False
-    """A line conflicts with what is in the books, and is not merely wrong in itself."""
+    """True if a line conflicts with the books; False if all refused lines are wrong in themselves."""
 
     def take(self, outcomes: list[_Outcome]) -> None:
         """Count the outcomes of a chunk."""
@@ -106,7 +110,7 @@ class _Tally:
 
 
 def _hold(connection: Connection, chunk: _Chunk, *, policy: Policy) -> list[_Outcome]:
-    """Hold a chunk in the caller's transaction, and return what became of each line."""
+    """Hold a chunk in the caller's transaction, and return the outcome of each line."""
     good = [(line, item) for line, item in chunk if isinstance(item, CheckedEarning)]
     added = add_many_pending_earnings(
         connection, [item for _, item in good], now=clock_of_a_writer(connection), policy=policy
@@ -116,7 +120,7 @@ def _hold(connection: Connection, chunk: _Chunk, *, policy: Policy) -> list[_Out
 
 
 def _hold_whole(engine: Engine, file: Path, *, policy: Policy, advance: Callable[[int], None]) -> _Tally:
-    """Hold all of a file in one transaction, or nothing; begin again where the database has ended it."""
+    """Hold the whole file in one transaction, or nothing. Retry if the database aborts the transaction."""
     tally = _Tally()
     for attempt in retrying_conflicts():
         advance(-tally.read)
@@ -134,7 +138,7 @@ def _hold_whole(engine: Engine, file: Path, *, policy: Policy, advance: Callable
                 transaction.rollback()
                 tally.added = tally.replayed = 0
         if tally.refused_by_books:
-            # As in `one_transaction`: report the conflicts only after the standby has what they are about.
+            # As in `one_transaction`: report conflicts only after the standby has the rows that caused them.
             with engine.begin() as connection:
                 confirm(connection)
     return tally
@@ -161,8 +165,8 @@ def _hold_each(engine: Engine, file: Path, *, policy: Policy, advance: Callable[
     with closing(_ahead(_chunks(file, places))) as chunks, ThreadPoolExecutor(max_workers=WRITERS) as writers:
         for chunk in chunks:
             references = {item.earning.reference for _, item in chunk if isinstance(item, CheckedEarning)}
-            # Of a reference that stands twice the first line is held, and two that wait for each other's
-            # references would wait for ever.
+            # Two chunks with the same references may wait for each other forever, and the first line with a
+            # reference must win. So wait for an earlier chunk that has one of these references.
             while len(under_way) == WRITERS or any(references & earlier for earlier, _ in under_way):
                 take(under_way.popleft()[1])
             under_way.append((references, writers.submit(hold, chunk)))
@@ -172,9 +176,9 @@ def _hold_each(engine: Engine, file: Path, *, policy: Policy, advance: Callable[
 
 
 def _check(file: Path) -> int:
-    """Return how many lines come after the header, and refuse a wrong encoding or header.
+    """Return the number of lines after the header, and refuse a wrong encoding or header.
 
-    Before books are made for the file, or anything is written into them.
+    Called before books are created for the file or written to.
     """
     require_file(file)
     try:
@@ -190,10 +194,10 @@ def _check(file: Path) -> int:
 
 
 def _ahead(chunks: Iterator[_Chunk]) -> Generator[_Chunk]:
-    """Yield each chunk while the next is read: the file is read and checked while the database works."""
-    # What the program has loaded stays: the garbage collector need not look at all of it with each chunk.
+    """Yield each chunk while the next one is read and checked."""
+    # The loaded modules stay in memory, so the garbage collector need not scan them with each chunk.
     gc.freeze()
-    # By Python's own interval each answer of the database would wait five milliseconds for the reader.
+    # With Python's default interval each answer of the database would wait 5 ms for the reading thread.
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SECONDS)
     end: _Chunk = []
@@ -212,7 +216,7 @@ def _chunks(file: Path, places: Places) -> Iterator[_Chunk]:
     chunk: _Chunk = []
     for numbered in _read(file, places):
         chunk.append(numbered)
-        if len(chunk) == CHUNK:
+        if len(chunk) == EARNINGS_PER_TRANSACTION:
             yield chunk
             chunk = []
     if chunk:
@@ -220,7 +224,7 @@ def _chunks(file: Path, places: Places) -> Iterator[_Chunk]:
 
 
 def _read(file: Path, places: Places) -> Iterator[tuple[int, CheckedEarning | Refused]]:
-    """Yield each line's number and its earning, or why there is none; nothing after a broken record."""
+    """Yield each line number with its earning or its refusal. Stop after a broken record."""
     with file.open(encoding="utf-8-sig", newline="") as stream:
         records = csv_records(stream)
         header = _header(file, records)
@@ -244,17 +248,20 @@ def _header(file: Path, records: Iterator[tuple[int, list[str]]]) -> list[str]:
     if unknown:
         raise InvalidInput(f"{file}: column {shorten(unknown[0], NAME_LENGTH_MAX)!r} is unknown")
     if len(set(header)) < len(header):
-        raise InvalidInput(f"{file}: a column stands twice")
+        raise InvalidInput(f"{file}: a column occurs twice")
     return header
 
 
 def _earning(header: list[str], fields: list[str], places: Places) -> CheckedEarning | Refused:
     if len(fields) != len(header):
         return InvalidInput(f"broken line: {len(fields)} fields, the header has {len(header)}")
-    # An empty optional field is one that was not given.
+    # An empty optional field counts as not given.
     row = {name: field for name, field in zip(header, fields, strict=True) if field or name in _REQUIRED}
     try:
         times = {name: parse_time(name, row.pop(name)) for name in ("held_at", "release_date") if name in row}
-        return check_earning(Earning(**row, **times), places=places)  # type: ignore[arg-type]
+        metadata = parse_metadata(row.pop("metadata")) if "metadata" in row else None
+        shares = parse_shares(row.pop("shares")) if "shares" in row else ()
+        earning = Earning(**row, **times, shares=shares, metadata=metadata)  # type: ignore[arg-type]
+        return check_earning(earning, places=places)
     except InvalidInput as refusal:
         return refusal

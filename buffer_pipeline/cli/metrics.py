@@ -10,32 +10,33 @@ from sqlalchemy import URL, Engine
 from buffer_pipeline.cli.output import Output, notice
 from buffer_pipeline.database import make_engine, open_database, psycopg_url
 from buffer_pipeline.errors import PaymentBufferError
+from buffer_pipeline.extras import need
 from buffer_pipeline.settings import load_settings
 
-CONNECT_SECONDS_MAX: Final = 5
-"""For a server that does not answer at all, before or behind the connection; a scrape has 10 seconds."""
+SCRAPE_CONNECT_SECONDS_MAX: Final = 5
+"""The limit for a server that does not answer, before or after connecting. A scrape has 10 seconds."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the root."""
-    app.command("metrics")(metrics)
+app: Final = typer.Typer(rich_markup_mode="markdown")
 
 
+@app.command("metrics")
 def metrics(
     context: typer.Context,
-    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 9464,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 9464,
 ) -> None:
-    """Serve figures of the books to Prometheus, at /metrics, until Ctrl-C or SIGTERM. Reads only.
+    """Serve metrics of the books to Prometheus, at /metrics, until Ctrl-C or SIGTERM. Only reads.
 
-    Starts though the books are away, and says so by `buffer_up 0`. With BUFFER_DAGSTER_DATABASE_URL set
-    it tells of the last run and of the last checks too.
+    It also starts while the books cannot be read, and reports `buffer_up 0`. With BUFFER_DAGSTER_DATABASE_URL
+    set, it reports the last run and the last checks too.
 
     Example: `buffer-pipeline metrics --port 9464`
     """
+    need("metrics", "prometheus_client")
     from prometheus_client import CollectorRegistry, start_http_server
 
-    from buffer_pipeline.metrics import BooksCollector
+    from buffer_pipeline.monitoring.metrics import BooksCollector
 
     output: Output = context.obj
     settings = load_settings()
@@ -61,10 +62,10 @@ def metrics(
 
 
 def _impatient(url: URL | str) -> Engine:
-    """Return an engine that gives up on a server which does not answer."""
+    """Return an engine that gives up on a server that does not answer."""
     if isinstance(url, str):
         url = psycopg_url(url)
-    seconds = str(CONNECT_SECONDS_MAX)
+    seconds = str(SCRAPE_CONNECT_SECONDS_MAX)
     return make_engine(
         url.update_query_dict({"connect_timeout": seconds, "tcp_user_timeout": f"{seconds}000"})
     )

@@ -4,8 +4,13 @@ from typing import Annotated
 
 import typer
 
-By = Annotated[str, typer.Option(help="Who asks or decides; it stays in the books.")]
-Reason = Annotated[str, typer.Option(help="Why; it stays in the books.")]
+By = Annotated[str, typer.Option(help="Who asks or decides; stored in the books.")]
+Reason = Annotated[str, typer.Option(help="The reason; stored in the books.")]
 Reference = Annotated[
-    str | None, typer.Option(help="Idempotency key: the same again with the same reference changes nothing.")
+    str | None,
+    typer.Option(help="Idempotency key: the same request with the same reference changes nothing."),
+]
+PayeeText = Annotated[
+    str | None,
+    typer.Option("--payee-text", help="What the payee is told, one line; the reason is internal."),
 ]

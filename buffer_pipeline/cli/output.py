@@ -1,44 +1,33 @@
-"""What a command prints: a table for people, or one JSON document for programs."""
+"""The output of a command: a table or text, or one JSON document."""
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
-
-from buffer_pipeline.currencies import NO_PLACES, Places, with_amounts
 from buffer_pipeline.errors import SettingError
-from buffer_pipeline.money import format_amount
+from buffer_pipeline.money import NO_PLACES, Places, format_amount, with_amounts
+
+if TYPE_CHECKING:
+    from buffer_pipeline.cli.progress import Advance
 
 _zone: Final[ContextVar[tzinfo]] = ContextVar("_zone", default=UTC)
 
 
 @contextmanager
 def times_in(name: str) -> Iterator[None]:
-    """Have times shown in a zone of the IANA database meanwhile, whoever shows them.
+    """Show all times in a time zone of the IANA database until the end of the block.
 
     Raises:
         SettingError: there is no such zone.
     """
-    from buffer_pipeline.voice import find_zone
+    from buffer_pipeline.notifications.locales import find_zone
 
     zone = find_zone(name)
     if zone is None:
@@ -61,30 +50,39 @@ def iso(moment: datetime) -> str:
 
 
 def present(value: Any, places: Places = NO_PLACES, currency: str | None = None) -> Any:
-    """Return `value` as JSON has it: amounts as text with the currency's places, times as ISO 8601.
+    """Return `value` for JSON: amounts as text with the decimal places of the currency, times as ISO 8601.
 
-    In a row, `amount_minor` becomes `amount`, in the row's own `currency`, as `with_amounts` has it.
+    In a row, `amount_minor` becomes `amount`, in the `currency` of the row (`with_amounts`). Its `metadata`
+    stays as it is, whatever its keys are.
     """
     if isinstance(value, datetime):
         return iso(value)
     if isinstance(value, Decimal):
-        # As PostgreSQL has the sum of a bigint: JSON has no such number, and a float would lose its cents.
+        # The sum of bigints in PostgreSQL. JSON has no decimal numbers, and a float would lose digits.
         return int(value) if value == value.to_integral_value() else str(value)
     if isinstance(value, Mapping):
         currency = value.get("currency", currency)
         amounts = with_amounts(value, places, currency)
-        return {key: present(item, places, currency) for key, item in amounts.items()}
+        return {
+            key: item if key == "metadata" else present(item, places, currency)
+            for key, item in amounts.items()
+        }
     if isinstance(value, list | tuple):
         return [present(item, places, currency) for item in value]
     return value
 
 
+def rows_of_page(items: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return the items of a list as rows. Amounts are shown with their places, so those are left out."""
+    return [{name: value for name, value in asdict(item).items() if name != "places"} for item in items]
+
+
 def facts_of(error: Exception) -> dict[str, Any]:
-    """Return what an error knows beside its message, such as `hold_id`, where JSON can have it."""
+    """Return the attributes of an error that JSON can express, such as `hold_id`."""
     facts = {}
     for name, value in vars(error).items():
         shown = present(value)
-        # What starts with an underscore is the error's own; every error has a type and a message.
+        # Names with an underscore are private. The type and the message are written for every error.
         if not name.startswith("_") and name not in {"type", "message"} and _is_fact(shown):
             facts[name] = shown
     return facts
@@ -92,7 +90,7 @@ def facts_of(error: Exception) -> dict[str, Any]:
 
 def _is_fact(value: Any) -> bool:
     if value is None or value == []:
-        return False  # The refusal is not about it.
+        return False  # The error has no such value.
     try:
         json.dumps(value)
     except (TypeError, ValueError):
@@ -101,19 +99,19 @@ def _is_fact(value: Any) -> bool:
 
 
 def amounts_by_currency(amounts_minor: Mapping[str, int], places: Places) -> dict[str, str]:
-    """Return amounts in minor units as text, by currency in order."""
+    """Return amounts in minor units as text, sorted by currency."""
     return {code: format_amount(minor, places[code]) for code, minor in sorted(amounts_minor.items())}
 
 
 def money(amounts_minor: Mapping[str, int], places: Places) -> str:
-    """Return amounts for people, such as 5000 JPY, 1250.50 PHP."""
+    """Return amounts as text, such as 5000 JPY, 1250.50 PHP."""
     return ", ".join(
         f"{amount} {code}" for code, amount in amounts_by_currency(amounts_minor, places).items()
     )
 
 
 def write_json(document: Any) -> None:
-    """Write one document to stdout; what stdout's encoding does not have is escaped, as JSON has it."""
+    """Write one document to stdout. Letters that its encoding does not have are escaped."""
     line = json.dumps(document, ensure_ascii=False)
     try:
         line.encode(sys.stdout.encoding or "utf-8")
@@ -123,32 +121,25 @@ def write_json(document: Any) -> None:
 
 
 def notice(text: str) -> None:
-    """Tell a person something that no answer has room for, such as which books were made: to stderr.
+    """Write a message to stderr that is not part of the answer, such as which books were created.
 
-    Where nobody can read that, the command goes on.
+    If it cannot be written, the command continues.
     """
-    # None where the shell has closed it (`2>&-`), whatever its type says.
+    # None if the shell has closed it (`2>&-`), although its type does not say so.
     stream: TextIO | None = sys.stderr
     with suppress(OSError):
         if stream is not None:
             stream.write(text + "\n")
 
 
-class Advance(Protocol):
-    """How a progress bar is told of progress."""
-
-    def __call__(self, steps: int, *, more: int = 0) -> None:
-        """Take so many steps, of so many `more` than were known."""
-
-
 @dataclass(frozen=True)
 class Output:
-    """Where a command's answer goes."""
+    """Prints the answer of a command."""
 
     as_json: bool
 
     def answer(self, document: Any, *, text: str | None = None) -> None:
-        """Print the answer: `document` as JSON, or `text` (or the document's lines) for people."""
+        """Print the answer: `document` as JSON, or `text`; without a text, the document line by line."""
         if self.as_json:
             write_json(document)
             return
@@ -164,9 +155,9 @@ class Output:
         empty: str,
         headings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Print rows that went through `present`: all of each as JSON, some columns for people.
+        """Print rows that `present` returned: as JSON with all columns, or as a table of `columns`.
 
-        A column's heading is its name, where `headings` has no other.
+        The heading of a column is its name, unless `headings` has another one.
         """
         if self.as_json:
             self.answer(list(rows))
@@ -175,64 +166,52 @@ class Output:
             sys.stdout.write(empty + "\n")
             return
         names = [headings.get(column, column).replace("_", " ") for column in columns]
-        table = Table(*names, box=None, header_style="bold")
-        for column in table.columns:
-            column.overflow = "fold"
-        for row in rows:
-            # As text: somebody's "[job]" is no markup.
-            table.add_row(*[Text(_cell(row.get(column))) for column in columns])
-        console = Console()
-        if not console.is_terminal:
-            # A pipe has no width to fold for: one row stays one line.
-            console = Console(
-                width=sum(len(_cell(cell)) + 4 for row in rows[:1] for cell in row.values()) + 400
-            )
-        console.print(table)
+        cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+        if sys.stdout.isatty():
+            _print_folded(names, cells)
+        else:
+            _print_lines([names, *cells])
 
     def remark(self, text: str) -> None:
-        """Tell a person something that is not the answer: to stderr where the answer is JSON."""
+        """Print a message that is not part of the answer; to stderr if the answer is JSON."""
         stream = sys.stderr if self.as_json else sys.stdout
         stream.write(text + "\n")
 
     @property
     def shows_progress(self) -> bool:
-        """Whether somebody sees a progress bar: stderr is a terminal."""
+        """Return True if stderr is a terminal, which shows a progress bar."""
         return sys.stderr.isatty()
 
-    @contextmanager
-    def progress(self, what: str, *, total: int | None, unit: str = "") -> Iterator[Advance]:
-        """Show a bar with the rate in `unit` a second and the time that is left on a terminal, and
-        nothing elsewhere.
-        """
-        with Progress(
-            TextColumn(what),
-            BarColumn(bar_width=20),  # With the rate, all of it fits into 80 columns.
-            MofNCompleteColumn(),
-            _RateColumn(unit),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not self.shows_progress,
-        ) as bar:
-            task = bar.add_task(what, total=total)
-            known = total or 0
+    def progress(self, what: str, *, total: int | None, unit: str = "") -> AbstractContextManager["Advance"]:
+        """Show a bar with the rate in `unit` per second and the time that is left, on a terminal only."""
+        from buffer_pipeline.cli.progress import progress_bar
 
-            def advance(steps: int, *, more: int = 0) -> None:
-                nonlocal known
-                known += more
-                bar.update(task, advance=steps, total=known if more else None)
-
-            yield advance
+        return progress_bar(what, total=total, unit=unit, disable=not self.shows_progress)
 
 
-class _RateColumn(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
+def _print_folded(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table as wide as the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-    def render(self, task: Task) -> Text:
-        # Of the last half minute; nothing before the second step.
-        return Text("" if task.speed is None else f"{task.speed:,.0f} {self._unit}/s")
+    table = Table(*names, box=None, header_style="bold")
+    for column in table.columns:
+        column.overflow = "fold"
+    for row in rows:
+        # As text, because "[job]" in a name is not markup.
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def _print_lines(rows: Sequence[Sequence[str]]) -> None:
+    """Print one line for each row. A pipe has no width and needs no colors."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write("".join(f" {cell} " for cell in padded) + "\n")
 
 
 def _cell(value: Any) -> str:

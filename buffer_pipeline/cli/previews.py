@@ -1,4 +1,4 @@
-"""Made-up notifications: shown as each channel would send them, or sent to a receiver that is tried."""
+"""Sample notifications: shown as each channel would send them, or sent to a receiver as a test."""
 
 import asyncio
 import secrets
@@ -10,23 +10,24 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from sqlalchemy import create_engine
 
-from buffer_pipeline.contact import Contact
-from buffer_pipeline.delivery.channel import (
+from buffer_pipeline.errors import InvalidInput, SettingError
+from buffer_pipeline.notifications.channels.channel import (
     Endpoint,
     GiveUp,
     TryAgain,
     configured_endpoints,
     make_endpoint,
 )
-from buffer_pipeline.errors import InvalidInput, SettingError
-from buffer_pipeline.messages import Message, Messages, samples
+from buffer_pipeline.notifications.contact import Contact
+from buffer_pipeline.notifications.locales import find_locale, find_zone
+from buffer_pipeline.notifications.messages import Message, Messages, samples
+from buffer_pipeline.notifications.sanitize import shorten
+from buffer_pipeline.notifications.templates import MESSAGE_TITLE_LENGTH_MAX
 from buffer_pipeline.settings import EndpointSetting, Settings
-from buffer_pipeline.texts import shorten
-from buffer_pipeline.voice import find_locale, find_zone
-from buffer_pipeline.words import TITLE_LENGTH_MAX
+from buffer_pipeline.shares import ShareKind
 
 TEST_IDS: Final = range(9_000_000_000_000_000, 2**53)
-"""Above what an identity reaches, and below what every JSON parser takes for a whole number."""
+"""Above any real id, and small enough for every JSON parser to read it as an exact integer."""
 
 TEST_OWNER: Final = "test-webhook"
 TEST_TITLE: Final = "Test: no work, no money"
@@ -35,7 +36,7 @@ NO_PREVIEW: Final = "no preview"
 
 ADDRESS: Final = "owner@example.com"
 
-# What channels need that are not configured, so that a preview shows every one.
+# Options for channels that are not configured, so that a preview shows every channel.
 _STAND_INS: Final[dict[str, dict[str, Any]]] = {
     "log": {},
     "inbox": {},
@@ -52,12 +53,12 @@ class Previewing(Protocol):
     """A channel that can show what it would send."""
 
     def preview(self, message: Message) -> str:
-        """Return it as text."""
+        """Return the message as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What one reader would get by one endpoint."""
+    """The message to one reader at one endpoint."""
 
     endpoint: str
     channel: str
@@ -67,7 +68,7 @@ class Preview:
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """What a receiver made of a notification. `outcome` is a sentence for people."""
+    """The answer of a receiver to a notification. `outcome` is a sentence."""
 
     webhook_id: str
     delivered: bool
@@ -77,18 +78,28 @@ class Tried:
 
 
 def previews(
-    settings: Settings, type_: str, *, locale: str | None, time_zone: str | None
+    settings: Settings,
+    type_: str,
+    *,
+    locale: str | None,
+    time_zone: str | None,
+    kind: ShareKind | None = None,
 ) -> Iterator[Preview]:
-    """Yield a sample of a type by each endpoint that takes it, and by each channel that none of them has.
+    """Yield a sample of a type for each endpoint that takes it, and for each channel without an endpoint.
+
+    With `kind`, it is about a share of that kind, of an earning with shares.
 
     Raises:
-        InvalidInput: no such locale or time zone.
+        InvalidInput: no such locale or time zone, or a type that is not about a share.
         SettingError: BUFFER_ENDPOINTS or a template cannot be used.
     """
     if locale is not None and find_locale(locale) is None:
         raise InvalidInput(f"locale {locale!r}: not one that Babel knows, such as en_PH or fil_PH")
     if time_zone is not None and find_zone(time_zone) is None:
         raise InvalidInput(f"time_zone {time_zone!r}: not in the IANA database, such as Asia/Manila")
+    shares = [sample for sample in samples(type_) if sample.earning_id is not None]
+    if kind is not None and not shares:
+        raise InvalidInput(f"kind {kind}: a {type_} is about a job and not about a share")
     messages = _renderer(settings)
     shown = [
         (setting.channel, endpoint)
@@ -101,7 +112,9 @@ def previews(
     for name, options in _STAND_INS.items():
         if name not in have:
             shown.append((name, make_endpoint(EndpointSetting(name=name, channel=name, **options))))
-    for sample in samples(type_):
+    for sample in samples(type_) if kind is None else shares:
+        if kind != (None if sample.earning_id is None else sample.kind):
+            continue
         contact = Contact(owner=sample.owner, locale=locale, time_zone=time_zone, email=ADDRESS)
         message = messages.render(sample, contact)
         for channel, endpoint in shown:
@@ -116,7 +129,7 @@ def previews(
 def try_webhook(
     settings: Settings, url: str, *, secret: str | None, type_: str, allow_private: bool
 ) -> Tried:
-    """Send a sample to a URL, with the options of the endpoint that has it where there is one.
+    """Send a sample to a URL, with the options of the endpoint that has this URL, if there is one.
 
     Raises:
         InvalidInput: the URL or the secret cannot be used.
@@ -151,14 +164,14 @@ def try_webhook(
 
 
 async def _send(endpoint: Endpoint, message: Message) -> str | None:
-    # A webhook touches no database.
+    # A webhook does not use the database.
     async with endpoint.channel.open(engine=create_engine("postgresql+psycopg://")) as sender:
         try:
             await sender.send(message)
         except TryAgain as failure:
-            return f"not taken, and would be tried again: {failure.reason}"
+            return f"not accepted, would be tried again: {failure.reason}"
         except GiveUp as failure:
-            return f"refused for good: {failure.reason}"
+            return f"refused, would become a dead letter: {failure.reason}"
     return None
 
 
@@ -169,8 +182,8 @@ def _preview(endpoint: Endpoint, message: Message) -> str:
 
 
 def _as_a_test(message: Message) -> Message:
-    """Return it with `Test: ` before what people are shown, so that none of them takes it for money."""
-    title = shorten(f"Test: {message.title}", TITLE_LENGTH_MAX)
+    """Return the message with `Test: ` before its titles, so that nobody takes it for real money."""
+    title = shorten(f"Test: {message.title}", MESSAGE_TITLE_LENGTH_MAX)
     data = message.payload["data"]
     shown = {**data["message"], "title": title}
     return replace(message, title=title, payload={**message.payload, "data": {**data, "message": shown}})

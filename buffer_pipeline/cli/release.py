@@ -1,59 +1,64 @@
 """`buffer-pipeline release` and `release-now`."""
 
+import json
 import time
 import uuid
 from collections.abc import Callable
-from typing import Annotated, Any
+from contextlib import suppress
+from decimal import Decimal
+from hashlib import sha256
+from typing import Annotated, Any, Final
 
 import typer
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from buffer_pipeline.audit.seals import seal
 from buffer_pipeline.cli.interrupt import between_batches
-from buffer_pipeline.cli.options import Reason
+from buffer_pipeline.cli.options import Reason, Reference
 from buffer_pipeline.cli.output import Output, amounts_by_currency, iso, money
 from buffer_pipeline.cli.session import books, one_transaction
-from buffer_pipeline.crew import ReleaseRun
-from buffer_pipeline.currencies import Places, places_of
+from buffer_pipeline.currencies import places_of
 from buffer_pipeline.database import database_clock, first_line
-from buffer_pipeline.drain import WORKERS_MAX, drain_matured
-from buffer_pipeline.history import seal
 from buffer_pipeline.inputs import parse_as_of
 from buffer_pipeline.logs import release_logged
-from buffer_pipeline.money import format_amount
+from buffer_pipeline.money import Places, format_amount
+from buffer_pipeline.notifications.sanitize import counted
 from buffer_pipeline.release import ReleaseBatch, release_early
-from buffer_pipeline.reports import Rows, due_holds, holds_of_batch
-from buffer_pipeline.texts import counted
+from buffer_pipeline.release_run.run import WORKERS_MAX, release_all_due
+from buffer_pipeline.release_run.worker_pool import ReleaseRun
+from buffer_pipeline.reports.due import due_holds
+from buffer_pipeline.reports.released import holds_of_batch
+from buffer_pipeline.reports.rows import Rows
+
+app: Final = typer.Typer(rich_markup_mode="markdown")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the root."""
-    app.command("release")(release)
-    app.command("release-now")(release_now)
-
-
+@app.command("release")
 def release(
     context: typer.Context,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Run the real statements, then roll back.")
+        bool, typer.Option("--dry-run", help="Run the real statements, then roll them back.")
     ] = False,
-    limit: Annotated[int | None, typer.Option(help="Release at most so many holds; all without it.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Release at most this number of holds; default: all.")
+    ] = None,
     as_of: Annotated[
-        str | None, typer.Option(help="Only what was due at this time (ISO 8601); now without it.")
+        str | None, typer.Option(help="Release only what was due at this time (ISO 8601); default: now.")
     ] = None,
     workers: Annotated[
         int,
         typer.Option(
-            help=f"Connections that release at the same time, 1 to {WORKERS_MAX}, each a share of the payees."
+            help=f"Connections that release at the same time, 1 to {WORKERS_MAX}; each takes some payees."
         ),
     ] = 1,
-    verbose: Annotated[bool, typer.Option("--verbose", help="A line for each hold.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print a line for each hold.")] = False,
 ) -> None:
-    """Release all that is due. Safe to run again, and at the same time as another release.
+    """Release everything that is due. Safe to run again, and at the same time as another release.
 
-    Ctrl-C or SIGTERM ends it behind the batch in hand: what is released stays released, the rest
-    stays due, and it exits 130 or 143. A second one, or 15 seconds after SIGTERM, stops it at once:
-    that batch is rolled back, unless its commit waits for a standby, when it may stand or not.
+    Ctrl-C or SIGTERM ends it after the current batch, with exit code 130 or 143: what is released stays
+    released, and the rest stays due. A second signal, or 15 seconds after SIGTERM, stops it immediately. The
+    current batch is then rolled back; if its commit waits for a standby, it may be committed or not.
 
     Example: `buffer-pipeline release --dry-run --verbose`
     """
@@ -78,7 +83,7 @@ def release(
                 if not batch.amounts_minor.keys() <= places.keys():
                     places.update(places_of(connection))
                 if verbose and batch.batch_id is not None:
-                    # Read inside, since a dry run leaves nothing; said behind the commit.
+                    # Read inside the transaction, because a dry run is rolled back; print after the commit.
                     rows[batch.batch_id] = holds_of_batch(connection, batch_id=batch.batch_id)
 
             def after_batch(batch: ReleaseBatch) -> None:
@@ -91,7 +96,7 @@ def release(
                     )
 
             began = time.perf_counter()
-            run = drain_matured(
+            run = release_all_due(
                 engine,
                 due_by=due_by,
                 source="cli",
@@ -109,10 +114,11 @@ def release(
     if output.as_json:
         output.remark(text)
     amounts = amounts_by_currency(run.amounts_minor, places)
-    document = _document(iso(due_by), dry_run, run.holds_released, amounts, run.batches)
+    recovered = amounts_by_currency(run.recovered_minor, places)
+    document = _document(iso(due_by), dry_run, run.holds_released, amounts, recovered, run.batches)
     output.answer({**document, "interrupted": run.interrupted, "anchor": anchor}, text=text)
     if done and settings.heartbeat_url is not None:
-        from buffer_pipeline.delivery.heartbeat import beat
+        from buffer_pipeline.monitoring.heartbeat import beat
 
         with release_logged(settings.log, run_id=run_id):
             beat(settings.heartbeat_url)
@@ -121,21 +127,21 @@ def release(
 
 
 def _seal(engine: Engine, output: Output, *, stop: Callable[[], bool]) -> str | None:
-    """Seal what has been written and return what to verify it by."""
+    """Seal the new transactions, and return the anchor to verify them with."""
     try:
         sealed = seal(engine, stop=stop)
-    # What is released is released, and the answer is to say so.
+    # The release is committed, so an error here must not hide its answer.
     except DBAPIError as error:
-        output.remark(f"Not sealed, which the next release makes up for: {first_line(error)}")
+        output.remark(f"Not sealed; the next release will seal it: {first_line(error)}")
         return None
     except KeyboardInterrupt:
-        output.remark("Not all may be sealed, which the next release makes up for: interrupted")
+        output.remark("Perhaps not everything is sealed; the next release will seal it: interrupted")
         return None
     if sealed.waits:
-        why = "interrupted" if stop() else "a transaction is open for long, or somebody else seals"
-        output.remark(f"Not all is sealed, which the next release makes up for: {why}")
+        why = "interrupted" if stop() else "a transaction has been open for long, or another process seals"
+        output.remark(f"Not everything is sealed; the next release will seal it: {why}")
     elif sealed.lines:
-        output.remark(f"Sealed {counted(sealed.lines, 'transaction')}; to verify by: {sealed.anchor}")
+        output.remark(f"Sealed {counted(sealed.lines, 'transaction')}; anchor: {sealed.anchor}")
     return None if sealed.anchor is None else str(sealed.anchor)
 
 
@@ -145,49 +151,113 @@ def _summary(run: ReleaseRun, places: Places, *, seconds: float) -> str:
         text = (
             f"{verb} {counted(run.holds_released, 'payment')}, {money(run.amounts_minor, places)},"
             f" in {counted(run.batches, 'batch')}"
-            f" ({seconds:.1f} s, {run.holds_released / seconds:,.0f} a second)."
+            f" ({seconds:.1f} s, {run.holds_released / seconds:,.0f} per second)."
         )
+        if run.recovered_minor:
+            text += f" {_recovered(run.recovered_minor, places)}"
     else:
         text = "Nothing released." if run.interrupted else "No payments ready for release."
     if run.interrupted:
-        text += "\nInterrupted: what is still due stays due, and the next release takes it."
+        text += "\nInterrupted: the rest is still due, and the next release takes it."
     return text
 
 
+@app.command("release-now")
 def release_now(
     context: typer.Context,
     by: Annotated[str, typer.Option(help="Who asks: the payer, or an admin with --admin.")],
     reason: Reason,
-    hold: Annotated[int | None, typer.Option(help="One hold.")] = None,
-    job: Annotated[str | None, typer.Option(help="All unsettled holds of a job.")] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="An admin asks.")] = False,
+    hold: Annotated[int | None, typer.Option(help="The id of one hold.")] = None,
+    job: Annotated[str | None, typer.Option(help="A job: all its unsettled holds.")] = None,
+    amount: Annotated[
+        str | None,
+        typer.Option(help="A part of the hold, such as 250.50; the rest waits on."),
+    ] = None,
+    reference: Reference = None,
+    admin: Annotated[bool, typer.Option("--admin", help="The request comes from an admin.")] = False,
 ) -> None:
-    """Release before the release date: the payer gives up the right to a backjob by it.
+    """Release a hold, a part of it, or a job before the release date.
 
-    Example: `buffer-pipeline release-now --hold 41 --by client-3 --reason "well done"`
+    A payer who releases all of a hold gives up the right to a backjob.
+
+    For an --amount without a --reference, the command makes the reference: a digest of the hold, the amount,
+    --by and --reason. It prints it. The same command again releases nothing more. To release the same amount
+    once more, give a --reference.
+
+    Example: `buffer-pipeline release-now --hold 41 --by client-3 --reason "well done"` or
+    `buffer-pipeline release-now --hold 41 --amount 250.50 --reference half-41 --by client-3
+    --reason "half is done"`
     """
     if (hold is None) == (job is None):
-        raise typer.BadParameter("give --hold or --job, one of them")
+        raise typer.BadParameter("give either --hold or --job")
     output: Output = context.obj
-    with one_transaction() as (connection, _, now):
+    made = None
+    if reference is None and amount is not None and hold is not None:
+        reference = made = _reference_of_part(hold, amount, by=by, reason=reason)
+    with one_transaction() as (connection, settings, now):
         batch = release_early(
-            connection, hold_id=hold, job=job, by=by, reason=reason, as_admin=admin, now=now
+            connection,
+            hold_id=hold,
+            job=job,
+            amount=amount,
+            reference=reference,
+            by=by,
+            reason=reason,
+            as_admin=admin,
+            now=now,
+            policy=settings.policy,
         )
         places = places_of(connection)
     amounts = amounts_by_currency(batch.amounts_minor, places)
+    left = amounts_by_currency(batch.left_minor, places)
+    what = counted(batch.holds_released, "payment")
+    if batch.parts_released:
+        what = f"a part of hold {hold}"
+    again = " before, by the same reference" if batch.replayed else ""
+    recovered = amounts_by_currency(batch.recovered_minor, places)
+    held = f" {money(batch.left_minor, places)} is still held." if left else ""
+    if recovered:
+        held += f" {_recovered(batch.recovered_minor, places)}"
     output.answer(
-        _document(iso(now), False, batch.holds_released, amounts, 1),
-        text=f"Released {counted(batch.holds_released, 'payment')}, {money(batch.amounts_minor, places)}.",
+        {
+            **_document(iso(now), False, batch.holds_released, amounts, recovered, 1),
+            "parts_released": batch.parts_released,
+            "left": left,
+            "replayed": batch.replayed,
+            "reference": reference,
+        },
+        text=f"Released {what}, {money(batch.amounts_minor, places)}{again}.{held}"
+        + (f" Reference: {made}." if made else "")
+        + (" To release the same amount once more, give --reference." if made and batch.replayed else ""),
     )
 
 
+def _recovered(recovered_minor: dict[str, int], places: Places) -> str:
+    return f"Of this, {money(recovered_minor, places)} has paid debts of the payees."
+
+
+def _reference_of_part(hold: int, amount: str, *, by: str, reason: str) -> str:
+    """Return the same reference for the same hold, amount, person and reason."""
+    # 250.5 and 250.50 are the same amount. What is not a number is refused by the verb.
+    with suppress(ArithmeticError):
+        amount = str(Decimal(amount).normalize())
+    asked = json.dumps([hold, amount, by, reason])
+    return f"release-now-{sha256(asked.encode()).hexdigest()[:32]}"
+
+
 def _document(
-    as_of: str, dry_run: bool, holds_released: int, amounts: dict[str, str], batches: int
+    as_of: str,
+    dry_run: bool,
+    holds_released: int,
+    amounts: dict[str, str],
+    recovered: dict[str, str],
+    batches: int,
 ) -> dict[str, Any]:
     return {
         "as_of": as_of,
         "dry_run": dry_run,
         "holds_released": holds_released,
         "amounts": amounts,
+        "recovered": recovered,
         "batches": batches,
     }

@@ -1,63 +1,67 @@
-"""`buffer-pipeline report`: the last days' figures as a table, as JSON or as one HTML file."""
+"""`buffer-pipeline report`: the figures of the last days as a table, as JSON or as one HTML file."""
 
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from stat import S_IMODE
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from buffer_pipeline.cli.output import Output, iso, present
 from buffer_pipeline.cli.session import books
-from buffer_pipeline.database import database_clock, one_moment
-from buffer_pipeline.errors import Refused
+from buffer_pipeline.cli.whole_file import require_writable, whole_file
+from buffer_pipeline.database import database_clock, snapshot
+from buffer_pipeline.extras import need
 
 if TYPE_CHECKING:
-    from buffer_pipeline.daily_report import DailyReport
+    from buffer_pipeline.reports.daily import DailyReport
 
-DAYS_MAX: Final = 366
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the root."""
-    app.command("report")(report_command)
+REPORT_DAYS_MAX: Final = 366
+_SHARES: Final = ("currency", "kind", "released_on_day", "released", "in_buffer")
 
 
+app: Final = typer.Typer(rich_markup_mode="markdown")
+
+
+@app.command("report")
 def report_command(
     context: typer.Context,
     days: Annotated[
         int,
         typer.Option(
-            min=1, max=DAYS_MAX, help="How many whole days (UTC), the last one that is over included."
+            min=1,
+            max=REPORT_DAYS_MAX,
+            help="The number of whole days (UTC), up to the last one that is over.",
         ),
     ] = 30,
     html: Annotated[
-        Path | None, typer.Option(help="Write it to this file, with pictures; what stands there is replaced.")
+        Path | None,
+        typer.Option(help="Write the report to this file, with plots; an existing file is replaced."),
     ] = None,
 ) -> None:
-    """Report the last whole day against the fortnight before it, and the days up to it. Reads only.
+    """Compare the last whole day with the fortnight before it, and report the days up to it. Only reads.
 
     Example: `buffer-pipeline report --days 30 --html report.html`
     """
     output: Output = context.obj
     if html is not None:
-        _require_writable(html)
-    from buffer_pipeline.daily_report import FORTNIGHT, daily_report, last_day_over, render_page
+        require_writable(html, option="--html", such_as="report.html")
+    need("reports", "pygal")
+    from buffer_pipeline.reports.complete_hours import FORTNIGHT, last_day_over
+    from buffer_pipeline.reports.daily import daily_report, render_page
 
     with books() as (engine, _):
         with engine.connect() as connection:
             now = database_clock(connection)
             day = last_day_over(connection, now=now)
-        # Begun behind the question whether the day is over.
-        with one_moment(engine) as connection:
+        # The snapshot begins after the check that the day is over.
+        with snapshot(engine) as connection:
             report = daily_report(connection, day=day, days=days)
     yesterday = now.astimezone(UTC).date() - timedelta(days=1)
     if day != yesterday:
         output.remark(f"yesterday is not complete: a transaction still writes into {yesterday}")
     if html is not None:
-        _write_whole(html, render_page(report, made_at=now))
+        with whole_file(html, option="--html") as file:
+            file.write(render_page(report, made_at=now).encode())
     if output.as_json:
         output.answer(_document(report, made_at=now, html=html))
         return
@@ -65,9 +69,12 @@ def report_command(
     if html is not None:
         output.remark(f"Wrote {html}: {covers}.")
         return
-    output.remark(f"{report.day} against the {FORTNIGHT} days before it; the period is {covers}.")
+    output.remark(f"{report.day} compared with the {FORTNIGHT} days before it; the period is {covers}.")
     rows = _aligned(report.table)
     output.table(rows, columns=tuple(rows[0]), empty="")
+    if report.shares:
+        output.remark("\nFees, taxes and reserves:")
+        output.table(present(report.shares, report.places), columns=_SHARES, empty="")
 
 
 def _document(report: "DailyReport", *, made_at: datetime, html: Path | None) -> dict[str, Any]:
@@ -78,12 +85,13 @@ def _document(report: "DailyReport", *, made_at: datetime, html: Path | None) ->
         "books_begin": None if report.books_begin is None else iso(report.books_begin),
         "figures": [figure.document() for figure in report.figures],
         "days": [present({**row, "day": row["day"].isoformat()}, report.places) for row in report.days],
+        "shares": present(report.shares, report.places),
         "html": None if html is None else str(html),
     }
 
 
 def _aligned(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Return the rows with their numbers flush right."""
+    """Return the rows with their numbers aligned to the right."""
     widths = {name: max(len(row[name]) for row in rows) for name in rows[0]}
     return [
         {
@@ -92,52 +100,3 @@ def _aligned(rows: list[dict[str, str]]) -> list[dict[str, str]]:
         }
         for row in rows
     ]
-
-
-def _require_writable(path: Path) -> None:
-    """Refuse before anything is read: a report takes its time.
-
-    Raises:
-        Refused: the folder does not exist, or something other than a file stands there.
-    """
-    try:
-        if not path.parent.is_dir():
-            raise Refused(f"--html {path}: the folder {path.parent} does not exist; make it first")
-        # A device or a folder is not to be replaced by a file.
-        if path.exists() and not path.is_file():
-            raise Refused(f"--html {path}: stands there and is no file; name one, such as report.html")
-    except OSError as error:
-        raise Refused(f"--html {path}: {error.strerror}") from None
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write the file beside its place and then put it there, so that nobody reads half of it.
-
-    Raises:
-        Refused: the folder cannot be written to.
-    """
-    # Where a link points to, so that it stays a link.
-    target = path.resolve()
-    try:
-        # A name that nobody can foresee, and nobody else's to read until it is in its place.
-        with NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, delete=False) as file:
-            beside = Path(file.name)
-            try:
-                file.write(text)
-                file.close()
-                beside.chmod(_mode(target))
-                beside.replace(target)
-            finally:
-                beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise Refused(f"--html {path}: {error.strerror}; nothing was written") from None
-
-
-def _mode(path: Path) -> int:
-    """Return the permissions of the file, or those that a new one has here."""
-    if path.exists():
-        return S_IMODE(path.stat().st_mode)
-    # The umask can only be read by setting it: to the strictest for the moment.
-    umask = os.umask(0o777)
-    os.umask(umask)
-    return 0o666 & ~umask

@@ -1,4 +1,4 @@
-"""What every command begins with: the settings, the books, their clock."""
+"""The start of every command: the settings, the books, and their clock."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, Engine
 
 from buffer_pipeline.cli.output import notice
-from buffer_pipeline.database import confirm, database_clock, one_moment, open_database
+from buffer_pipeline.database import confirm, database_clock, fetch, open_database, snapshot
 from buffer_pipeline.errors import InvalidInput, Refused
 from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.settings import Settings, load_settings
@@ -15,7 +15,7 @@ from buffer_pipeline.settings import Settings, load_settings
 
 @contextmanager
 def books(*, migrated: bool = True, make: bool = False) -> Iterator[tuple[Engine, Settings]]:
-    """Yield an engine on the books and the settings; new books only where a command is to `make` them."""
+    """Yield an engine on the books and the settings. With `make`, create books if there are none."""
     settings = load_settings()
     with open_database(settings, migrated=migrated, make=make, say=notice) as engine:
         yield engine, settings
@@ -31,18 +31,24 @@ def one_transaction() -> Iterator[tuple[Connection, Settings, datetime]]:
         except InvalidInput:
             raise
         except Refused:
-            # What stands in the way is told only once it is on the standby as well. The refused transaction
-            # is rolled back, which waits for nobody.
+            # Report a refusal only after the standby has the rows that caused it. The refused transaction was
+            # rolled back, and a rollback does not wait for the standby.
             with engine.begin() as connection:
                 confirm(connection)
             raise
 
 
 @contextmanager
-def one_look() -> Iterator[tuple[Connection, Settings, datetime]]:
-    """Yield a connection that sees the books as they are at one moment, the settings and the time.
+def one_snapshot() -> Iterator[tuple[Connection, Settings, datetime]]:
+    """Yield a connection that sees one snapshot of the books, the settings and the time.
 
-    For what reads only: it marks no hour as being written, which a reader may not.
+    For commands that only read: it marks no hour as being written, which a reader's login may not do.
     """
-    with books() as (engine, settings), one_moment(engine) as connection:
+    with books() as (engine, settings), snapshot(engine) as connection:
         yield connection, settings, database_clock(connection)
+
+
+def login_of(connection: Connection) -> str:
+    """Return the login of the connection: who does something, if nobody else is named."""
+    login: str = fetch(connection, "database/login")[0]["login"]
+    return login

@@ -1,4 +1,4 @@
-"""`buffer-pipeline shadow`: the release beside the legacy command, compared."""
+"""`buffer-pipeline shadow`: compares a release with the legacy command."""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -9,31 +9,31 @@ from buffer_pipeline.cli.output import Output, iso, money
 from buffer_pipeline.cli.session import books
 from buffer_pipeline.inputs import parse_time
 from buffer_pipeline.money import format_amount
-from buffer_pipeline.texts import counted
+from buffer_pipeline.notifications.sanitize import counted
 
 _CURRENCY: Final = "PHP"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the root."""
-    app.command("shadow")(shadow_command)
+app: Final = typer.Typer(rich_markup_mode="markdown")
 
 
+@app.command("shadow")
 def shadow_command(
     context: typer.Context,
     before: Annotated[Path, typer.Argument(help="The export from before the legacy command ran.")],
-    after: Annotated[Path, typer.Argument(help="The export from behind it.")],
+    after: Annotated[Path, typer.Argument(help="The export from after it ran.")],
     at: Annotated[str, typer.Option(help="When the legacy command ran (ISO 8601).")],
 ) -> None:
-    """Compare what this would have released with what the legacy command did. Nothing stays.
+    """Compare what this would have released with what the legacy command released. Nothing is kept.
 
-    Both exports are read, the first is imported into empty books, such as `buffer-pipeline migrate` makes,
-    and released as of `--at` by the real statements, and all is rolled back. Exit 1 when a payment came out
-    differently, or when a wallet's balance moved by other than its lines, as it does when two runs overlap.
+    The first export is imported into empty books, such as `buffer-pipeline migrate` creates, and released as
+    of `--at` with the real statements. The result is compared with the second export, and everything is
+    rolled back. Exit 1 if a payment differs, or if a wallet's balance changed by another amount than its
+    lines, which happens when two legacy runs overlap.
 
     Example: `buffer-pipeline shadow before/ after/ --at 2026-11-18T23:35Z --home shadow`
     """
-    from buffer_pipeline.shadow import compare_release
+    from buffer_pipeline.legacy.shadow import compare_release
 
     output: Output = context.obj
     moment = parse_time("at", at)

@@ -1,4 +1,4 @@
-"""`buffer-pipeline simulate`: a marketplace's days on empty books, through the real verbs."""
+"""`buffer-pipeline simulate`: the days of a marketplace on empty books, with the real verbs."""
 
 from collections import Counter
 from datetime import timedelta
@@ -6,50 +6,52 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from buffer_pipeline.audit.reconcile import INVARIANTS
 from buffer_pipeline.cli.books import documents_of, lines_of
 from buffer_pipeline.cli.output import Output, amounts_by_currency, iso, money
 from buffer_pipeline.cli.session import books
-from buffer_pipeline.currencies import Places, places_of
+from buffer_pipeline.currencies import places_of
 from buffer_pipeline.database import database_clock
 from buffer_pipeline.errors import InvalidInput
 from buffer_pipeline.hours import hour_of
 from buffer_pipeline.inputs import parse_time
-from buffer_pipeline.reconcile import INVARIANTS
-from buffer_pipeline.reports import Rows, Totals, totals
-from buffer_pipeline.simulation import Simulation, require_full_hour, simulate
-from buffer_pipeline.texts import counted
+from buffer_pipeline.money import Places
+from buffer_pipeline.notifications.sanitize import counted
+from buffer_pipeline.reports.rows import Rows
+from buffer_pipeline.reports.totals import Totals, totals
+from buffer_pipeline.simulation.simulate import Simulation, require_full_hour, simulate
 
-DAYS_MAX: Final = 3660
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the root."""
-    app.command("simulate")(simulate_command)
+SIMULATION_DAYS_MAX: Final = 3660
 
 
+app: Final = typer.Typer(rich_markup_mode="markdown")
+
+
+@app.command("simulate")
 def simulate_command(
     context: typer.Context,
-    days: Annotated[int, typer.Option(min=1, max=DAYS_MAX, help="How many days.")] = 365,
-    seed: Annotated[int, typer.Option(help="The same seed tells the same story.")] = 7,
+    days: Annotated[int, typer.Option(min=1, max=SIMULATION_DAYS_MAX, help="The number of days.")] = 365,
+    seed: Annotated[int, typer.Option(help="The same seed and start give the same books.")] = 7,
     start: Annotated[
         str | None,
         typer.Option(
-            help="The full hour that it begins with (ISO 8601). Without it, it ends with the hour before now."
+            help="The full hour to begin with (ISO 8601); by default it ends with the hour before now."
         ),
     ] = None,
 ) -> None:
-    """Play a marketplace on empty books, hour by hour, and prove the books each day.
+    """Simulate a marketplace on empty books, hour by hour, and prove the books each day.
 
-    Earnings of single workers and teams, early releases, backjobs and their decisions, freezes, deposits,
-    withdrawals, and outages of the hourly job: all through the real verbs, with a simulated clock. Nobody
-    is told of anything. Books that hold anything are refused; where BUFFER_HOME has none, it makes them.
-    Exit 1 when an invariant breaks, with its rows.
+    There are earnings of single workers and teams, early releases, backjobs and their decisions, freezes,
+    deposits, withdrawals, chargebacks, debts, payouts, and outages of the hourly job, all with the real verbs
+    and a simulated clock.
+    Nobody is notified. Books that are not empty are refused. If BUFFER_HOME has no books, they are created.
+    Exit 1 if an invariant breaks, with its rows.
 
     Example: `buffer-pipeline simulate --home year --days 365 --seed 7`
     """
     output: Output = context.obj
     length = timedelta(days=days)
-    # Before books are made for it.
+    # Check the start before books are created for it.
     begin = None if start is None else require_full_hour("start", parse_time("start", start))
     with books(make=True) as (engine, settings):
         with engine.connect() as connection:
@@ -79,11 +81,18 @@ _LINES: Final[dict[str, dict[str, Any]]] = {
     "held": {"type": "PENDING_EARNING"},
     "released": {"type": "EARNING"},
     "released_early": {"type": "EARNING", "early": True},
+    "parts_released_early": {"type": "EARNING_PART"},
     "refunded": {"type": "REFUND"},
     "deposited": {"type": "DEPOSIT"},
     "withdrawn": {"type": "WITHDRAWAL"},
+    "taken_back": {"type": "CLAWBACK"},
+    "debts_recovered": {"type": "RECOVERY"},
+    "debts_forgiven": {"type": "WRITE_OFF"},
+    "payouts_requested": {"type": "PAYOUT"},
+    "payouts_paid": {"type": "PAYOUT_PAID"},
+    "payouts_returned": {"type": "PAYOUT_RETURNED"},
 }
-"""What is summed up, by which transactions."""
+"""Name of a sum -> the transactions that it counts."""
 
 
 def _sum(rows: Rows, conditions: dict[str, Any]) -> tuple[int, Counter[str]]:
@@ -111,10 +120,10 @@ def _document(done: Simulation, found: Totals, places: Places) -> dict[str, Any]
             for name, (lines, amounts_minor) in sums.items()
         },
         "backjobs": found.backjobs,
-        "refunded_in_part": done.tally.refunded_in_part,
+        "refunded_in_part": done.counts.refunded_in_part,
         "freezes": found.freezes,
-        "repeated": done.tally.repeated,
-        "refused": dict(sorted(done.tally.refused.items())),
+        "repeated": done.counts.repeated,
+        "refused": dict(sorted(done.counts.refused.items())),
         "checks": done.checks,
         "violations": documents_of(done.violations, places),
     }
@@ -131,10 +140,10 @@ def _lines(done: Simulation, found: Totals, places: Places) -> list[str]:
             f"{name.replace('_', ' ')}: {number:,}" + (f", {money(amounts_minor, places)}" if number else "")
         )
     lines += [
-        f"backjobs: {_counts(found.backjobs)}; refunded in part: {done.tally.refunded_in_part:,}",
+        f"backjobs: {_counts(found.backjobs)}; refunded in part: {done.counts.refunded_in_part:,}",
         f"freezes: {_counts(found.freezes)}",
-        f"earnings stated again: {done.tally.repeated:,}",
-        f"refused: {_counts(dict(sorted(done.tally.refused.items())))}",
+        f"repeated earnings: {done.counts.repeated:,}",
+        f"refused: {_counts(dict(sorted(done.counts.refused.items())))}",
         f"release runs: {done.releases:,}; {counted(done.outages, 'outage')} of the hourly job,"
         f" {counted(done.hours_missed, 'hour')} missed",
     ]

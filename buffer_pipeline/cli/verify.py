@@ -1,48 +1,46 @@
 """`buffer-pipeline verify`."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
+from buffer_pipeline.audit.seals import Anchor
+from buffer_pipeline.audit.seals import verify as verify_history
 from buffer_pipeline.cli.output import Output
 from buffer_pipeline.cli.session import books
-from buffer_pipeline.database import one_moment
-from buffer_pipeline.history import Anchor
-from buffer_pipeline.history import verify as verify_history
-from buffer_pipeline.texts import counted
+from buffer_pipeline.database import snapshot
+from buffer_pipeline.notifications.sanitize import counted
+
+app: Final = typer.Typer(rich_markup_mode="markdown")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the root."""
-    app.command("verify")(verify)
-
-
+@app.command("verify")
 def verify(
     context: typer.Context,
     anchors: Annotated[
         list[str] | None,
         typer.Option(
-            "--anchor", help="A seal that was noted elsewhere, as `release` says it. May stand several times."
+            "--anchor", help="An anchor that `release` printed and you stored; can be given several times."
         ),
     ] = None,
 ) -> None:
-    """Compare each sealed transaction with its seal: name the first that was altered, added or taken away.
+    """Compare the sealed transactions with their seals: name the first that was altered, added or removed.
 
-    Whoever may alter the books may seal them anew; an anchor that was noted elsewhere, as each release run in
-    Dagster does, shows that too. Exit 1 when something differs. Reads only.
+    Somebody who can alter the books can also seal them again. An anchor that is stored elsewhere reveals that
+    too; each release run in Dagster stores one. Exit 1 if something differs. Only reads.
 
     Example: `buffer-pipeline verify`
     """
     output: Output = context.obj
     noted = [Anchor.parse(text) for text in anchors or []]
-    with books() as (engine, _), one_moment(engine) as connection:
+    with books() as (engine, _), snapshot(engine) as connection:
         found = verify_history(connection, anchors=noted)
     compared = f"{counted(found.lines, 'transaction')} in {counted(found.seals, 'seal')}"
-    behind = "" if found.anchor is None else f", the last {found.anchor}"
+    last = "" if found.anchor is None else f", the last {found.anchor}"
     if found.offence is None:
-        text = f"History is as it was sealed: {compared}{behind}; {found.unsealed:,} since."
+        text = f"History is as it was sealed: {compared}{last}; {found.unsealed:,} since."
     else:
-        text = f"{found.offence}.\nWhat stands before it is as it was sealed: {compared}{behind}."
+        text = f"{found.offence}.\nEverything before it is as it was sealed: {compared}{last}."
     output.answer(
         {
             "ok": found.offence is None,

@@ -1,4 +1,4 @@
-"""Asset checks: the books after the credits and as a whole, and what has waited for too long."""
+"""The asset checks: invariants of a release and of all books, sealed history, counts, and late payments."""
 
 import heapq
 from collections.abc import Iterator, Sequence
@@ -6,32 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import (
-    AssetCheckExecutionRecord,
-    AssetCheckExecutionRecordStatus,
-)
 from sqlalchemy import Connection
 
-from buffer_pipeline import reports
-from buffer_pipeline.counts import differing_counts
-from buffer_pipeline.currencies import Places, places_of
-from buffer_pipeline.database import database_clock, one_moment
-from buffer_pipeline.delivery.alerts import NO_FREEZE
-from buffer_pipeline.history import HISTORY_AS_SEALED, Anchor, verify
-from buffer_pipeline.hours import HOUR, hour_of, overdue_by
-from buffer_pipeline.orchestration.assets import (
-    ANCHOR,
-    BEGAN_AT,
-    do_not_retry,
-    released_by_this_run,
-    source_of,
-)
-from buffer_pipeline.orchestration.lineage import BOOKS, BUFFERED, FROZEN, HOURLY_COUNTS, RELEASED, SEALED
-from buffer_pipeline.orchestration.metadata import ROWS_SHOWN_MAX, amount_metadata, table_metadata
-from buffer_pipeline.orchestration.report_assets import hours_of_run
-from buffer_pipeline.orchestration.resources import Books
-from buffer_pipeline.policy import Policy
-from buffer_pipeline.reconcile import (
+from buffer_pipeline.audit.reconcile import (
     INVARIANTS,
     RUN_INVARIANTS,
     Violation,
@@ -40,15 +17,40 @@ from buffer_pipeline.reconcile import (
     reconcile,
     reconcile_run,
 )
+from buffer_pipeline.audit.seals import HISTORY_AS_SEALED, Anchor, verify
+from buffer_pipeline.currencies import places_of
+from buffer_pipeline.database import snapshot
+from buffer_pipeline.hours import HOUR, hour_of, overdue_by
+from buffer_pipeline.money import Places
+from buffer_pipeline.monitoring.alerts import NO_FREEZE
+from buffer_pipeline.orchestration.assets import (
+    ANCHOR,
+    BEGAN_AT,
+    do_not_retry,
+    released_by_this_run,
+    source_of,
+)
+from buffer_pipeline.orchestration.dagster_internals import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
+from buffer_pipeline.orchestration.lineage import BOOKS, BUFFERED, FROZEN, HOURLY_COUNTS, RELEASED, SEALED
+from buffer_pipeline.orchestration.metadata import ROWS_SHOWN_MAX, amount_metadata, table_metadata
+from buffer_pipeline.orchestration.report_assets import hours_of_run
+from buffer_pipeline.orchestration.resources import Books, Clock
+from buffer_pipeline.policy import Policy
+from buffer_pipeline.reports.complete_hours import differing_counts
+from buffer_pipeline.reports.due import Due, due_holds, list_due
+from buffer_pipeline.reports.stuck import Stuck, count_stuck, stuck_holds, stuck_owners
 
 BLOCKING: Final = RUN_INVARIANTS
-"""The invariants that stand between the credits and the notifications; the others are proved daily."""
+"""The invariants that a release checks before its notifications. All invariants are checked every night."""
 
 _WARN: Final = dg.AssetCheckSeverity.WARN
 
 OUTCOMES_PER_PAGE: Final = 30
 OUTCOME_PAGES_MAX: Final = 4
-"""How far back a check looks for its latest proof of all of the books: a day's hours are the first page."""
+"""How many outcomes are read to find the latest proof of all books. The first page covers a day."""
 
 PROVED: Final = "proved"
 THIS_RUN: Final = "what this run released"
@@ -58,23 +60,23 @@ OFFENCE: Final = "offence"
 NO_OFFENCE: Final = "none"
 
 COUNTS_EQUAL_TRANSACTIONS: Final = "counts_equal_transactions"
-"""The check of the hours that a run counted, and of all of a month's: both only warn."""
+"""The name of two checks: of the hours that a run counted, and of all hours of a month. Both only warn."""
 
 SEALED_WITHIN: Final = timedelta(hours=3)
-"""Each run seals; one that finds a transaction open leaves it to the next."""
+"""Each run seals. A run that finds an open transaction leaves its lines to the next run."""
 
 ANCHORS_MAX: Final = 31 * 24
-"""Materializations whose anchors are looked for in the chain: a month's."""
+"""How many materializations are read for their anchors: those of a month."""
 
 DIFFERING_HOURS_BACK: Final = 31 * 24
-"""How far back counts are compared when no run says which hours it is about."""
+"""How many hours are compared if the run has no range of hours."""
 
 
 def _description(invariant: str) -> str:
     return (
-        f"{meaning_of(invariant)} A release proves its own part: {_lower(meaning_in_a_run(invariant))} It"
-        " proves all of the books when something has failed or broken off since they were last proved."
-        " While it fails nobody is told about a release."
+        f"{meaning_of(invariant)} A release proves its own part: {_lower(meaning_in_a_run(invariant))} If a"
+        " check has failed or a run was interrupted since the last full proof, it proves all of the books."
+        " While this check fails, no notification of a release is sent."
     )
 
 
@@ -98,16 +100,20 @@ def _lower(sentence: str) -> str:
 def books_reconciled(
     context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books]
 ) -> Iterator[dg.AssetCheckResult]:
-    """Reconcile what this run has released, or all of the books, as they are at one moment."""
-    names = _selected(context, BLOCKING)
+    """Check what this run has released, or all of the books, in one snapshot."""
+    names = selected_invariants(context, BLOCKING)
     began = began_at(context)
-    of_run = [] if began is None else [name for name in names if stood(context, name)]
-    with one_moment(books.engine) as connection:
+    of_run = [] if began is None else [name for name in names if passed_since(context, name)]
+    with snapshot(books.engine) as connection:
         places = places_of(connection)
         violations = reconcile(connection, [name for name in names if name not in of_run])
         if of_run and began is not None:
             violations += reconcile_run(connection, of_run, source=source_of(context.run.run_id), since=began)
-    yield from _results(context, RELEASED, names, violations, places, of_run=of_run)
+    yield from invariant_results(context, RELEASED, names, violations, places, of_run=of_run)
+
+
+BLOCKING_CHECKS: Final = tuple(dg.AssetCheckKey(RELEASED, invariant) for invariant in BLOCKING)
+"""While one of them has failed, no notification of a release is sent."""
 
 
 @dg.multi_asset_check(
@@ -121,9 +127,9 @@ def books_reconciled(
 def books_proved(
     context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books]
 ) -> Iterator[dg.AssetCheckResult]:
-    """Reconcile all of the books, as they are at one moment, and observe them."""
-    names = _selected(context, INVARIANTS)
-    with one_moment(books.engine) as connection:
+    """Check all of the books in one snapshot, and record an observation."""
+    names = selected_invariants(context, INVARIANTS)
+    with snapshot(books.engine) as connection:
         places = places_of(connection)
         violations = reconcile(connection, names)
     context.op_execution_context.log_event(
@@ -136,15 +142,16 @@ def books_proved(
             },
         )
     )
-    yield from _results(context, BOOKS, names, violations, places, of_run=[])
+    yield from invariant_results(context, BOOKS, names, violations, places, of_run=[])
 
 
-def _selected(context: dg.AssetCheckExecutionContext, invariants: Sequence[str]) -> list[str]:
+def selected_invariants(context: dg.AssetCheckExecutionContext, invariants: Sequence[str]) -> list[str]:
+    """Return the invariants whose checks this run evaluates."""
     selected = {key.name for key in context.selected_asset_check_keys}
     return [invariant for invariant in invariants if invariant in selected]
 
 
-def _results(
+def invariant_results(
     context: dg.AssetCheckExecutionContext,
     asset: dg.AssetKey,
     names: Sequence[str],
@@ -153,6 +160,7 @@ def _results(
     *,
     of_run: Sequence[str],
 ) -> Iterator[dg.AssetCheckResult]:
+    """Yield the result of each check of `names`, with its rows. Those of `of_run` have proved a run only."""
     broken = {violation.invariant: violation.rows for violation in violations}
     if broken:
         do_not_retry(context)
@@ -171,17 +179,17 @@ def _results(
 
 
 def began_at(context: dg.AssetCheckExecutionContext) -> datetime | None:
-    """Return when this run began to release, None when it released nothing itself, as `reconcile_books`."""
+    """Return when this run began to release; None for a run without a release, such as `reconcile_books`."""
     began = released_by_this_run(context).get(BEGAN_AT)
     return None if began is None else datetime.fromtimestamp(began.value, UTC)
 
 
-def stood(context: dg.AssetCheckExecutionContext, name: str) -> bool:
-    """Return whether a check's latest proof of all of the books stands.
+def passed_since(context: dg.AssetCheckExecutionContext, name: str) -> bool:
+    """Return True if the check's last proof of all the books passed and nothing has failed since.
 
-    Not so where the check has failed since, even in a run that began earlier and took longer than one
-    that proved its part; where a run ended before its checks, since what it released is not proved; and
-    where no such proof is found. A dry run has no outcome.
+    Return False if there is no such proof, if the check has failed since (also in a run that began earlier
+    and took longer), or if a run ended before its checks, because what it released is not proved. A dry run
+    has no outcome.
     """
     for record in outcomes(context.instance, name):
         if record.run_id == context.run.run_id:
@@ -199,9 +207,9 @@ def stood(context: dg.AssetCheckExecutionContext, name: str) -> bool:
 
 
 def outcomes(instance: dg.DagsterInstance, name: str) -> Iterator[AssetCheckExecutionRecord]:
-    """Yield the outcomes of the check of `books`, and of the one in each release where there is one.
+    """Yield the outcomes of the check of `books` and, if there is one, of the same check of each release.
 
-    The latest to begin first, as far back as `OUTCOME_PAGES_MAX` pages of either.
+    The check that began last comes first. At most `OUTCOME_PAGES_MAX` pages of each are read.
     """
     assets = [BOOKS, *([RELEASED] if name in BLOCKING else [])]
     histories = [_history(instance, dg.AssetCheckKey(asset, name)) for asset in assets]
@@ -221,7 +229,7 @@ def _history(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Iterator[As
 
 
 def proved(record: AssetCheckExecutionRecord) -> object:
-    """Return what a check that passed says that it proved; all of the books before it said so."""
+    """Return what a passed check proved. Outcomes of older versions do not say it: they proved all books."""
     event = record.event.dagster_event if record.event else None
     metadata = event.asset_check_evaluation_data.metadata if event else {}
     return metadata[PROVED].value if PROVED in metadata else ALL_BOOKS
@@ -230,36 +238,41 @@ def proved(record: AssetCheckExecutionRecord) -> object:
 @dg.asset_check(
     asset=HOURLY_COUNTS,
     name=COUNTS_EQUAL_TRANSACTIONS,
-    description="Each counted hour is what the transactions and freezes say now, counted again in SQL."
-    " In a run of counts it looks at that run's hours; by itself, at the last 31 days. An hour that differs"
-    " was written into after it was counted, or changed: materialize it again.",
+    description="Each counted hour equals the transactions and freezes, counted again in SQL. In a run of"
+    " counts it checks the hours of that run; by itself, the last 31 days. If an hour differs, something was"
+    " written into it after it was counted, or its count was changed: materialize it again.",
 )
 def counts_equal_transactions(
-    context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books]
+    context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books], clock: dg.ResourceParam[Clock]
 ) -> dg.AssetCheckResult:
-    """List the figures of the run's hours that differ."""
-    return _compare_counts(books, hours_of_run(context.run.tags))
+    """List the differing figures of the hours of the run."""
+    return _compare_counts(books, clock, hours_of_run(context.run.tags))
 
 
 @dg.asset_check(
     asset=BOOKS,
     name=COUNTS_EQUAL_TRANSACTIONS,
-    description="Each hour of the last 31 days that is counted is what the transactions and freezes say now."
-    " An hour that differs was written into after it was counted, or changed: materialize it again.",
+    description="Each counted hour of the last 31 days equals the transactions and freezes. If an hour"
+    " differs, something was written into it after it was counted, or its count was changed: materialize it"
+    " again.",
 )
-def all_counts_equal_transactions(books: dg.ResourceParam[Books]) -> dg.AssetCheckResult:
+def all_counts_equal_transactions(
+    books: dg.ResourceParam[Books], clock: dg.ResourceParam[Clock]
+) -> dg.AssetCheckResult:
     """List the figures that differ."""
-    return _compare_counts(books, None)
+    return _compare_counts(books, clock, None)
 
 
-def _compare_counts(books: Books, hours: tuple[datetime, datetime] | None) -> dg.AssetCheckResult:
-    with one_moment(books.engine) as connection:
-        now = hour_of(database_clock(connection))
+def _compare_counts(
+    books: Books, clock: Clock, hours: tuple[datetime, datetime] | None
+) -> dg.AssetCheckResult:
+    with snapshot(books.engine) as connection:
+        now = hour_of(clock.books(connection))
         start, end = hours or (now - DIFFERING_HOURS_BACK * HOUR, now)
         rows, places = differing_counts(connection, start=start, end=end), places_of(connection)
     return dg.AssetCheckResult(
         passed=not rows,
-        # A figure of a report is wrong, and no money.
+        # A figure of a report is wrong. No money is affected.
         severity=_WARN,
         metadata={
             "start": dg.MetadataValue.timestamp(start),
@@ -273,18 +286,18 @@ def _compare_counts(books: Books, hours: tuple[datetime, datetime] | None) -> dg
 @dg.asset_check(
     asset=BOOKS,
     name=HISTORY_AS_SEALED,
-    description="Every sealed transaction is as it was when it was sealed, and the last seals that runs noted"
-    " in `sealed_history` are in the chain: nobody has altered the past, added to it or taken from it."
-    " It warns when a transaction has stayed unsealed for three hours, which happens while any transaction on"
-    " the server stays open that long.",
+    description="Every sealed transaction is unchanged, and the last seals that runs noted in"
+    " `sealed_history` are in the chain: nothing sealed was altered, added or removed. It warns if a"
+    " transaction has been unsealed for three hours, which happens while any transaction on the server is"
+    " open for that long.",
 )
 def history_as_sealed(
-    context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books]
+    context: dg.AssetCheckExecutionContext, books: dg.ResourceParam[Books], clock: dg.ResourceParam[Clock]
 ) -> dg.AssetCheckResult:
-    """Verify the chain of seals by the anchors of the latest runs."""
+    """Verify the chain of seals with the anchors of the latest runs."""
     anchors = _noted(context.instance)
-    with one_moment(books.engine) as connection:
-        now = database_clock(connection)
+    with snapshot(books.engine) as connection:
+        now = clock.books(connection)
         found = verify(connection, anchors=anchors)
     since = found.unsealed_since
     return dg.AssetCheckResult(
@@ -313,40 +326,42 @@ def _noted(instance: dg.DagsterInstance) -> list[Anchor]:
 
 @dg.asset_check(
     asset=FROZEN,
-    description="No payment stays frozen for longer than BUFFER_STUCK_AFTER_HOURS, or at all without an open"
-    " freeze."
-    " Evaluated by the sensor `stuck_frozen_payments` too.",
+    description="No payment is frozen for longer than BUFFER_STUCK_AFTER_HOURS, and none is frozen without an"
+    " open freeze. The sensor `stuck_frozen_payments` evaluates it too.",
 )
-def no_payment_stuck(books: dg.ResourceParam[Books]) -> dg.AssetCheckResult:
+def no_payment_stuck(books: dg.ResourceParam[Books], clock: dg.ResourceParam[Clock]) -> dg.AssetCheckResult:
     """List the payments that have been frozen for too long."""
-    with one_moment(books.engine) as connection:
-        now = database_clock(connection)
-        stuck = reports.count_stuck(connection, now=now, older_than=books.policy.stuck_after)
+    with snapshot(books.engine) as connection:
+        now = clock.books(connection)
+        stuck = count_stuck(connection, now=now, older_than=books.policy.stuck_after)
         metadata = stuck_metadata(connection, stuck, now=now, policy=books.policy)
     return dg.AssetCheckResult(passed=stuck.holds == 0, metadata=metadata, severity=_WARN)
 
 
 @dg.asset_check(
-    # Not of what is released: the next release would make the outcome that of an older materialization.
+    # Not a check of `released_transactions`: with the next release its outcome would look outdated in the UI.
     asset=BUFFERED,
-    description="No payment has been due for more than an hour, past a release that should have taken it."
-    " Evaluated by the sensor `overdue_releases` too.",
+    description="No payment has been due for more than an hour although a release should have taken it."
+    " The sensor `overdue_releases` evaluates it too.",
 )
-def nothing_overdue(books: dg.ResourceParam[Books]) -> dg.AssetCheckResult:
-    """List the payments whose release is overdue."""
-    with one_moment(books.engine) as connection:
-        due_by = overdue_by(database_clock(connection))
-        overdue = reports.due_holds(connection, due_by=due_by)
+def nothing_overdue(books: dg.ResourceParam[Books], clock: dg.ResourceParam[Clock]) -> dg.AssetCheckResult:
+    """List the overdue payments."""
+    with snapshot(books.engine) as connection:
+        due_by = overdue_by(clock.books(connection))
+        overdue = due_holds(connection, due_by=due_by)
         metadata = overdue_metadata(connection, overdue, due_by=due_by)
     return dg.AssetCheckResult(passed=overdue.holds == 0, metadata=metadata, severity=_WARN)
 
 
-def stuck_metadata(
-    connection: Connection, stuck: reports.Stuck, *, now: datetime, policy: Policy
-) -> dict[str, Any]:
-    """Return the total of what is stuck and its first rows, the longest frozen first."""
+def stuck_metadata(connection: Connection, stuck: Stuck, *, now: datetime, policy: Policy) -> dict[str, Any]:
+    """Return how many payments are stuck, and the first rows, the longest frozen first.
+
+    What only an owner's freeze covers is a row of the owner and the currency.
+    """
     columns = ("hold_id", "job", "payee", "frozen_since", "kinds")
-    rows = reports.stuck_holds(connection, now=now, older_than=policy.stuck_after, limit=ROWS_SHOWN_MAX)
+    of_owner = ("owner", "holds", "left_minor", "currency", "kind", "opened_by", "frozen_since")
+    rows = stuck_holds(connection, now=now, older_than=policy.stuck_after, limit=ROWS_SHOWN_MAX)
+    owners = stuck_owners(connection, now=now, older_than=policy.stuck_after, limit=ROWS_SHOWN_MAX)
     return {
         "stuck_holds": stuck.holds,
         "stuck_after_hours": policy.stuck_after_hours,
@@ -354,13 +369,18 @@ def stuck_metadata(
             "holds",
             [{name: row[name] for name in columns} | {"kinds": row["kinds"] or NO_FREEZE} for row in rows],
         ),
+        **table_metadata(
+            "frozen_owners",
+            [{name: row[name] for name in of_owner} for row in owners],
+            places_of(connection),
+        ),
     }
 
 
-def overdue_metadata(connection: Connection, overdue: reports.Due, *, due_by: datetime) -> dict[str, Any]:
-    """Return the totals of what is overdue and its first rows, by release date."""
+def overdue_metadata(connection: Connection, overdue: Due, *, due_by: datetime) -> dict[str, Any]:
+    """Return how many payments are overdue, their amounts, and the first rows by release date."""
     columns = ("hold_id", "job", "payee", "release_date", "amount_minor", "currency")
-    rows = reports.list_holds(connection, due_by=due_by, limit=ROWS_SHOWN_MAX)
+    rows = list_due(connection, due_by=due_by, limit=ROWS_SHOWN_MAX)
     places = places_of(connection)
     return {
         "overdue_holds": overdue.holds,

@@ -1,26 +1,22 @@
-"""The sensor that tells operators of failed checks: books that do not add up, history that was altered.
+"""The sensor that alerts operators to failed checks: books that do not add up, or history that was altered.
 
-As the sensor of failed runs it needs no books, and remembers in its cursor.
+It keeps what it has reported in its cursor, because it must work while the books are away.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import (
-    AssetCheckExecutionRecord,
-    AssetCheckExecutionRecordStatus,
-)
 
-from buffer_pipeline.delivery.alerts import (
+from buffer_pipeline.monitoring.alerts import (
     LINES_MAX,
+    Alert,
     FailedCheck,
     failed_checks_alert,
-    outcome_of,
     send_alert,
 )
+from buffer_pipeline.notifications.sanitize import counted
 from buffer_pipeline.orchestration.checks import (
     COUNTS_EQUAL_TRANSACTIONS,
     OFFENDING_ROWS,
@@ -28,22 +24,29 @@ from buffer_pipeline.orchestration.checks import (
     no_payment_stuck,
     nothing_overdue,
 )
+from buffer_pipeline.orchestration.dagster_internals import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
 from buffer_pipeline.orchestration.metadata import text_of
-from buffer_pipeline.orchestration.resources import Alerts
-from buffer_pipeline.texts import counted
+from buffer_pipeline.orchestration.payout_checks import no_payout_stuck
+from buffer_pipeline.orchestration.resources import Alerts, Clock
+from buffer_pipeline.orchestration.sensor_messages import failed_checks_message
 
-INTERVAL_SECONDS_MIN: Final = 30
+FAILED_CHECKS_INTERVAL_SECONDS_MIN: Final = 30
 
-TOLD_BY_THEIR_OWN_SENSORS: Final = frozenset({no_payment_stuck.check_key, nothing_overdue.check_key})
+REPORTED_BY_THEIR_OWN_SENSORS: Final = frozenset(
+    {no_payment_stuck.check_key, nothing_overdue.check_key, no_payout_stuck.check_key}
+)
 
 ROWS_MAX: Final = 5
-"""Rows of one check in an alert; its page in the UI has the first hundred."""
+"""Rows of one check in an alert. Its page in the UI shows the first hundred."""
 
 _OVER: Final = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
 
 
-class Told(NamedTuple):
-    """In the cursor, by check: the evaluation that was told, and the day (UTC) on which it was."""
+class LastAlert(NamedTuple):
+    """The last alert about a check, in the cursor: the evaluation and the day (UTC)."""
 
     evaluation_id: int
     day: str
@@ -51,54 +54,60 @@ class Told(NamedTuple):
 
 @dg.sensor(
     default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=INTERVAL_SECONDS_MIN,
-    description="Tells operators of each failed check, with the rows that it found and a link: an ERROR at"
-    " once, at each evaluation that fails and at least once a day (UTC), a WARN once a day, until the check"
-    " passes again. `no_payment_stuck` and `nothing_overdue` are told by their own sensors. Works while the"
-    " books are away.",
+    minimum_interval_seconds=FAILED_CHECKS_INTERVAL_SECONDS_MIN,
+    description="Alerts operators to each failed check until it passes again, with the rows that it found and"
+    " a link. An ERROR is reported immediately, at each evaluation that fails, and at least once a day (UTC)."
+    " A WARN is reported once a day. `no_payment_stuck`, `nothing_overdue` and `no_payout_stuck` have sensors"
+    " of their own. Works while the books are away.",
 )
-def failed_checks(context: dg.SensorEvaluationContext, alerts: dg.ResourceParam[Alerts]) -> dg.SensorResult:
-    """Tell of the checks whose latest evaluation has failed, in one message."""
+def failed_checks(
+    context: dg.SensorEvaluationContext, alerts: dg.ResourceParam[Alerts], clock: dg.ResourceParam[Clock]
+) -> dg.SensorResult:
+    """Send one alert about the checks whose latest evaluation has failed."""
     definitions = context.repository_def
     assert definitions is not None, "a sensor is evaluated with its repository"
     keys = sorted(
-        definitions.asset_graph.asset_check_keys - TOLD_BY_THEIR_OWN_SENSORS,
+        definitions.asset_graph.asset_check_keys - REPORTED_BY_THEIR_OWN_SENSORS,
         key=lambda key: key.to_user_string(),
     )
-    failed = _failed(context.instance, keys)
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
-    told = {name: Told(*each) for name, each in json.loads(context.cursor or "{}").items()}
-    to_tell = {
+    failed = failed_among(context.instance, keys)
+    today = f"{clock.machine():%Y-%m-%d}"
+    last_alerts = {name: LastAlert(*each) for name, each in json.loads(context.cursor or "{}").items()}
+    to_report = {
         key: record
         for key, record in failed.items()
-        if _is_new(told.get(key.to_user_string()), record, today=today)
+        if _is_new(last_alerts.get(key.to_user_string()), record, today=today)
     }
-    # A check that has passed meanwhile is told at once when it fails again.
-    told = {
-        key.to_user_string(): told[key.to_user_string()] for key in failed if key.to_user_string() in told
+    # A check that has passed is left out, so that its next failure is reported immediately.
+    last_alerts = {
+        key.to_user_string(): last_alerts[key.to_user_string()]
+        for key in failed
+        if key.to_user_string() in last_alerts
     }
-    if not failed:
-        reason = "no check has failed"
-    elif not to_tell:
-        reason = f"{counted(len(failed), 'failed check')}, told already"
-    else:
-        first = [_failed_check(key, to_tell[key], alerts=alerts) for key in list(to_tell)[:LINES_MAX]]
+    sent = None
+    if to_report:
         sent = send_alert(
-            failed_checks_alert(first, checks=len(to_tell), dagster_url=alerts.dagster_url),
-            urls=alerts.urls,
-            log=context.log,
-            terminal=alerts.terminal,
+            _alert(to_report, alerts), urls=alerts.urls, log=context.log, terminal=alerts.terminal
         )
-        if sent:
-            told |= {key.to_user_string(): Told(record.id, today) for key, record in to_tell.items()}
-        reason = f"{counted(len(to_tell), 'failed check')} {outcome_of(sent=sent, urls=alerts.urls)}"
-    return dg.SensorResult(skip_reason=reason, cursor=json.dumps(told))
+    if sent:
+        last_alerts |= {
+            key.to_user_string(): LastAlert(record.id, today) for key, record in to_report.items()
+        }
+    message = failed_checks_message(
+        failed_checks=len(failed), new_checks=len(to_report), sent=sent, urls=alerts.urls
+    )
+    return dg.SensorResult(skip_reason=message, cursor=json.dumps(last_alerts))
 
 
-def _failed(
+def _alert(to_report: Mapping[dg.AssetCheckKey, AssetCheckExecutionRecord], alerts: Alerts) -> Alert:
+    first = [_failed_check(key, to_report[key], alerts=alerts) for key in list(to_report)[:LINES_MAX]]
+    return failed_checks_alert(first, checks=len(to_report), dagster_url=alerts.dagster_url)
+
+
+def failed_among(
     instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
 ) -> dict[dg.AssetCheckKey, AssetCheckExecutionRecord]:
-    """Return the checks whose latest evaluation has failed; one that is under way says nothing yet."""
+    """Return the checks whose latest completed evaluation has failed."""
     latest: dict[dg.AssetCheckKey, AssetCheckExecutionRecord] = dict(
         instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     )
@@ -119,10 +128,10 @@ def _severity(record: AssetCheckExecutionRecord) -> dg.AssetCheckSeverity:
     return record.evaluation.severity if record.evaluation else dg.AssetCheckSeverity.ERROR
 
 
-def _is_new(told: Told | None, record: AssetCheckExecutionRecord, *, today: str) -> bool:
-    if told is None or told.day != today:
+def _is_new(last_alert: LastAlert | None, record: AssetCheckExecutionRecord, *, today: str) -> bool:
+    if last_alert is None or last_alert.day != today:
         return True
-    return _severity(record) is dg.AssetCheckSeverity.ERROR and told.evaluation_id != record.id
+    return _severity(record) is dg.AssetCheckSeverity.ERROR and last_alert.evaluation_id != record.id
 
 
 def _failed_check(key: dg.AssetCheckKey, record: AssetCheckExecutionRecord, *, alerts: Alerts) -> FailedCheck:
@@ -167,6 +176,6 @@ def _rows(metadata: Mapping[str, dg.MetadataValue[Any]]) -> list[str]:
         for record in value.records
     ]
     shown = [", ".join(f"{name} {cell}" for name, cell in row.items()) for row in rows[:ROWS_MAX]]
-    # The table has the first of them.
+    # The table has only the first rows.
     total = int(text_of(metadata[OFFENDING_ROWS])) if OFFENDING_ROWS in metadata else len(rows)
     return shown if total <= len(shown) else [*shown, f"and {counted(total - len(shown), 'more row')}"]

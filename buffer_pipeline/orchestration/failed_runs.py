@@ -1,40 +1,42 @@
-"""The sensor that tells operators of failed runs.
+"""The sensor that alerts operators to failed runs.
 
-It needs no books, so that it works while they are away, which is when runs fail; it remembers in its
-cursor. And it is a sensor of its own kind rather than a `run_failure_sensor`, whose cursor goes past
-a run whether or not anybody was told of it.
+It keeps what it has reported in its cursor, because it must work while the books are away: that is when runs
+fail. It is not a `run_failure_sensor`, because the cursor of one moves past a run even if the alert could not
+be sent.
 """
 
 import json
 import re
-import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import dagster as dg
 
-from buffer_pipeline.delivery.alerts import (
+from buffer_pipeline.monitoring.alerts import (
     LINES_MAX,
+    Alert,
     FailedRun,
     failed_runs_alert,
-    outcome_of,
     send_alert,
 )
-from buffer_pipeline.orchestration.resources import Alerts
-from buffer_pipeline.texts import counted
+from buffer_pipeline.orchestration.resources import Alerts, Clock
+from buffer_pipeline.orchestration.sensor_messages import failed_runs_message
 
-RUNS_MAX: Final = 100
-"""In hand at once. What fails beyond that waits in Dagster's own event log."""
+CURSOR_RUNS_MAX: Final = 100
+"""Runs in the cursor. Further failed runs wait in Dagster's event log."""
 
 RETRY_AWAITED_SECONDS_MAX: Final = 600
-"""Dagster starts the retry that it promises within seconds, or silently never."""
+"""Dagster starts a retry within seconds after the failure, or never, without a message."""
 
 ERROR_LENGTH_MAX: Final = 300
 
 WILL_RETRY_TAG: Final = "dagster/will_retry"
 RETRIED_BY_TAG: Final = "dagster/auto_retry_run_id"
 
-# What looks like a credential: all of a URL behind its scheme, the value of a password or token.
+FIRST_TICK_MESSAGE: Final = "from now on failed runs are reported; those that failed before are not"
+
+# What looks like a credential: all of a URL after its scheme, and the value of a password or token.
 _SECRETS: Final = (
     re.compile(r"(\w+://)\S+"),
     re.compile(
@@ -44,7 +46,7 @@ _SECRETS: Final = (
 
 
 class Seen(NamedTuple):
-    """The cursor: the last failure that was read, and the runs of which nobody could be told yet."""
+    """The cursor: the last failure that was read, and the failed runs that are not in an alert yet."""
 
     storage_id: int
     run_ids: list[str]
@@ -53,55 +55,57 @@ class Seen(NamedTuple):
 @dg.sensor(
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
-    description="Tells operators of each failed run, once, with a link to it. A run that Dagster retries"
-    " by itself is passed over: its last attempt is told. Works while the books are away.",
+    description="Alerts operators once to each failed run, with a link. If Dagster retries a run, the alert"
+    " is about its last attempt. Works while the books are away.",
 )
-def failed_runs(context: dg.SensorEvaluationContext, alerts: dg.ResourceParam[Alerts]) -> dg.SensorResult:
-    """Tell of the runs that have failed since the last tick, in one message."""
+def failed_runs(
+    context: dg.SensorEvaluationContext, alerts: dg.ResourceParam[Alerts], clock: dg.ResourceParam[Clock]
+) -> dg.SensorResult:
+    """Send one alert about the runs that have failed since the last tick."""
     instance = context.instance
     if not context.cursor:
         newest = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1).records
         since = Seen(newest[0].storage_id if newest else -1, [])
-        return _result(since, ["from now on failed runs are told; those that failed before are not"])
+        return _result(since, FIRST_TICK_MESSAGE)
     seen = _read_failures(instance, Seen(*json.loads(context.cursor)))
-    to_tell, to_await, retried = _sort(context, seen.run_ids)
-    facts = []
-    if to_tell:
-        first = [_failed_run(instance, run, alerts=alerts) for run in to_tell[:LINES_MAX]]
+    to_report, to_await, retried = _sort(context, seen.run_ids, now=clock.machine())
+    failed_ids = [run.run_id for run in to_report]
+    sent = None
+    if to_report:
         sent = send_alert(
-            failed_runs_alert(first, runs=len(to_tell), dagster_url=alerts.dagster_url),
-            urls=alerts.urls,
-            log=context.log,
-            terminal=alerts.terminal,
+            _alert(instance, to_report, alerts), urls=alerts.urls, log=context.log, terminal=alerts.terminal
         )
-        said = outcome_of(sent=sent, urls=alerts.urls)
-        facts.append(f"{counted(len(to_tell), 'failed run')} {said}: {first[0].link}")
         if not sent:
-            to_await = [run.run_id for run in to_tell] + to_await
-    if retried:
-        facts.append(
-            f"{counted(len(retried), 'failed run')} retried by Dagster itself, whose last attempt is told:"
-            f" {alerts.dagster_url}/runs/{retried[0]}"
-        )
-    return _result(Seen(seen.storage_id, to_await), facts)
-
-
-def _result(seen: Seen, facts: Sequence[str]) -> dg.SensorResult:
-    return dg.SensorResult(
-        skip_reason="; ".join(facts) or "no run has failed since the last tick", cursor=json.dumps(seen)
+            to_await = failed_ids + to_await
+    message = failed_runs_message(
+        failed_ids=failed_ids,
+        retried_ids=retried,
+        sent=sent,
+        urls=alerts.urls,
+        dagster_url=alerts.dagster_url,
     )
+    return _result(Seen(seen.storage_id, to_await), message)
+
+
+def _result(seen: Seen, message: str) -> dg.SensorResult:
+    return dg.SensorResult(skip_reason=message, cursor=json.dumps(seen))
+
+
+def _alert(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun], alerts: Alerts) -> Alert:
+    first = [_failed_run(instance, run, alerts=alerts) for run in runs[:LINES_MAX]]
+    return failed_runs_alert(first, runs=len(runs), dagster_url=alerts.dagster_url)
 
 
 def _read_failures(instance: dg.DagsterInstance, seen: Seen) -> Seen:
     """Return `seen` with the runs that have failed since."""
-    room = RUNS_MAX - len(seen.run_ids)
-    if room <= 0:
+    limit = CURSOR_RUNS_MAX - len(seen.run_ids)
+    if limit <= 0:
         return seen
     records = instance.fetch_run_status_changes(
         dg.RunStatusChangeRecordsFilter(
             event_type=dg.DagsterEventType.RUN_FAILURE, after_storage_id=seen.storage_id
         ),
-        limit=room,
+        limit=limit,
         ascending=True,
     ).records
     run_ids = [*seen.run_ids, *(record.event_log_entry.run_id for record in records)]
@@ -109,12 +113,12 @@ def _read_failures(instance: dg.DagsterInstance, seen: Seen) -> Seen:
 
 
 def _sort(
-    context: dg.SensorEvaluationContext, run_ids: Sequence[str]
+    context: dg.SensorEvaluationContext, run_ids: Sequence[str], *, now: datetime
 ) -> tuple[list[dg.DagsterRun], list[str], list[str]]:
-    """Return the runs to tell of, the ids of those to look at again, and of those that are retried."""
+    """Return the runs for the alert, the ids to read again at the next tick, and the ids of retried runs."""
     records = context.instance.get_run_records(dg.RunsFilter(run_ids=list(run_ids))) if run_ids else []
     found = {record.dagster_run.run_id: record for record in records}
-    to_tell: list[dg.DagsterRun] = []
+    to_report: list[dg.DagsterRun] = []
     to_await: list[str] = []
     retried: list[str] = []
     for record in (found[run_id] for run_id in run_ids if run_id in found):
@@ -123,19 +127,21 @@ def _sort(
         if not _is_of_this_location(context, run):
             continue
         if not run.is_finished:
-            to_await.append(run.run_id)  # Its state follows the event by a moment.
+            to_await.append(run.run_id)  # Dagster writes the run's state a moment after the event.
         elif RETRIED_BY_TAG in run.tags:
             retried.append(run.run_id)
-        elif _may_be_retried(context.instance, run) and time.time() < failed_at + RETRY_AWAITED_SECONDS_MAX:
+        elif (
+            _may_be_retried(context.instance, run) and now.timestamp() < failed_at + RETRY_AWAITED_SECONDS_MAX
+        ):
             retried.append(run.run_id)
             to_await.append(run.run_id)
         else:
-            to_tell.append(run)
-    return to_tell, to_await, retried
+            to_report.append(run)
+    return to_report, to_await, retried
 
 
 def _may_be_retried(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    # The tag follows the event by a moment too.
+    # Dagster writes this tag a moment after the event too.
     undecided = "true" if instance.run_retries_enabled else "false"
     return run.tags.get(WILL_RETRY_TAG, undecided) == "true"
 
@@ -154,14 +160,14 @@ def _failed_run(instance: dg.DagsterInstance, run: dg.DagsterRun, *, alerts: Ale
 
 
 def _error_of(instance: dg.DagsterInstance, run_id: str) -> str:
-    """Return the first line of why the run failed, as whoever raised it says it."""
+    """Return the first line of the error that failed the run."""
     records = instance.get_records_for_run(
         run_id, of_type=dg.DagsterEventType.RUN_FAILURE, limit=1, ascending=False
     ).records
     event = records[0].event_log_entry.dagster_event if records else None
     if event is None:
-        return "why is not in the event log"
-    # A run that is failed from outside, as when its process died, has a message and no data.
+        return "the event log does not say why"
+    # A run whose process died is failed by the daemon: its event has a message but no data.
     failure: Any = event.event_specific_data
     step = failure and failure.first_step_failure_event
     if not step:
@@ -172,12 +178,12 @@ def _error_of(instance: dg.DagsterInstance, run_id: str) -> str:
 
 
 def _cause(error: Any) -> str | None:
-    """Return the message of an error in the event log, or of the one that Dagster has wrapped in it."""
+    """Return the message of an error in the event log, or of the error that Dagster wrapped in it."""
     return None if error is None else str((error.cause or error).message)
 
 
 def first_line(text: str) -> str:
-    """Return the first line, cut at `ERROR_LENGTH_MAX`, what looks like a credential left out."""
+    """Return the first line without what looks like a credential, cut at `ERROR_LENGTH_MAX`."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
     for secret in _SECRETS:
         line = secret.sub(r"\1…", line)

@@ -1,4 +1,4 @@
-"""What Dagster knows of an installation's health: its schedules, its daemon, its runs and checks."""
+"""The health of an installation, as Dagster knows it: its schedules, daemon, runs and checks."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import Final
 
 import dagster as dg
-from dagster._core.launcher import WorkerStatus
-from dagster._core.scheduler.instigation import InstigatorStatus
-from dagster._core.storage.asset_check_execution_record import (
-    AssetCheckExecutionRecord,
-    AssetCheckExecutionRecordStatus,
-)
 from sqlalchemy.engine import make_url
 
+from buffer_pipeline.audit.reconcile import INVARIANTS
+from buffer_pipeline.audit.seals import HISTORY_AS_SEALED
 from buffer_pipeline.database import make_engine
-from buffer_pipeline.doctor import Answer
 from buffer_pipeline.errors import PaymentBufferError
-from buffer_pipeline.history import HISTORY_AS_SEALED
+from buffer_pipeline.monitoring.doctor import Answer
+from buffer_pipeline.notifications.sanitize import counted
 from buffer_pipeline.orchestration.assets import OUTCOME_TAG, WOULD_RELEASE
 from buffer_pipeline.orchestration.checks import (
     NO_OFFENCE,
@@ -29,34 +25,38 @@ from buffer_pipeline.orchestration.checks import (
     outcomes,
     proved,
 )
+from buffer_pipeline.orchestration.dagster_internals import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+    InstigatorStatus,
+    WorkerStatus,
+)
 from buffer_pipeline.orchestration.definitions import defs
 from buffer_pipeline.orchestration.jobs import release_pending_payments
 from buffer_pipeline.orchestration.metadata import text_of
-from buffer_pipeline.reconcile import INVARIANTS
-from buffer_pipeline.texts import counted
 
 HEARTBEAT_MAX: Final = timedelta(minutes=2)
-"""A daemon gives a sign of life every 30 seconds."""
+"""The limit for the heartbeat of a part of the daemon. It sends one every 30 seconds."""
 
 RELEASE_MAX: Final = timedelta(minutes=75)
-"""Behind a release on the full hour: the same as makes the asset late."""
+"""The limit for the age of the last release: the same as for the freshness of the asset."""
 
 PROOF_MAX: Final = timedelta(hours=27)
-"""All of the books are proved every night."""
+"""The limit for the age of the last full proof. All of the books are proved every night."""
 
 STORAGE_VARIABLE: Final = "BUFFER_DAGSTER_DATABASE_URL"
 
-_RUNS_LOOKED_AT: Final = 50
+_RUNS_READ_MAX: Final = 50
 
 
 @contextmanager
 def open_instance(home: Path, *, storage_url: str | None) -> Iterator[dg.DagsterInstance]:
-    """Yield the instance of a DAGSTER_HOME, whose dagster.yaml finds its storage in the environment.
+    """Yield the instance of a DAGSTER_HOME, whose dagster.yaml reads its storage from the environment.
 
-    Dagster itself makes its tables where its storage has none.
+    Dagster itself creates its tables if the storage has none.
 
     Raises:
-        PaymentBufferError: there is none.
+        PaymentBufferError: the folder does not exist.
     """
     if not home.is_dir():
         raise PaymentBufferError(f"no Dagster in {home}")
@@ -77,7 +77,7 @@ def open_instance(home: Path, *, storage_url: str | None) -> Iterator[dg.Dagster
 
 
 def _require_answer(storage_url: str) -> None:
-    """Connect once: Dagster itself tries for ten seconds, and then says less."""
+    """Connect once. Dagster itself would try for ten seconds, and its error says less."""
     engine = make_engine(make_url(storage_url).set(drivername="postgresql+psycopg"))
     try:
         engine.connect().close()
@@ -95,7 +95,7 @@ def _expected() -> Iterator[str]:
 
 
 def schedules(instance: dg.DagsterInstance) -> Answer:
-    """Look whether every schedule and sensor is on, as far as Dagster's daemon and UI have noted."""
+    """Check that every schedule and sensor is on, by the state that Dagster's daemon and UI have stored."""
     states = {
         name: [state.status for state in instance.all_instigator_state() if state.name == name]
         for name in _expected()
@@ -108,31 +108,35 @@ def schedules(instance: dg.DagsterInstance) -> Answer:
         return (
             False,
             f"never evaluated: {', '.join(unseen)}",
-            "start Dagster's daemon; where it runs, the UI's Deployment page says why the code does not load",
+            "start Dagster's daemon; if it runs, the UI's Deployment page says why the code does not load",
         )
     return True, f"all {len(states)} schedules and sensors are on", ""
 
 
 def daemon(instance: dg.DagsterInstance, *, now: datetime) -> Answer:
-    """Look at the sign of life of each part of the daemon."""
+    """Check the heartbeat of each part of the daemon."""
     advice = "start `dagster-daemon run` (compose: `docker compose up -d daemon`), exactly one; then its log"
     beats = instance.get_daemon_heartbeats()
     required = instance.get_required_daemon_types()
     missing = [kind for kind in required if kind not in beats]
     if missing:
-        return False, f"no sign of life, ever, of {', '.join(sorted(missing))}", advice
+        return False, f"no heartbeat yet from {', '.join(sorted(missing))}", advice
     oldest = min((beats[kind] for kind in required), key=lambda beat: beat.timestamp)
     age = now - datetime.fromtimestamp(oldest.timestamp, UTC)
     if age > HEARTBEAT_MAX:
-        return False, f"no sign of life of {oldest.daemon_type} for {_span(age)}", advice
+        return False, f"no heartbeat from {oldest.daemon_type} for {_span(age)}", advice
     broken = sorted(kind for kind in required if beats[kind].errors)
     if broken:
-        return False, f"errors in {', '.join(broken)}", "the UI's Deployment page, Daemons, shows them"
-    return True, f"alive {_span(age)} ago", ""
+        return (
+            False,
+            f"errors in {', '.join(broken)}",
+            "the Deployment page of the UI shows them, under Daemons",
+        )
+    return True, f"last heartbeat {_span(age)} ago", ""
 
 
 def runs(instance: dg.DagsterInstance) -> Answer:
-    """Look for runs that Dagster lists as under way and no process executes."""
+    """Check for runs that Dagster lists as started although no process executes them."""
     under_way = instance.get_runs(
         dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
     )
@@ -140,7 +144,7 @@ def runs(instance: dg.DagsterInstance) -> Answer:
     for run in under_way if instance.run_launcher.supports_check_run_worker_health else ():
         found = instance.run_launcher.check_run_worker_health(run)
         here = found.status in {WorkerStatus.RUNNING, WorkerStatus.SUCCESS} and found.msg is None
-        # It may have come to its end meanwhile.
+        # The run may have ended meanwhile.
         latest = None if here else instance.get_run_by_id(run.run_id)
         if latest is not None and not latest.is_finished:
             lost.append(f"run {run.run_id} ({latest.status.value}): {found.msg or found.status.value}")
@@ -148,14 +152,14 @@ def runs(instance: dg.DagsterInstance) -> Answer:
         return (
             False,
             "; ".join(lost),
-            "start the code server, where it does not answer (compose: `docker compose up -d code`); the"
-            " daemon then ends the run and runs it again, within a minute",
+            "start the code server if it does not answer (compose: `docker compose up -d code`); the"
+            " daemon then fails the run and retries it within a minute",
         )
-    return True, f"{counted(len(under_way), 'run')} under way", ""
+    return True, f"{counted(len(under_way), 'run')} in progress", ""
 
 
 def last_release(instance: dg.DagsterInstance, *, now: datetime) -> Answer:
-    """Look at the latest release run that ended well, dry runs apart, and whether one failed since."""
+    """Check the age of the latest successful release run that is no dry run, and that none failed since."""
     ended = [
         record
         for record in instance.get_run_records(
@@ -163,7 +167,7 @@ def last_release(instance: dg.DagsterInstance, *, now: datetime) -> Answer:
                 job_name=release_pending_payments.name,
                 statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE],
             ),
-            limit=_RUNS_LOOKED_AT,
+            limit=_RUNS_READ_MAX,
         )
         if not record.dagster_run.tags.get(OUTCOME_TAG, "").startswith(WOULD_RELEASE)
     ]
@@ -171,19 +175,19 @@ def last_release(instance: dg.DagsterInstance, *, now: datetime) -> Answer:
     if ended and ended[0] is not good:
         return (
             False,
-            f"run {ended[0].dagster_run.run_id} failed, the latest of its kind",
-            "open it in the Dagster UI; what it committed stands, and the next run takes the rest",
+            f"the latest release run failed: {ended[0].dagster_run.run_id}",
+            "open it in the Dagster UI; what it committed is released, and the next run takes the rest",
         )
-    advice = "the lines on schedules and daemon say why; meanwhile `buffer-pipeline release` does the same"
+    advice = "the lines `schedules` and `daemon` say why; until then use `buffer-pipeline release`"
     if good is None:
-        return False, "no release run has ended well", advice
+        return False, "no release run has succeeded yet", advice
     age = now - datetime.fromtimestamp(good.end_time or 0.0, UTC)
-    fact = f"run {good.dagster_run.run_id} ended well {_span(age)} ago"
+    fact = f"run {good.dagster_run.run_id} succeeded {_span(age)} ago"
     return age <= RELEASE_MAX, fact, advice
 
 
 def proof(instance: dg.DagsterInstance, *, now: datetime) -> Answer:
-    """Look at what Dagster's runs proved: all of the books by night, and each release's part since."""
+    """Check what Dagster's runs proved: all of the books every night, and the part of each release since."""
     failed, whole_at = [], []
     names = [*INVARIANTS, HISTORY_AS_SEALED]
     for name in names:
@@ -209,7 +213,7 @@ def proof(instance: dg.DagsterInstance, *, now: datetime) -> Answer:
 def _outcomes(
     instance: dg.DagsterInstance, name: str
 ) -> tuple[AssetCheckExecutionRecord | None, AssetCheckExecutionRecord | None]:
-    """Return a check's latest outcome, and the latest that proved all of the books."""
+    """Return the latest outcome of a check, and the latest one that proved all of the books."""
     latest = None
     for record in outcomes(instance, name):
         good = record.status is AssetCheckExecutionRecordStatus.SUCCEEDED
@@ -222,21 +226,21 @@ def _outcomes(
 
 
 def _found(record: AssetCheckExecutionRecord) -> str:
-    """Return what a failed check found, in a few words: the offence, or how many rows."""
+    """Return what a failed check found: the offence, or the number of rows."""
     metadata = record.evaluation.metadata if record.evaluation else {}
     if OFFENCE in metadata and text_of(metadata[OFFENCE]) != NO_OFFENCE:
         return text_of(metadata[OFFENCE])
     if OFFENDING_ROWS in metadata:
         return counted(int(text_of(metadata[OFFENDING_ROWS])), "row")
-    return "its page in the Dagster UI says why"
+    return "see its page in the Dagster UI"
 
 
 def _span(age: timedelta) -> str:
     seconds = max(0, round(age.total_seconds()))
-    for unit, length in _UNITS.items():
+    for unit, length in _SECONDS_OF_UNIT.items():
         if seconds >= 2 * length:
             return f"{seconds // length} {unit}"
     return f"{seconds} seconds"
 
 
-_UNITS: Final[Mapping[str, int]] = {"days": 86_400, "hours": 3_600, "minutes": 60}
+_SECONDS_OF_UNIT: Final[Mapping[str, int]] = {"days": 86_400, "hours": 3_600, "minutes": 60}

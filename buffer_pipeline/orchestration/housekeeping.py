@@ -1,10 +1,10 @@
-"""Housekeeping: Dagster keeps every run and its log for ever, so a daily job prunes what is old."""
+"""Housekeeping: a daily job deletes old runs, because Dagster keeps every run and its log forever."""
 
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -12,44 +12,45 @@ import dagster as dg
 from pydantic import Field
 
 from buffer_pipeline.orchestration.metadata import table_metadata
-from buffer_pipeline.settings import load_settings
+from buffer_pipeline.orchestration.resources import Clock
+from buffer_pipeline.settings import Settings
 
 FINISHED: Final = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
-RUNS_MAX: Final = 10_000
-"""A few minutes; a day has some fifty."""
+DELETED_RUNS_MAX: Final = 10_000
+"""The default limit of one job run: a few minutes of work. A day has about fifty runs."""
 
-SECONDS_MAX: Final = 1200
-"""Well below the instance's `max_runtime_seconds`, which would end the run from outside."""
+HOUSEKEEPING_SECONDS_MAX: Final = 1200
+"""The job stops well before the `max_runtime_seconds` of the instance, which would fail its run."""
 
 REPOSITORY_TAG: Final = ".dagster/repository"
-"""Which code location's a run is, as name@location; a run in one's own process has none."""
+"""The tag with the code location of a run, as name@location. A run outside a code server has none."""
 
 _PAGE: Final = 500
 
 
 class PruneConfig(dg.Config):
-    """What the job takes; the defaults are what the schedule uses."""
+    """The configuration of the job. The schedule uses the defaults."""
 
     dry_run: bool = Field(
-        default=False, description="Select and count what a real run would prune, and delete nothing."
+        default=False, description="Select and count what a real run would delete, but delete nothing."
     )
     keep_days: int | None = Field(
         default=None,
         ge=1,
-        description="Prune what is older than so many days. Left out, it is BUFFER_KEEP_RUNS_DAYS.",
+        description="Delete what is older than this number of days; BUFFER_KEEP_RUNS_DAYS if left out.",
     )
     runs_max: int = Field(
-        default=RUNS_MAX,
+        default=DELETED_RUNS_MAX,
         ge=1,
-        description="The most runs that are pruned at once, the oldest first. The next day's run goes"
-        " on with the rest.",
+        description="Delete at most this number of runs, the oldest first. The run of the next day deletes"
+        " the rest.",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """What was pruned, what was old but kept (run id -> why), and how many old runs are left."""
+    """The deleted runs and ticks, the old runs that were kept (run id -> reason), and the old runs left."""
 
     runs: int
     ticks: int
@@ -64,23 +65,23 @@ def prune(
     check_keys: Iterable[dg.AssetCheckKey],
     repository: str | None = None,
     dry_run: bool = False,
-    runs_max: int = RUNS_MAX,
-    seconds_max: float = SECONDS_MAX,
+    runs_max: int = DELETED_RUNS_MAX,
+    seconds_max: float = HOUSEKEEPING_SECONDS_MAX,
 ) -> Pruned:
-    """Delete the runs that finished before `before`, their logs and files, and the ticks of that time.
+    """Delete the runs that finished before `before`, their logs and files, and the ticks before it.
 
-    Runs in progress stay, and so do the run that holds the latest materialization of an asset or
-    the latest evaluation of one of `check_keys`, and the latest tick of each schedule and sensor.
-    `repository` (name@location) keeps the hands off what other code locations have on the instance.
-    No more than `runs_max` runs, and no further run after `seconds_max`. Safe to run again, and
-    after being cut short. A dry run takes the same way and deletes nothing.
+    These are kept: runs in progress, the run with the latest materialization of each asset, the run with the
+    latest evaluation of each of `check_keys`, and the latest tick of each schedule and sensor. With
+    `repository` (name@location), nothing of other code locations is deleted. At most `runs_max` runs are
+    deleted, and none after `seconds_max`. Safe to run again, also after an interruption. A dry run selects
+    the same runs and ticks but deletes nothing.
     """
     deadline = time.monotonic() + seconds_max
     ticks = _prune_ticks(instance, before=before, repository=repository, dry_run=dry_run)
     tags = {} if repository is None else {REPOSITORY_TAG: repository}
     old = dg.RunsFilter(statuses=FINISHED, updated_before=before, tags=tags)
     reasons = _latest_of(instance, check_keys=check_keys)
-    # All ids before the first deletion: a page begins behind a run that must still be there.
+    # Read all ids before the first deletion: a page starts after a run that must still exist.
     ids = list(_run_ids(instance, old))
     kept = {run_id: reasons[run_id] for run_id in ids if run_id in reasons}
     chosen = [run_id for run_id in ids if run_id not in kept][:runs_max]
@@ -104,7 +105,7 @@ def _run_ids(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[s
 
 
 def _latest_of(instance: dg.DagsterInstance, *, check_keys: Iterable[dg.AssetCheckKey]) -> dict[str, str]:
-    """Return run id -> what of an asset's page would go with the run."""
+    """Return run id -> what the page of an asset would lose with the run."""
     reasons: dict[str, str] = {}
     for key in instance.all_asset_keys():
         materialized = instance.get_latest_materialization_event(key)
@@ -138,7 +139,7 @@ def _prune_ticks(
         latest = instance.get_ticks(origin_id, selector_id, limit=1)
         if not latest:
             continue
-        # The scheduler goes on from the latest tick, and the UI shows it.
+        # The scheduler continues from the latest tick, and the UI shows it.
         until = min(before.timestamp(), latest[0].timestamp)
         page_until = until
         while page := instance.get_ticks(origin_id, selector_id, before=page_until, limit=_PAGE):
@@ -155,14 +156,19 @@ def _prune_ticks(
 @dg.op(
     name="prune",
     out=dg.Out(dg.Nothing),
-    description="Deletes finished runs and ticks that are older than BUFFER_KEEP_RUNS_DAYS, their logs"
-    " and their files, the oldest first. Keeps what an asset's page shows as its latest.",
+    description="Deletes finished runs and ticks that are older than BUFFER_KEEP_RUNS_DAYS, with their logs"
+    " and files, the oldest first. Keeps what the page of an asset shows as its latest.",
 )
-def prune_op(context: dg.OpExecutionContext, config: PruneConfig) -> None:
-    """Prune by the clock and the settings, and report what went, what stayed and why."""
+def prune_op(
+    context: dg.OpExecutionContext,
+    config: PruneConfig,
+    clock: dg.ResourceParam[Clock],
+    settings: dg.ResourceParam[Settings],
+) -> None:
+    """Delete old runs, and report what was deleted, what was kept and why."""
     started = time.monotonic()
-    keep_days = config.keep_days or load_settings().keep_runs_days
-    before = datetime.now(UTC) - timedelta(days=keep_days)
+    keep_days = config.keep_days or settings.keep_runs_days
+    before = clock.machine() - timedelta(days=keep_days)
     pruned = prune(
         context.instance,
         before=before,
@@ -189,8 +195,8 @@ def prune_op(context: dg.OpExecutionContext, config: PruneConfig) -> None:
 @dg.job(
     executor_def=dg.in_process_executor,
     tags={"dagster/retry_strategy": "ALL_STEPS"},
-    description="Prunes Dagster's runs, ticks and logs that are older than BUFFER_KEEP_RUNS_DAYS. The"
-    " books are not touched, no money moves. With `dry_run` it reports what it would prune.",
+    description="Deletes Dagster's runs, ticks and logs that are older than BUFFER_KEEP_RUNS_DAYS. Does not"
+    " use the books and moves no money. With `dry_run` it reports what it would delete.",
 )
 def prune_runs() -> None:
     """Prune in one op."""
@@ -203,5 +209,6 @@ daily_prune: Final = dg.ScheduleDefinition(
     cron_schedule="30 3 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every day at 03:30, between two releases. A day that was missed is made up by the next.",
+    description="Every day at 03:30 UTC, between two releases. If one day is missed, the next run deletes its"
+    " share too.",
 )

@@ -1,41 +1,44 @@
-"""How Dagster finds a run that nobody runs any more: dagster.yaml names this launcher."""
+"""The run launcher that dagster.yaml names. It finds runs that no process executes any more."""
 
 import json
 import socket
 from typing import Final
 
 import dagster as dg
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
-from dagster._core.storage.tags import GRPC_INFO_TAG
-from dagster._grpc.client import DagsterGrpcClient
-from dagster._grpc.types import GetCurrentRunsResult
-from dagster._serdes import deserialize_value
+
+from buffer_pipeline.orchestration.dagster_internals import (
+    GRPC_INFO_TAG,
+    CheckRunHealthResult,
+    DagsterGrpcClient,
+    DagsterUserCodeUnreachableError,
+    GetCurrentRunsResult,
+    WorkerStatus,
+)
 
 NO_ANSWER: Final = "its code server does not answer"
 
 
-class Launcher(DefaultRunLauncher):
-    """Dagster's own launcher, which can also say whether a run is still run.
+class Launcher(dg.DefaultRunLauncher):
+    """Dagster's default launcher with a health check of runs.
 
-    A run is a child process of the code server that it was given to, and is gone with it: a code server
-    that was killed and started again knows nothing of it. Dagster's daemon asks this launcher about each
-    run that has started, every `run_monitoring.poll_interval_seconds`, and reports one that is gone as
-    failed, so that `run_retries` makes up for it. Dagster's own launcher cannot be asked: such a run stays
-    STARTED, and the next release queued, for `run_monitoring.max_runtime_seconds`.
+    A run is a child process of its code server, and ends with it: a code server that was killed and started
+    again does not know the run. Every `run_monitoring.poll_interval_seconds` Dagster's daemon asks this
+    launcher about each started run, and reports a lost run as failed, so that `run_retries` starts it again.
+    The default launcher has no health check: there, a lost run stays STARTED, and the next release stays
+    queued, for `run_monitoring.max_runtime_seconds`.
 
-    The server must be back before the run is failed, because Dagster gives a retry up at once where no
-    code server answers. It must be the only one at its address: of two behind one name, either would deny
-    the other's runs.
+    A run is not reported as lost until its code server answers again, because Dagster gives up a retry
+    immediately if no code server answers. There must be only one code server at an address: each of two would
+    not know the runs of the other.
     """
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Let Dagster's daemon ask."""
+        """Return True: Dagster's daemon may ask."""
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """Ask the code server that has the run. One that does not answer may still have it."""
+        """Ask the code server of the run. A code server that does not answer may still have the run."""
         has = _has(run)
         if has is None:
             return CheckRunHealthResult(WorkerStatus.RUNNING, msg=NO_ANSWER)
@@ -45,10 +48,10 @@ class Launcher(DefaultRunLauncher):
 
 
 def _has(run: dg.DagsterRun) -> bool | None:
-    """Return whether the run's code server has it; None if nobody can say."""
+    """Return whether the run's code server has it; None if the code server does not answer."""
     given_to = run.tags.get(GRPC_INFO_TAG)
     if given_to is None:
-        # No code server was given it: `dagster job execute` runs in its own process.
+        # The run has no code server: `dagster job execute` runs it in its own process.
         return True
     address = json.loads(given_to)
     try:
@@ -57,13 +60,13 @@ def _has(run: dg.DagsterRun) -> bool | None:
         answer = DagsterGrpcClient(**address).get_current_runs()
     except (PermissionError, DagsterUserCodeUnreachableError):
         return None
-    return run.run_id in deserialize_value(answer, GetCurrentRunsResult).current_runs
+    return run.run_id in dg.deserialize_value(answer, GetCurrentRunsResult).current_runs
 
 
 def _is_served(path: str) -> bool:
-    """Return whether somebody listens at a Unix socket, which is on the daemon's own machine.
+    """Return whether a process listens on a Unix socket, which is on the machine of the daemon.
 
-    `dev` makes a new one at each start, so nobody comes back to the one of before.
+    `dev` creates a new socket at each start, so an old one is never served again.
     """
     with socket.socket(socket.AF_UNIX) as probe:
         try:

@@ -1,4 +1,4 @@
-"""Where each figure comes from: the external assets, and the columns of every asset with their origin."""
+"""The external assets, and the columns of every asset with their origins."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -14,6 +14,7 @@ OWNERS: Final = ["team:payments"]
 TAGS: Final = {"domain": "payments"}
 
 PLATFORM_EVENTS: Final = dg.AssetKey("platform_events")
+HOLD_RULES: Final = dg.AssetKey("hold_rules")
 BUFFERED: Final = dg.AssetKey("buffered_transactions")
 BACKJOBS: Final = dg.AssetKey("backjobs")
 FROZEN: Final = dg.AssetKey("frozen_payments")
@@ -23,14 +24,16 @@ RUN_COUNTS: Final = dg.AssetKey("release_counts")
 SEALED: Final = dg.AssetKey("sealed_history")
 HOURLY_COUNTS: Final = dg.AssetKey("hourly_release_counts")
 DAILY_REPORT: Final = dg.AssetKey("daily_release_report")
+DEBTS: Final = dg.AssetKey("debts")
+PAYOUT_BATCHES: Final = dg.AssetKey("payout_batches")
 BOOKS: Final = dg.AssetKey("books")
 
 Origins = Mapping[str, Sequence[tuple[dg.AssetKey, str]]]
-"""Column -> the columns of other assets that it is made of."""
+"""Column -> the columns of other assets that it is computed from."""
 
 
 def columns_of(table: Table) -> dg.TableSchema:
-    """Return a table's columns as Dagster shows them."""
+    """Return the columns of a table in Dagster's form."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
@@ -54,7 +57,7 @@ def _description(name: str, doc: str | None) -> str | None:
 
 
 def columns(**descriptions: str) -> dg.TableSchema:
-    """Return the columns of what is no table: name -> "type: description"."""
+    """Return columns that are not those of a table: name -> "type: description"."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(name, type=text.partition(": ")[0], description=text.partition(": ")[2])
@@ -64,7 +67,7 @@ def columns(**descriptions: str) -> dg.TableSchema:
 
 
 def origin_of(origins: Origins) -> dg.TableColumnLineage:
-    """Return Dagster's form of the origins."""
+    """Return the origins in Dagster's form."""
     return dg.TableColumnLineage(
         {
             column: [dg.TableColumnDep(asset_key=key, column_name=name) for key, name in sources]
@@ -74,7 +77,7 @@ def origin_of(origins: Origins) -> dg.TableColumnLineage:
 
 
 def about(schema: dg.TableSchema, origins: Origins, *, table: Table | None = None) -> dict[str, Any]:
-    """Return the metadata that states an asset's columns, their origin and its table."""
+    """Return the metadata with the columns of an asset, their origins and its table."""
     named = {} if table is None else {"dagster/table_name": str(table)}
     return {
         "dagster/column_schema": schema,
@@ -87,8 +90,8 @@ EXTERNAL: Final = [
     dg.AssetSpec(
         PLATFORM_EVENTS,
         description="What the platform's own code reports: a completed job (`add_pending_earnings`), a"
-        " client's complaint (`request_backjob`), a decision. Each comes in the platform's own database"
-        " transaction, and its reference makes a repeated report harmless.",
+        " client's complaint (`request_backjob`), a decision. Each report is part of a database transaction"
+        " of the platform. Its reference makes a repeated report harmless.",
         group_name=GROUP,
         owners=["team:platform"],
         kinds={"python"},
@@ -100,10 +103,11 @@ EXTERNAL: Final = [
                 job="text: the platform's id of the work",
                 title="text: what the work is called",
                 payee="text: the owner who earns",
-                payer="text: the owner who paid, to whom a refund goes",
-                amount="decimal: in major units, no more places than the currency has",
+                payer="text: the owner who paid, and who receives a refund",
+                amount="decimal: in major units, with at most the decimal places of the currency",
                 currency="text: ISO 4217",
                 held_at="timestamptz: when the seven days begin",
+                metadata="jsonb: the platform's own keys and values",
                 requested_by="text: who asks for a backjob",
                 reason="text: why",
             ),
@@ -111,11 +115,23 @@ EXTERNAL: Final = [
         ),
     ),
     dg.AssetSpec(
+        HOLD_RULES,
+        description="Named, versioned terms of payments: how long they wait, and the fee, tax and reserve"
+        " that are taken. A version never changes. Each payment records the version that it has; without one"
+        " it has the defaults of the settings.",
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"postgres"},
+        tags=TAGS,
+        code_version="1",
+        metadata=about(columns_of(tables.hold_rule), {}, table=tables.hold_rule),
+    ),
+    dg.AssetSpec(
         BUFFERED,
-        deps=[PLATFORM_EVENTS],
+        deps=[PLATFORM_EVENTS, HOLD_RULES],
         description="Payments that wait in the buffer. A hold is settled exactly once: released to its payee"
-        " or refunded to its payer. The platform writes it, through `add_pending_earnings`, in the"
-        " transaction that completes its own job.",
+        " or refunded to its payer. The platform writes it with `add_pending_earnings`, in the transaction"
+        " that completes the job.",
         group_name=GROUP,
         owners=OWNERS,
         kinds={"postgres"},
@@ -130,10 +146,28 @@ EXTERNAL: Final = [
                 "payee_wallet_id": [(PLATFORM_EVENTS, "payee"), (PLATFORM_EVENTS, "currency")],
                 "payer_wallet_id": [(PLATFORM_EVENTS, "payer"), (PLATFORM_EVENTS, "currency")],
                 "currency": [(PLATFORM_EVENTS, "currency")],
-                "amount_minor": [(PLATFORM_EVENTS, "amount"), (PLATFORM_EVENTS, "currency")],
+                "amount_minor": [
+                    (PLATFORM_EVENTS, "amount"),
+                    (PLATFORM_EVENTS, "currency"),
+                    (HOLD_RULES, "fee_percent"),
+                    (HOLD_RULES, "fee_fixed_minor"),
+                    (HOLD_RULES, "tax_percent"),
+                    (HOLD_RULES, "reserve_percent"),
+                ],
                 "held_at": [(PLATFORM_EVENTS, "held_at")],
-                "original_release_date": [(PLATFORM_EVENTS, "held_at")],
-                "release_date": [(PLATFORM_EVENTS, "held_at")],
+                "original_release_date": [
+                    (PLATFORM_EVENTS, "held_at"),
+                    (HOLD_RULES, "days"),
+                    (HOLD_RULES, "reserve_days"),
+                ],
+                "release_date": [
+                    (PLATFORM_EVENTS, "held_at"),
+                    (HOLD_RULES, "days"),
+                    (HOLD_RULES, "reserve_days"),
+                    (HOLD_RULES, "cooldown_hours"),
+                ],
+                "metadata": [(PLATFORM_EVENTS, "metadata")],
+                "rule_id": [(HOLD_RULES, "rule_id")],
             },
             table=tables.hold_status,
         ),
@@ -141,7 +175,8 @@ EXTERNAL: Final = [
     dg.AssetSpec(
         BACKJOBS,
         deps=[PLATFORM_EVENTS],
-        description="Clients' requests to redo a job, and how they were decided. One is open a job at most.",
+        description="Clients' requests to redo a job, and the decisions on them. A job has at most one open"
+        " backjob.",
         group_name=GROUP,
         owners=OWNERS,
         kinds={"postgres"},
@@ -160,9 +195,9 @@ EXTERNAL: Final = [
     dg.AssetSpec(
         FROZEN,
         deps=[BUFFERED, BACKJOBS],
-        description="Payments under a backjob, an admin's or a risk freeze. A frozen payment is never"
-        " released, however late the clock; the sensor `stuck_frozen_payments` observes those that stay"
-        " frozen for longer than BUFFER_STUCK_AFTER_HOURS.",
+        description="Payments that are frozen by a backjob, an admin or risk control. A frozen payment is"
+        " never released, no matter how much time passes. The sensor `stuck_frozen_payments` observes those"
+        " that are frozen for longer than BUFFER_STUCK_AFTER_HOURS.",
         group_name=GROUP,
         owners=OWNERS,
         kinds={"postgres"},
@@ -185,11 +220,11 @@ EXTERNAL: Final = [
     ),
     dg.AssetSpec(
         BOOKS,
-        deps=[FROZEN, RELEASED, SEALED, HOURLY_COUNTS],
-        description="All of the books, as `reconcile_books` proves them every night. No run materializes"
-        " this asset, so no later run makes its checks look as if they had not been evaluated: a check that"
-        " has failed here stays failed until `reconcile_books` has proved it. Proving reads only and moves no"
-        " money.",
+        deps=[FROZEN, RELEASED, SEALED, HOURLY_COUNTS, DEBTS, PAYOUT_BATCHES],
+        description="All of the books, which `reconcile_books` proves every night. No run materializes this"
+        " asset, because Dagster shows the outcome of a check only until the next materialization: a check"
+        " that has failed here stays failed until `reconcile_books` has proved it. Proving only reads and"
+        " moves no money.",
         group_name=GROUP,
         owners=OWNERS,
         kinds={"postgres"},
@@ -197,9 +232,9 @@ EXTERNAL: Final = [
         code_version="1",
         metadata=about(
             columns(
-                invariants="bigint: invariants that were proved",
-                broken="text: the invariants that do not hold",
-                offending_rows="bigint: rows that break them",
+                invariants="bigint: the number of invariants that were checked",
+                broken="text: the invariants that are broken",
+                offending_rows="bigint: the number of rows that break them",
             ),
             {
                 "offending_rows": [
@@ -211,7 +246,8 @@ EXTERNAL: Final = [
         ),
     ),
 ]
-"""What no run materializes: the platform's event, the tables that the verbs fill from it, and the books."""
+"""The assets that no run materializes: the platform's events and rules, the tables that they fill, and the
+books."""
 
 RELEASED_COLUMNS: Final = about(
     columns_of(tables.transaction),
@@ -221,8 +257,16 @@ RELEASED_COLUMNS: Final = about(
         "from_wallet_id": [(BUFFERED, "payee_wallet_id")],
         "to_wallet_id": [(BUFFERED, "payee_wallet_id")],
         "currency": [(BUFFERED, "currency")],
-        "amount_minor": [(BUFFERED, "amount_minor"), (BUFFERED, "refunded_minor")],
-        "balance_after_minor": [(BUFFERED, "amount_minor"), (BUFFERED, "refunded_minor")],
+        "amount_minor": [
+            (BUFFERED, "amount_minor"),
+            (BUFFERED, "refunded_minor"),
+            (BUFFERED, "released_minor"),
+        ],
+        "balance_after_minor": [
+            (BUFFERED, "amount_minor"),
+            (BUFFERED, "refunded_minor"),
+            (BUFFERED, "released_minor"),
+        ],
     },
     table=tables.transaction,
 )
@@ -242,12 +286,15 @@ NOTIFICATION_COLUMNS: Final = about(
 RUN_COUNT_COLUMNS: Final = about(
     columns(
         holds_released="bigint: payments that the run released",
-        amounts="decimal: what they came to, a currency",
-        batches="bigint: database transactions that it took",
+        amounts="decimal: their amounts, by currency",
+        batches="bigint: the number of database transactions",
         seconds="double precision: how long the release took",
         lateness_median_seconds="double precision: released_at - release_date",
         lateness_max_seconds="double precision: released_at - release_date",
-        still_due="bigint: payments due at the cut-off that the run left to the next",
+        still_due="bigint: payments that were due at the cut-off and are left to the next run",
+        released_fee="decimal: the fees in the amounts, by currency, if there are any",
+        released_tax="decimal: the taxes in the amounts, by currency, if there are any",
+        released_reserve="decimal: the reserves in the amounts, by currency, if there are any",
     ),
     {
         "holds_released": [(RELEASED, "hold_id")],
@@ -255,6 +302,10 @@ RUN_COUNT_COLUMNS: Final = about(
         "batches": [(RELEASED, "batch_id")],
         "lateness_median_seconds": [(RELEASED, "recorded_at")],
         "lateness_max_seconds": [(RELEASED, "recorded_at")],
+        **{
+            f"released_{kind}": [(RELEASED, "amount_minor"), (RELEASED, "currency"), (BUFFERED, "kind")]
+            for kind in ("fee", "tax", "reserve")
+        },
     },
 )
 
@@ -275,6 +326,11 @@ HOURLY_COUNT_COLUMNS: Final = about(
         "refunded_minor": [(RELEASED, "type"), (RELEASED, "amount_minor")],
         "freezes_opened": [(FROZEN, "opened_at")],
         "freezes_closed": [(FROZEN, "closed_at")],
+        "parts_released": [(RELEASED, "type")],
+        **{
+            f"released_{kind}_minor": [(RELEASED, "type"), (RELEASED, "amount_minor"), (BUFFERED, "kind")]
+            for kind in ("fee", "tax", "reserve")
+        },
     },
     table=tables.hourly_release_count,
 )
@@ -282,11 +338,11 @@ HOURLY_COUNT_COLUMNS: Final = about(
 DAILY_REPORT_COLUMNS: Final = about(
     columns(
         currency="text: ISO 4217, or all currencies",
-        figure="text: what is counted",
-        day="text: on the day",
-        fortnight_mean="text: a day's mean over the fourteen days before",
-        change="text: from the mean to the day",
-        period="text: over all the days that the report covers",
+        figure="text: the name of the figure",
+        day="text: its value on the day",
+        fortnight_mean="text: its daily mean over the fourteen days before",
+        change="text: the change from that mean to the day",
+        period="text: its value over all days of the report",
     ),
     {
         "currency": [(HOURLY_COUNTS, "currency")],

@@ -1,4 +1,4 @@
-"""Figures and rows as Dagster's metadata: what plots, what is exact, what is shown as a table."""
+"""Figures and rows as Dagster's metadata: numbers for plots, exact text, and tables."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -8,26 +8,48 @@ from typing import Any, Final
 
 import dagster as dg
 
-from buffer_pipeline.currencies import NO_PLACES, Places, with_amounts
-from buffer_pipeline.money import format_amount
+from buffer_pipeline.money import NO_PLACES, Places, format_amount, with_amounts
+from buffer_pipeline.shares import ShareKind
 
 ROWS_SHOWN_MAX: Final = 100
 
 
-def amount_metadata(amounts_minor: Mapping[str, int], places: Places) -> dict[str, Any]:
-    """Return `amount_<CUR>` a currency for plots, and `amounts` as exact text.
+def amount_metadata(
+    amounts_minor: Mapping[str, int], places: Places, *, of: str | None = None
+) -> dict[str, Any]:
+    """Return `amount_<CUR>` for each currency, for plots, and `amounts` as exact text.
 
-    Dagster plots floats and ints only. These are for the eye and never read back as money: the
-    exact amounts stand in the text and in the books.
+    Amounts `of` something have its name: `<of>_<CUR>` and `<of>`.
+
+    Dagster plots only floats and ints. The floats are never read back as money: the exact amounts are in the
+    text and in the books.
     """
     exact = {
         currency: format_amount(amount_minor, places[currency])
         for currency, amount_minor in sorted(amounts_minor.items())
     }
     return {
-        # The text first: the page of a run cuts an event behind its first lines.
-        "amounts": amounts_text(amounts_minor, places),
-        **{f"amount_{currency}": dg.MetadataValue.float(float(amount)) for currency, amount in exact.items()},
+        # The text comes first, because the page of a run shows only the first lines of an event.
+        of or "amounts": amounts_text(amounts_minor, places),
+        **{
+            f"{of or 'amount'}_{currency}": dg.MetadataValue.float(float(amount))
+            for currency, amount in exact.items()
+        },
+    }
+
+
+def share_metadata(shares_minor: Mapping[tuple[ShareKind, str], int], places: Places) -> dict[str, Any]:
+    """Return `released_fee`, `released_tax` and `released_reserve` as `amount_metadata` does.
+
+    `shares_minor` is (kind, currency) -> minor units. A kind that it lacks is left out.
+    """
+    by_kind: dict[str, dict[str, int]] = {}
+    for (kind, currency), minor in sorted(shares_minor.items()):
+        by_kind.setdefault(kind, {})[currency] = minor
+    return {
+        name: value
+        for kind, amounts_minor in by_kind.items()
+        for name, value in amount_metadata(amounts_minor, places, of=f"released_{kind.lower()}").items()
     }
 
 
@@ -46,11 +68,11 @@ def amounts_text(amounts_minor: Mapping[str, int], places: Places) -> str:
 def table_metadata(
     name: str, rows: Sequence[Mapping[str, Any]], places: Places = NO_PLACES
 ) -> dict[str, Any]:
-    """Return the first rows as a table under `name`; nothing when there is no row.
+    """Return the first rows as a table under `name`; an empty dict if there are no rows.
 
-    Amounts are shown as people write them: `amount_minor` 100050 with `currency` PHP is `amount` 1000.50.
-    Where rows have no currency, or none of `places`, the name of the column goes on saying that it has
-    minor units.
+    Amounts are shown in major units: `amount_minor` 100050 with `currency` PHP is `amount` 1000.50. If the
+    rows have no currency, or one that is not in `places`, they stay in minor units and keep the name
+    `amount_minor`.
     """
     if not rows:
         return {}
@@ -62,19 +84,19 @@ def table_metadata(
 
 
 def text_of(value: dg.MetadataValue[Any]) -> str:
-    """Return a figure of an event's metadata in one line: text, a number, or a moment."""
+    """Return a metadata value in one line: a text, a number, or a time."""
     if isinstance(value, dg.TimestampMetadataValue):
         return datetime.fromtimestamp(value.value, UTC).isoformat(sep=" ", timespec="seconds")
     return str(value.value)
 
 
 def picture_metadata(pictures: Mapping[str, bytes], titles: Mapping[str, str]) -> dict[str, Any]:
-    """Return PNG pictures, shown in place, each with what it shows for those who do not see it."""
+    """Return SVG pictures as inline images, each with its title as the alternative text."""
     return {
         name: dg.MetadataValue.md(
-            f"![{titles[name]}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"
+            f"![{titles[name]}](data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')})"
         )
-        for name, png in pictures.items()
+        for name, svg in pictures.items()
     }
 
 
@@ -83,7 +105,7 @@ def _cell(value: object) -> str | int | float:
         return ""
     if isinstance(value, datetime):
         return value.isoformat(timespec="seconds")
-    if isinstance(value, Decimal):  # A sum of bigints, so a whole number.
+    if isinstance(value, Decimal):  # A sum of bigints is a whole number.
         return int(value)
     if isinstance(value, list):
         return ", ".join(map(str, value))

@@ -1,4 +1,4 @@
-"""Dagster's storage on PostgreSQL, for a server that may be away for a while: dagster.yaml names it."""
+"""The storage that dagster.yaml names: Dagster's own, on a PostgreSQL server that may be away for a while."""
 
 import logging
 import math
@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import dagster as dg
-from dagster._config.config_schema import UserConfigSchema
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres import (
     DagsterPostgresStorage,
     PostgresEventLogStorage,
@@ -23,11 +21,12 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from buffer_pipeline.database import with_limits
+from buffer_pipeline.orchestration.dagster_internals import ConfigurableClassData, UserConfigSchema
 
 TRY_SECONDS: Final = 1
 
-START_SECONDS_MAX: Final = 10
-"""How long a process waits that has not had an answer yet: its settings may be wrong."""
+STORAGE_START_SECONDS_MAX: Final = 10
+"""How long a process waits for its first connection. After that, its settings are probably wrong."""
 
 LOGGED_AGAIN_SECONDS: Final = 60
 
@@ -38,15 +37,15 @@ _REFUSALS: Final = (
     "is not permitted to log in",
     "permission denied for database",
 )
-"""What a server says that does answer, and would say again. psycopg2 has no SQLSTATE of it."""
+"""Refusals of a server that answers. A retry would not help. psycopg2 gives no SQLSTATE for them."""
 
 _log: Final = logging.getLogger("dagster.storage")
 
 
 class _Outage:
-    """What a process logs of a server that is away: a line when it goes, one a minute, one when it is back.
+    """The log of a server that is away: one line at the start, one per minute, and one when it is back.
 
-    A daemon has a dozen threads, and each would log it by itself, with a traceback, every few seconds.
+    A daemon has a dozen threads. Without this, each of them would log a traceback every few seconds.
     """
 
     def __init__(self) -> None:
@@ -82,10 +81,10 @@ _outage: Final = _Outage()
 
 
 def _connected(engine: Engine, *, seconds_max: float) -> Connection:
-    """Return a connection, as soon as the server grants one.
+    """Return a connection as soon as the server accepts one.
 
     Raises:
-        OperationalError: it has granted none for so long, or refuses the login.
+        OperationalError: it has accepted none within `seconds_max`, or it refuses the login.
     """
     deadline = time.monotonic() + seconds_max
     while True:
@@ -104,11 +103,11 @@ def _connected(engine: Engine, *, seconds_max: float) -> Connection:
 
 
 class _Waiting:
-    """One of Dagster's three storages, which waits for a server that is away instead of failing.
+    """A mixin for Dagster's three storages: they wait for a server that is away instead of failing.
 
-    The daemon and the runs wait as long as it takes. An error would fail the run, fill the daemon's log,
-    and end the code server's thread that reports crashed runs. The webserver, whose user waits too, gives
-    up after its statement timeout.
+    The daemon and the runs wait without a limit. An error would fail the run, fill the daemon's log, and end
+    the thread of the code server that reports crashed runs. The webserver gives up after its statement
+    timeout, because a user waits for its answer.
     """
 
     postgres_url: str
@@ -123,9 +122,9 @@ class _Waiting:
             yield connection
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
-        """Keep connections, as Dagster's own storage then does, and test each before it is used.
+        """Keep connections in a pool, as Dagster's own storage does, and test each before use.
 
-        Untested, those that a restart of the server has closed fail whoever gets them next.
+        Without the test, a connection that a restart of the server has closed would fail its next user.
         """
         self._seconds_max = statement_timeout / 1000 or math.inf
         self._engine = create_pg_engine(
@@ -157,29 +156,29 @@ class _EventLogStorage(_Waiting, PostgresEventLogStorage):
 
 
 class Storage(DagsterPostgresStorage):
-    """Dagster's own storage and tables, of three storages that wait."""
+    """Dagster's own storage and tables, made of three storages that wait."""
 
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
         postgres_url = with_limits(make_url(postgres_url)).render_as_string(hide_password=False)
         self.postgres_url = postgres_url
         self.should_autocreate_tables = True
         self._inst_data = inst_data
-        # Dagster's own look at its tables, which comes next, tries five times and logs each by Python's
-        # root logger. That gives the root logger a handler, and the process then logs each line twice.
-        seconds_max = math.inf if _outage.has_answered else START_SECONDS_MAX
+        # Connect before Dagster does: it tries five times and logs each failure with Python's root logger.
+        # That adds a handler to the root logger, and from then on the process would log each line twice.
+        seconds_max = math.inf if _outage.has_answered else STORAGE_START_SECONDS_MAX
         _connected(create_pg_engine(postgres_url, poolclass=NullPool), seconds_max=seconds_max).close()
         self._run_storage = _RunStorage(postgres_url)
         self._event_log_storage = _EventLogStorage(postgres_url)
         self._schedule_storage = _ScheduleStorage(postgres_url)
-        # Not Dagster's: it would make the three by its own classes.
+        # Skip Dagster's own __init__, which would create the three storages from its own classes.
         super(DagsterPostgresStorage, self).__init__()  # type: ignore[no-untyped-call]
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:
-        """Return what dagster.yaml may say."""
+        """Return the schema of the configuration in dagster.yaml."""
         return {"postgres_url": dg.StringSource}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "Storage":
-        """Make it of what dagster.yaml says."""
+        """Create the storage from the configuration in dagster.yaml."""
         return cls(config_value["postgres_url"], inst_data)

@@ -8,6 +8,7 @@ CREATE SCHEMA buffer;
 GRANT USAGE ON SCHEMA buffer TO buffer_platform;
 GRANT USAGE ON SCHEMA buffer TO buffer_releaser;
 GRANT USAGE ON SCHEMA buffer TO buffer_reader;
+GRANT USAGE ON SCHEMA buffer TO buffer_payouts;
 
 -- enter_hour
 
@@ -29,6 +30,7 @@ $$;
 REVOKE ALL ON FUNCTION buffer.enter_hour(moment timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION buffer.enter_hour(moment timestamp with time zone) TO buffer_platform;
 GRANT ALL ON FUNCTION buffer.enter_hour(moment timestamp with time zone) TO buffer_releaser;
+GRANT ALL ON FUNCTION buffer.enter_hour(moment timestamp with time zone) TO buffer_payouts;
 
 -- enter_hour_of_freezes
 
@@ -55,6 +57,178 @@ BEGIN
 END
 $$;
 REVOKE ALL ON FUNCTION buffer.enter_hour_of_transactions() FROM PUBLIC;
+
+-- holds_of_owner
+
+CREATE FUNCTION buffer.holds_of_owner(of_owner text, as_payer boolean, newest boolean, after_key bigint, row_limit bigint) RETURNS TABLE(key bigint, hold_id bigint)
+    LANGUAGE plpgsql STABLE ROWS 20
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET random_page_cost TO '1.1'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+DECLARE
+  wallet_ids bigint[] := ARRAY(SELECT wallet.wallet_id FROM buffer.wallet WHERE wallet.owner = of_owner);
+  last_id bigint;
+  start bigint := after_key;
+  generation bigint;
+  rows_found bigint := 0;
+  rows_now bigint;
+BEGIN
+  IF as_payer THEN
+    last_id := (SELECT max(hold.hold_id) FROM buffer.hold);
+  ELSE
+    last_id := (SELECT max(transaction.transaction_id) FROM buffer.transaction);
+  END IF;
+  IF newest THEN
+    start := least(start, last_id + 1);
+  END IF;
+  generation := start >> 17;
+  WHILE rows_found < row_limit AND generation BETWEEN 0 AND last_id >> 17 LOOP
+    IF as_payer AND newest THEN
+      RETURN QUERY
+      SELECT line.hold_id AS key, line.hold_id FROM unnest(wallet_ids) AS owned (wallet_id)
+        CROSS JOIN LATERAL (
+          SELECT hold.hold_id FROM buffer.hold
+          WHERE hold.hold_id >> 17 = generation AND hold.payer_wallet_id = owned.wallet_id
+            AND hold.hold_id < start
+          ORDER BY hold.hold_id DESC LIMIT row_limit - rows_found
+        ) AS line
+        ORDER BY line.hold_id DESC LIMIT row_limit - rows_found;
+    ELSIF as_payer THEN
+      RETURN QUERY
+      SELECT line.hold_id AS key, line.hold_id FROM unnest(wallet_ids) AS owned (wallet_id)
+        CROSS JOIN LATERAL (
+          SELECT hold.hold_id FROM buffer.hold
+          WHERE hold.hold_id >> 17 = generation AND hold.payer_wallet_id = owned.wallet_id
+            AND hold.hold_id > start
+          ORDER BY hold.hold_id LIMIT row_limit - rows_found
+        ) AS line
+        ORDER BY line.hold_id LIMIT row_limit - rows_found;
+    ELSIF newest THEN
+      RETURN QUERY
+      SELECT line.transaction_id, line.hold_id FROM unnest(wallet_ids) AS owned (wallet_id)
+        CROSS JOIN LATERAL (
+          SELECT transaction.transaction_id, transaction.hold_id FROM buffer.transaction
+          WHERE transaction.transaction_id >> 17 = generation AND transaction.to_wallet_id = owned.wallet_id
+            AND transaction.transaction_id < start
+            AND transaction.type = 'PENDING_EARNING'
+          ORDER BY transaction.transaction_id DESC LIMIT row_limit - rows_found
+        ) AS line
+        ORDER BY line.transaction_id DESC LIMIT row_limit - rows_found;
+    ELSE
+      RETURN QUERY
+      SELECT line.transaction_id, line.hold_id FROM unnest(wallet_ids) AS owned (wallet_id)
+        CROSS JOIN LATERAL (
+          SELECT transaction.transaction_id, transaction.hold_id FROM buffer.transaction
+          WHERE transaction.transaction_id >> 17 = generation AND transaction.to_wallet_id = owned.wallet_id
+            AND transaction.transaction_id > start
+            AND transaction.type = 'PENDING_EARNING'
+          ORDER BY transaction.transaction_id LIMIT row_limit - rows_found
+        ) AS line
+        ORDER BY line.transaction_id LIMIT row_limit - rows_found;
+    END IF;
+    GET DIAGNOSTICS rows_now = ROW_COUNT;
+    rows_found := rows_found + rows_now;
+    generation := generation + CASE WHEN newest THEN -1 ELSE 1 END;
+  END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION buffer.holds_of_owner(of_owner text, as_payer boolean, newest boolean, after_key bigint, row_limit bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION buffer.holds_of_owner(of_owner text, as_payer boolean, newest boolean, after_key bigint, row_limit bigint) TO buffer_platform;
+GRANT ALL ON FUNCTION buffer.holds_of_owner(of_owner text, as_payer boolean, newest boolean, after_key bigint, row_limit bigint) TO buffer_releaser;
+GRANT ALL ON FUNCTION buffer.holds_of_owner(of_owner text, as_payer boolean, newest boolean, after_key bigint, row_limit bigint) TO buffer_reader;
+GRANT ALL ON FUNCTION buffer.holds_of_owner(of_owner text, as_payer boolean, newest boolean, after_key bigint, row_limit bigint) TO buffer_payouts;
+
+-- mark_as_writer
+
+CREATE FUNCTION buffer.mark_as_writer() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  PERFORM buffer.enter_hour(timestamptz '9999-12-31 00:00:00+00');
+  RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION buffer.mark_as_writer() FROM PUBLIC;
+
+-- notifies_of
+
+CREATE FUNCTION buffer.notifies_of(hold bigint, kind text, owner text) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  SELECT CASE $2
+    WHEN 'PAYEE' THEN TRUE
+    WHEN 'RESERVE' THEN NOT EXISTS (
+      SELECT FROM buffer.hold
+      INNER JOIN buffer.unsettled_hold AS first ON first.hold_id = hold.earning_id
+      WHERE hold.hold_id = $1
+    )
+    ELSE EXISTS (SELECT FROM buffer.contact WHERE contact.owner = $3 AND contact.notify_of_shares)
+  END
+$_$;
+REVOKE ALL ON FUNCTION buffer.notifies_of(hold bigint, kind text, owner text) FROM PUBLIC;
+GRANT ALL ON FUNCTION buffer.notifies_of(hold bigint, kind text, owner text) TO buffer_platform;
+GRANT ALL ON FUNCTION buffer.notifies_of(hold bigint, kind text, owner text) TO buffer_releaser;
+
+-- read_holds
+
+CREATE FUNCTION buffer.read_holds(hold_ids bigint[], filters jsonb) RETURNS TABLE(hold_id bigint, reference text, job text, title text, kind text, earning_id bigint, earning_minor bigint, payee text, payer text, amount_minor bigint, refunded_minor bigint, released_minor bigint, currency text, places smallint, state text, held_at timestamp with time zone, original_release_date timestamp with time zone, release_date timestamp with time zone, settled_at timestamp with time zone, metadata text, rule text, rule_version bigint)
+    LANGUAGE plpgsql STABLE ROWS 20
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET random_page_cost TO '1.1'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+DECLARE
+  of_job text := filters ->> 'job';
+  of_kind text := filters ->> 'kind';
+  of_state text := filters ->> 'state';
+  of_payee text := filters ->> 'payee';
+  of_payer text := filters ->> 'payer';
+  held_since timestamptz := filters ->> 'held_since';
+  held_before timestamptz := filters ->> 'held_before';
+  due_by timestamptz := filters ->> 'due_by';
+  contained jsonb := filters -> 'metadata';
+BEGIN
+  RETURN QUERY
+  SELECT
+    found.hold_id, found.reference, found.job, found.title, found.kind, found.earning_id, found.earning_minor,
+    payee.owner, payer.owner, found.amount_minor, found.refunded_minor, found.released_minor, found.currency,
+    currency.places, found.state, found.held_at, found.original_release_date, found.release_date,
+    found.settled_at, CAST(found.metadata AS text), hold_rule.name, hold_rule.version
+  FROM buffer.hold_status AS found
+  INNER JOIN buffer.wallet AS payee ON payee.wallet_id = found.payee_wallet_id
+  INNER JOIN buffer.wallet AS payer ON payer.wallet_id = found.payer_wallet_id
+  INNER JOIN buffer.currency ON currency.currency = found.currency
+  LEFT JOIN buffer.hold_rule ON hold_rule.rule_id = found.rule_id
+  WHERE found.hold_id = any(hold_ids)
+    AND (of_job IS NULL OR found.job = of_job)
+    AND (of_kind IS NULL OR found.kind = of_kind)
+    AND (of_payee IS NULL OR payee.owner = of_payee)
+    AND (of_payer IS NULL OR payer.owner = of_payer)
+    AND (held_since IS NULL OR found.held_at >= held_since)
+    AND (held_before IS NULL OR found.held_at < held_before)
+    AND (of_state IS NULL OR found.state = of_state)
+    AND (due_by IS NULL OR (found.state = 'BUFFERED' AND found.release_date <= due_by))
+    AND (contained IS NULL OR (
+      SELECT bool_and(coalesce(found.metadata @> (listed.one -> 0) OR found.metadata @> (listed.one -> 1), FALSE))
+      FROM jsonb_array_elements(contained) AS listed (one)
+    ));
+END
+$$;
+REVOKE ALL ON FUNCTION buffer.read_holds(hold_ids bigint[], filters jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION buffer.read_holds(hold_ids bigint[], filters jsonb) TO buffer_platform;
+GRANT ALL ON FUNCTION buffer.read_holds(hold_ids bigint[], filters jsonb) TO buffer_releaser;
+GRANT ALL ON FUNCTION buffer.read_holds(hold_ids bigint[], filters jsonb) TO buffer_reader;
+GRANT ALL ON FUNCTION buffer.read_holds(hold_ids bigint[], filters jsonb) TO buffer_payouts;
 
 -- refuse_rewriting
 
@@ -94,9 +268,35 @@ BEGIN
       SELECT backjob.job FROM buffer.backjob
       WHERE backjob.backjob_id = inserted.backjob_id AND backjob.state = 'OPEN'
     )
+  ) IS NULL)
+  OR (inserted.owner_freeze_id IS NOT NULL AND (
+    SELECT owner_freeze.owner_freeze_id FROM buffer.owner_freeze
+    WHERE owner_freeze.owner_freeze_id = inserted.owner_freeze_id
+      AND owner_freeze.closed_at IS NULL
+      AND owner_freeze.kind = inserted.kind
+      AND owner_freeze.owner = (
+        SELECT wallet.owner FROM buffer.wallet
+        WHERE wallet.wallet_id = (
+          SELECT waiting.payee_wallet_id FROM buffer.unsettled_hold AS waiting
+          WHERE waiting.hold_id = inserted.hold_id
+        )
+      )
+  ) IS NULL)
+  OR (inserted.earning_id IS NOT NULL AND (
+    SELECT share.hold_id FROM buffer.hold AS share
+    WHERE share.hold_id = inserted.hold_id
+      AND coalesce(share.earning_id, share.hold_id) = inserted.earning_id
+  ) IS NULL)
+  OR (inserted.earning_freeze_id IS NOT NULL AND (
+    SELECT first.freeze_id FROM buffer.hold_freeze AS first
+    WHERE first.freeze_id = inserted.earning_freeze_id
+      AND first.closed_at IS NULL
+      AND first.earning_freeze_id IS NULL
+      AND first.kind = inserted.kind
+      AND first.earning_id = inserted.earning_id
   ) IS NULL);
   IF stray IS NOT NULL THEN
-    RAISE EXCEPTION 'freeze %: its hold is not FROZEN, or its backjob is not an open one of the hold''s job', stray
+    RAISE EXCEPTION 'freeze %: its hold is not FROZEN, or its backjob is not an open one of the hold''s job, or its owner''s freeze is not an open one of the hold''s payee, or its earning''s freeze is not an open one of the hold''s earning', stray
       USING ERRCODE = 'foreign_key_violation', CONSTRAINT = 'hold_freeze_is_of_a_frozen_hold';
   END IF;
   RETURN NULL;
@@ -130,12 +330,54 @@ BEGIN
       END
     -- Subqueries for a value: EXISTS might read the whole table once, for a line that is looked up.
     WHERE CASE
+      -- Of a debt: between its wallets, of a batch that may do it. Only who may open a debt may take money
+      -- out of the books, or write it off. A releaser may only recover.
+      WHEN inserted.debt_id IS NOT NULL THEN (
+        SELECT debt.debt_id FROM buffer.debt
+        INNER JOIN buffer.batch
+          ON batch.batch_id = inserted.batch_id AND batch.recorded_at = inserted.recorded_at
+        WHERE debt.debt_id = inserted.debt_id AND debt.currency = inserted.currency
+          AND CASE inserted.type
+            WHEN 'RECOVERY' THEN
+              batch.kind IN ('DUE', 'EARLY', 'RECOVERY')
+              AND debt.wallet_id = inserted.from_wallet_id
+              AND debt.creditor_wallet_id IS NOT DISTINCT FROM inserted.to_wallet_id
+            WHEN 'ADVANCE' THEN
+              batch.batch_id = debt.clawback_id
+              AND debt.hold_id = inserted.hold_id
+              AND debt.creditor_wallet_id IS NOT DISTINCT FROM inserted.from_wallet_id
+              AND inserted.to_wallet_id IS NOT DISTINCT FROM CASE batch.paid_to WHEN 'PAYER' THEN (
+                SELECT owed.payer_wallet_id FROM buffer.hold AS owed WHERE owed.hold_id = inserted.hold_id
+              ) END
+              AND has_column_privilege('buffer.debt', 'amount_minor', 'INSERT')
+            ELSE
+              batch.kind = 'FORGIVEN'
+              AND debt.creditor_wallet_id IS NOT DISTINCT FROM inserted.to_wallet_id
+              AND has_column_privilege('buffer.debt', 'amount_minor', 'INSERT')
+          END
+      ) IS NULL
+      WHEN inserted.hold_id IS NULL AND inserted.payout_id IS NOT NULL THEN (
+        SELECT payout.payout_id FROM buffer.payout
+        WHERE payout.payout_id = inserted.payout_id
+          AND payout.currency = inserted.currency
+          AND payout.amount_minor = inserted.amount_minor
+          AND payout.wallet_id = coalesce(inserted.from_wallet_id, inserted.to_wallet_id, payout.wallet_id)
+          AND payout.state = CASE inserted.type
+            WHEN 'PAYOUT' THEN 'REQUESTED'
+            WHEN 'PAYOUT_PAID' THEN 'PAID'
+            WHEN 'PAYOUT_RETURNED' THEN 'RETURNED'
+            WHEN 'PAYOUT_CANCELLED' THEN 'CANCELLED'
+          END
+          AND (inserted.type <> 'PAYOUT_RETURNED'
+            OR (inserted.from_account = 'TRANSIT') = (payout.paid_at IS NULL))
+      ) IS NULL
       WHEN inserted.hold_id IS NULL THEN (
         SELECT wallet.wallet_id FROM buffer.wallet
         WHERE wallet.wallet_id = coalesce(inserted.from_wallet_id, inserted.to_wallet_id)
           AND wallet.currency = inserted.currency
       ) IS NULL
       WHEN hold.hold_id IS NULL THEN TRUE
+      WHEN inserted.type = 'EARNING' THEN FALSE
       -- Of a refund its payer's wallet too, and who decided it.
       WHEN inserted.type = 'REFUND' THEN (
         SELECT refunded.hold_id FROM buffer.hold AS refunded
@@ -151,11 +393,36 @@ BEGIN
           ), 0)
         )
       ) IS NULL
+      OR (inserted.backjob_id IS NULL AND inserted.reference IS NULL AND (
+        SELECT min(first.transaction_id) FROM inserted AS first
+        INNER JOIN buffer.batch ON batch.batch_id = first.batch_id
+        WHERE first.batch_id = inserted.batch_id
+          AND first.reference IS NOT NULL
+          AND batch.earning_id = coalesce(hold.earning_id, hold.hold_id)
+      ) IS NULL)
       WHEN inserted.type = 'PENDING_EARNING' THEN (
         SELECT earned.hold_id FROM buffer.hold AS earned
         INNER JOIN buffer.job ON job.job = earned.job
         INNER JOIN buffer.wallet ON wallet.wallet_id = earned.payer_wallet_id AND wallet.owner = job.payer
         WHERE earned.hold_id = inserted.hold_id
+      ) IS NULL
+      WHEN inserted.type = 'EARNING_PART' THEN (
+        SELECT batch.batch_id FROM buffer.batch
+        WHERE batch.batch_id = inserted.batch_id AND batch.recorded_at = inserted.recorded_at
+          AND batch.named_hold_id IN (
+            inserted.hold_id,
+            (SELECT given.earning_id FROM buffer.hold AS given WHERE given.hold_id = inserted.hold_id)
+          )
+      ) IS NULL
+      -- Of a claw-back that named its hold or its earning; to its payer, or out of the books.
+      WHEN inserted.type = 'CLAWBACK' THEN (
+        SELECT batch.batch_id FROM buffer.batch
+        WHERE batch.batch_id = inserted.batch_id AND batch.recorded_at = inserted.recorded_at
+          AND batch.kind = 'CLAWBACK'
+          AND batch.named_hold_id IN (hold.hold_id, hold.earning_id)
+          AND inserted.to_wallet_id
+          IS NOT DISTINCT FROM CASE batch.paid_to WHEN 'PAYER' THEN hold.payer_wallet_id END
+          AND has_column_privilege('buffer.debt', 'amount_minor', 'INSERT')
       ) IS NULL
       ELSE FALSE
     END
@@ -167,7 +434,8 @@ BEGIN
   ) AS line;
   IF stray IS NOT NULL THEN
     RAISE EXCEPTION
-      'transaction %: its hold, job, wallet, batch, freeze or backjob does not exist or does not match it', stray
+      'transaction %: its hold, job, wallet, batch, debt, freeze or backjob does not exist or does not match',
+      stray
       USING ERRCODE = 'foreign_key_violation', CONSTRAINT = 'transaction_references_what_is_there';
   END IF;
   RETURN NULL;
@@ -186,19 +454,46 @@ CREATE AGGREGATE buffer.sum_minor(bigint) (
 REVOKE ALL ON FUNCTION buffer.sum_minor(bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION buffer.sum_minor(bigint) TO buffer_platform;
 GRANT ALL ON FUNCTION buffer.sum_minor(bigint) TO buffer_releaser;
+GRANT ALL ON FUNCTION buffer.sum_minor(bigint) TO buffer_payouts;
 
--- take_number
+-- waiting_holds
 
-CREATE FUNCTION buffer.take_number() RETURNS trigger
-    LANGUAGE plpgsql
+CREATE FUNCTION buffer.waiting_holds(of_owner text) RETURNS SETOF bigint
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET random_page_cost TO '1.1'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS $$
+DECLARE
+  wallet_ids bigint[] := ARRAY(SELECT wallet.wallet_id FROM buffer.wallet WHERE wallet.owner = of_owner);
+  hour timestamptz := (
+    SELECT min(waiting.release_hour) FROM buffer.unsettled_hold AS waiting WHERE waiting.state = 'BUFFERED'
+  );
 BEGIN
-  PERFORM pg_current_xact_id();
-  RETURN NULL;
+  RETURN QUERY
+  SELECT frozen.hold_id FROM buffer.unsettled_hold AS frozen
+  WHERE frozen.state = 'FROZEN' AND frozen.payee_wallet_id = ANY (wallet_ids);
+  WHILE hour IS NOT NULL LOOP
+    RETURN QUERY
+    -- Wallet by wallet: PostgreSQL 15 would read a whole hour for an array of wallets.
+    SELECT waiting.hold_id FROM unnest(wallet_ids) AS of_owner_wallet (wallet_id)
+    CROSS JOIN LATERAL (
+      SELECT of_hour.hold_id FROM buffer.unsettled_hold AS of_hour
+      WHERE of_hour.state = 'BUFFERED' AND of_hour.release_hour = hour
+        AND of_hour.payee_wallet_id = of_owner_wallet.wallet_id
+      ORDER BY of_hour.release_hour, of_hour.payee_wallet_id, of_hour.hold_id
+      OFFSET 0
+    ) AS waiting;
+    hour := (
+      SELECT min(waiting.release_hour) FROM buffer.unsettled_hold AS waiting
+      WHERE waiting.state = 'BUFFERED' AND waiting.release_hour > hour
+    );
+  END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION buffer.take_number() FROM PUBLIC;
+REVOKE ALL ON FUNCTION buffer.waiting_holds(of_owner text) FROM PUBLIC;
+GRANT ALL ON FUNCTION buffer.waiting_holds(of_owner text) TO buffer_platform;
 
 -- alembic_version
 
@@ -210,6 +505,7 @@ ALTER TABLE ONLY buffer.alembic_version
 GRANT SELECT ON TABLE buffer.alembic_version TO buffer_platform;
 GRANT SELECT ON TABLE buffer.alembic_version TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.alembic_version TO buffer_reader;
+GRANT SELECT ON TABLE buffer.alembic_version TO buffer_payouts;
 
 -- alert
 
@@ -219,15 +515,64 @@ CREATE TABLE buffer.alert (
     period timestamp with time zone NOT NULL,
     hold_ids bigint[] NOT NULL,
     sent_at timestamp with time zone NOT NULL,
+    payout_batch_ids bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    CONSTRAINT alert_has_batches_iff_of_stuck_payouts CHECK (((kind = 'STUCK_PAYOUT'::text) = (cardinality(payout_batch_ids) > 0))),
     CONSTRAINT alert_has_holds_iff_of_stuck_payments CHECK (((kind = 'STUCK_PAYMENT'::text) = (cardinality(hold_ids) > 0))),
-    CONSTRAINT alert_kind_is_known CHECK ((kind = ANY (ARRAY['STUCK_PAYMENT'::text, 'OVERDUE_RELEASE'::text])))
+    CONSTRAINT alert_kind_is_known CHECK ((kind = ANY (ARRAY['STUCK_PAYMENT'::text, 'OVERDUE_RELEASE'::text, 'STUCK_PAYOUT'::text])))
 );
 ALTER TABLE buffer.alert ALTER COLUMN alert_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.alert_alert_id_seq);
 ALTER TABLE ONLY buffer.alert
     ADD CONSTRAINT alert_pkey PRIMARY KEY (alert_id);
 CREATE INDEX alert_period_idx ON buffer.alert USING btree (kind, period);
 GRANT SELECT ON TABLE buffer.alert TO buffer_releaser;
-GRANT INSERT (kind, period, hold_ids, sent_at) ON TABLE buffer.alert TO buffer_releaser;
+GRANT INSERT (kind, period, hold_ids, sent_at, payout_batch_ids) ON TABLE buffer.alert TO buffer_releaser;
+
+-- audit_line
+
+CREATE TABLE buffer.audit_line (
+    audit_id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    by text NOT NULL,
+    verb text NOT NULL,
+    owner text NOT NULL,
+    hold_id bigint,
+    transaction_id bigint,
+    reference text,
+    reason text,
+    from_date timestamp with time zone,
+    to_date timestamp with time zone,
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT audit_line_dates_iff_rescheduled CHECK ((((verb = 'RESCHEDULE'::text) = (from_date IS NOT NULL)) AND ((from_date IS NULL) = (to_date IS NULL)) AND (from_date <> to_date))),
+    CONSTRAINT audit_line_detail_is_an_object CHECK ((jsonb_typeof(detail) = 'object'::text)),
+    CONSTRAINT audit_line_hold_iff_of_a_hold CHECK (((verb = 'RESCHEDULE'::text) = (hold_id IS NOT NULL))),
+    CONSTRAINT audit_line_of_a_decision_says_why CHECK (((reason IS NOT NULL) OR (verb = ANY (ARRAY['DEPOSIT'::text, 'WITHDRAW'::text])))),
+    CONSTRAINT audit_line_reference_length CHECK (((length(reference) >= 1) AND (length(reference) <= 200))),
+    CONSTRAINT audit_line_says_who_and_why CHECK (((by <> ''::text) AND (owner <> ''::text) AND (reason <> ''::text))),
+    CONSTRAINT audit_line_transaction_iff_money_moves CHECK (((verb = ANY (ARRAY['DEPOSIT'::text, 'WITHDRAW'::text])) = (transaction_id IS NOT NULL))),
+    CONSTRAINT audit_line_verb_is_known CHECK ((verb = ANY (ARRAY['RESCHEDULE'::text, 'DEPOSIT'::text, 'WITHDRAW'::text])))
+);
+ALTER TABLE buffer.audit_line ALTER COLUMN audit_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.audit_line_audit_id_seq);
+ALTER TABLE ONLY buffer.audit_line
+    ADD CONSTRAINT audit_line_pkey PRIMARY KEY (audit_id);
+ALTER TABLE ONLY buffer.audit_line
+    ADD CONSTRAINT audit_line_reference_key UNIQUE (reference);
+ALTER TABLE ONLY buffer.audit_line
+    ADD CONSTRAINT audit_line_transaction_key UNIQUE (transaction_id);
+ALTER TABLE ONLY buffer.audit_line
+    ADD CONSTRAINT audit_line_hold_fkey FOREIGN KEY (hold_id) REFERENCES buffer.hold(hold_id);
+CREATE INDEX audit_line_at_idx ON buffer.audit_line USING btree (at);
+CREATE INDEX audit_line_by_idx ON buffer.audit_line USING btree (by, at);
+CREATE INDEX audit_line_hold_idx ON buffer.audit_line USING btree (hold_id) WHERE (hold_id IS NOT NULL);
+CREATE TRIGGER audit_line_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON buffer.audit_line FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+ALTER TABLE buffer.audit_line ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON buffer.audit_line FOR SELECT USING (true);
+CREATE POLICY platform_adds ON buffer.audit_line FOR INSERT TO buffer_platform WITH CHECK ((at <= (clock_timestamp() + '1 day'::interval)));
+REVOKE ALL ON TABLE buffer.audit_line FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.audit_line TO buffer;
+GRANT SELECT ON TABLE buffer.audit_line TO buffer_platform;
+GRANT SELECT ON TABLE buffer.audit_line TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.audit_line TO buffer_reader;
+GRANT INSERT (at, by, verb, owner, hold_id, transaction_id, reference, reason, from_date, to_date, detail) ON TABLE buffer.audit_line TO buffer_platform;
 
 -- backjob
 
@@ -273,6 +618,7 @@ GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.backjob TO buffe
 GRANT SELECT ON TABLE buffer.backjob TO buffer_platform;
 GRANT SELECT ON TABLE buffer.backjob TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.backjob TO buffer_reader;
+GRANT SELECT ON TABLE buffer.backjob TO buffer_payouts;
 GRANT INSERT (reference, job, requested_by, reason, requested_at) ON TABLE buffer.backjob TO buffer_platform;
 GRANT UPDATE (state, decided_by, decision_reason, decided_at, refunded_minor, decision_reference) ON TABLE buffer.backjob TO buffer;
 GRANT UPDATE (state, decided_by, decision_reason, decided_at, refunded_minor, decision_reference) ON TABLE buffer.backjob TO buffer_platform;
@@ -286,14 +632,36 @@ CREATE TABLE buffer.batch (
     reason text,
     due_by timestamp with time zone,
     recorded_at timestamp with time zone NOT NULL,
+    earning_id bigint,
+    left_minor bigint,
+    reference text,
+    named_hold_id bigint,
+    paid_to text,
+    advancer_wallet_id bigint,
+    CONSTRAINT batch_advancer_only_of_claw_back CHECK (((kind = 'CLAWBACK'::text) OR (advancer_wallet_id IS NULL))),
+    CONSTRAINT batch_earning_only_of_refund CHECK (((earning_id IS NULL) OR (kind = 'REFUND'::text))),
     CONSTRAINT batch_is_due_or_has_a_reason CHECK ((((kind = 'DUE'::text) = (reason IS NULL)) AND ((kind = 'DUE'::text) = (due_by IS NOT NULL)))),
-    CONSTRAINT batch_kind_is_known CHECK ((kind = ANY (ARRAY['DUE'::text, 'EARLY'::text, 'REFUND'::text]))),
+    CONSTRAINT batch_kind_is_known CHECK ((kind = ANY (ARRAY['DUE'::text, 'EARLY'::text, 'REFUND'::text, 'CLAWBACK'::text, 'RECOVERY'::text, 'FORGIVEN'::text]))),
+    CONSTRAINT batch_left_iff_of_an_earning_or_early CHECK (((kind = 'EARLY'::text) OR ((earning_id IS NOT NULL) = (left_minor IS NOT NULL)))),
+    CONSTRAINT batch_left_not_negative CHECK (((left_minor >= 0) AND ((kind <> 'EARLY'::text) OR (left_minor > 0)))),
+    CONSTRAINT batch_paid_to_iff_claw_back CHECK ((((kind = 'CLAWBACK'::text) = (paid_to IS NOT NULL)) AND (paid_to = ANY (ARRAY['PAYER'::text, 'BANK'::text])))),
     CONSTRAINT batch_recorded_when_due CHECK ((due_by <= recorded_at)),
+    CONSTRAINT batch_reference_length CHECK (((length(reference) >= 1) AND (length(reference) <= 200))),
+    CONSTRAINT batch_reference_only_of_a_decision CHECK (((kind = 'EARLY'::text) OR (((kind = 'CLAWBACK'::text) = (named_hold_id IS NOT NULL)) AND ((kind = ANY (ARRAY['RECOVERY'::text, 'FORGIVEN'::text])) OR ((kind = 'CLAWBACK'::text) = (reference IS NOT NULL)))))),
     CONSTRAINT batch_says_who_and_why CHECK (((source <> ''::text) AND (reason <> ''::text)))
 );
 ALTER TABLE buffer.batch ALTER COLUMN batch_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.batch_batch_id_seq);
 ALTER TABLE ONLY buffer.batch
     ADD CONSTRAINT batch_pkey PRIMARY KEY (batch_id);
+ALTER TABLE ONLY buffer.batch
+    ADD CONSTRAINT batch_advancer_wallet_fkey FOREIGN KEY (advancer_wallet_id) REFERENCES buffer.wallet(wallet_id);
+ALTER TABLE ONLY buffer.batch
+    ADD CONSTRAINT batch_earning_fkey FOREIGN KEY (earning_id) REFERENCES buffer.hold(hold_id);
+ALTER TABLE ONLY buffer.batch
+    ADD CONSTRAINT batch_named_hold_fkey FOREIGN KEY (named_hold_id) REFERENCES buffer.hold(hold_id);
+CREATE INDEX batch_decided_by_idx ON buffer.batch USING btree (source, recorded_at) WHERE (kind <> 'DUE'::text);
+CREATE INDEX batch_decided_idx ON buffer.batch USING btree (recorded_at) WHERE (kind <> 'DUE'::text);
+CREATE UNIQUE INDEX batch_reference_key ON buffer.batch USING btree (reference) WHERE (reference IS NOT NULL);
 CREATE TRIGGER batch_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON buffer.batch FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
 ALTER TABLE buffer.batch ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody_reads ON buffer.batch FOR SELECT USING (true);
@@ -308,8 +676,29 @@ GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.batch TO buffer;
 GRANT SELECT ON TABLE buffer.batch TO buffer_platform;
 GRANT SELECT ON TABLE buffer.batch TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.batch TO buffer_reader;
-GRANT INSERT (kind, source, reason, due_by, recorded_at) ON TABLE buffer.batch TO buffer_platform;
-GRANT INSERT (kind, source, reason, due_by, recorded_at) ON TABLE buffer.batch TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.batch TO buffer_payouts;
+GRANT INSERT (kind, source, reason, due_by, recorded_at, earning_id, left_minor, reference, named_hold_id, paid_to, advancer_wallet_id) ON TABLE buffer.batch TO buffer_platform;
+GRANT INSERT (kind, source, reason, due_by, recorded_at, reference, named_hold_id) ON TABLE buffer.batch TO buffer_releaser;
+
+-- clawback_share
+
+CREATE TABLE buffer.clawback_share (
+    clawback_id bigint NOT NULL,
+    hold_id bigint NOT NULL,
+    amount_minor bigint NOT NULL,
+    CONSTRAINT clawback_share_amount_in_range CHECK (((amount_minor >= 1) AND (amount_minor <= '1000000000000000'::bigint)))
+);
+ALTER TABLE ONLY buffer.clawback_share
+    ADD CONSTRAINT clawback_share_pkey PRIMARY KEY (hold_id, clawback_id);
+ALTER TABLE ONLY buffer.clawback_share
+    ADD CONSTRAINT clawback_share_hold_fkey FOREIGN KEY (hold_id) REFERENCES buffer.hold(hold_id);
+CREATE INDEX clawback_share_clawback_idx ON buffer.clawback_share USING btree (clawback_id);
+CREATE TRIGGER clawback_share_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON buffer.clawback_share FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+REVOKE ALL ON TABLE buffer.clawback_share FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.clawback_share TO buffer;
+GRANT SELECT,INSERT ON TABLE buffer.clawback_share TO buffer_platform;
+GRANT SELECT ON TABLE buffer.clawback_share TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.clawback_share TO buffer_reader;
 
 -- contact
 
@@ -319,6 +708,7 @@ CREATE TABLE buffer.contact (
     time_zone text,
     email text,
     updated_at timestamp with time zone NOT NULL,
+    notify_of_shares boolean DEFAULT false NOT NULL,
     CONSTRAINT contact_email_is_an_address CHECK ((((length(email) >= 3) AND (length(email) <= 254)) AND (POSITION(('@'::text) IN (email)) > 0))),
     CONSTRAINT contact_locale_length CHECK (((length(locale) >= 1) AND (length(locale) <= 35))),
     CONSTRAINT contact_owner_length CHECK (((length(owner) >= 1) AND (length(owner) <= 200))),
@@ -332,6 +722,7 @@ GRANT INSERT(locale),UPDATE(locale) ON TABLE buffer.contact TO buffer_platform;
 GRANT INSERT(time_zone),UPDATE(time_zone) ON TABLE buffer.contact TO buffer_platform;
 GRANT INSERT(email),UPDATE(email) ON TABLE buffer.contact TO buffer_platform;
 GRANT INSERT(updated_at),UPDATE(updated_at) ON TABLE buffer.contact TO buffer_platform;
+GRANT INSERT(notify_of_shares),UPDATE(notify_of_shares) ON TABLE buffer.contact TO buffer_platform;
 GRANT INSERT (owner) ON TABLE buffer.contact TO buffer_platform;
 
 -- counted_hour
@@ -365,8 +756,62 @@ GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.currency TO buff
 GRANT SELECT ON TABLE buffer.currency TO buffer_platform;
 GRANT SELECT ON TABLE buffer.currency TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.currency TO buffer_reader;
+GRANT SELECT ON TABLE buffer.currency TO buffer_payouts;
 GRANT UPDATE (currency) ON TABLE buffer.currency TO buffer;
 GRANT INSERT (currency, places) ON TABLE buffer.currency TO buffer_platform;
+
+-- debt
+
+CREATE TABLE buffer.debt (
+    debt_id bigint NOT NULL,
+    clawback_id bigint NOT NULL,
+    hold_id bigint NOT NULL,
+    wallet_id bigint NOT NULL,
+    creditor_wallet_id bigint,
+    currency text NOT NULL,
+    amount_minor bigint NOT NULL,
+    outstanding_minor bigint NOT NULL,
+    opened_at timestamp with time zone NOT NULL,
+    closed_at timestamp with time zone,
+    forgiven_id bigint,
+    CONSTRAINT debt_amount_in_range CHECK (((amount_minor >= 1) AND (amount_minor <= '1000000000000000'::bigint))),
+    CONSTRAINT debt_closed_after_opening CHECK ((opened_at <= closed_at)),
+    CONSTRAINT debt_closed_iff_nothing_is_outstanding CHECK (((outstanding_minor = 0) = (closed_at IS NOT NULL))),
+    CONSTRAINT debt_forgiven_only_if_closed CHECK (((closed_at IS NOT NULL) OR (forgiven_id IS NULL))),
+    CONSTRAINT debt_is_to_somebody_else CHECK ((wallet_id <> creditor_wallet_id)),
+    CONSTRAINT debt_outstanding_in_range CHECK (((outstanding_minor >= 0) AND (outstanding_minor <= amount_minor)))
+);
+ALTER TABLE buffer.debt ALTER COLUMN debt_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.debt_debt_id_seq);
+ALTER TABLE ONLY buffer.debt
+    ADD CONSTRAINT debt_clawback_hold_key UNIQUE (clawback_id, hold_id);
+ALTER TABLE ONLY buffer.debt
+    ADD CONSTRAINT debt_pkey PRIMARY KEY (debt_id);
+ALTER TABLE ONLY buffer.debt
+    ADD CONSTRAINT debt_creditor_wallet_fkey FOREIGN KEY (creditor_wallet_id, currency) REFERENCES buffer.wallet(wallet_id, currency);
+ALTER TABLE ONLY buffer.debt
+    ADD CONSTRAINT debt_of_a_hold_fkey FOREIGN KEY (hold_id, wallet_id, currency) REFERENCES buffer.hold(hold_id, payee_wallet_id, currency);
+ALTER TABLE ONLY buffer.debt
+    ADD CONSTRAINT debt_wallet_fkey FOREIGN KEY (wallet_id, currency) REFERENCES buffer.wallet(wallet_id, currency);
+CREATE INDEX debt_hold_idx ON buffer.debt USING btree (hold_id);
+CREATE INDEX debt_open_idx ON buffer.debt USING btree (wallet_id, opened_at, debt_id) WHERE (outstanding_minor > 0);
+CREATE INDEX debt_wallet_idx ON buffer.debt USING btree (wallet_id);
+CREATE TRIGGER debt_is_kept BEFORE DELETE OR TRUNCATE ON buffer.debt FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+CREATE TRIGGER debt_only_goes_down BEFORE UPDATE ON buffer.debt FOR EACH ROW WHEN ((new.outstanding_minor >= old.outstanding_minor)) EXECUTE FUNCTION buffer.refuse_rewriting();
+ALTER TABLE buffer.debt ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON buffer.debt FOR SELECT USING (true);
+CREATE POLICY platform_adds ON buffer.debt FOR INSERT TO buffer_platform WITH CHECK ((opened_at <= (clock_timestamp() + '1 day'::interval)));
+CREATE POLICY writers_pay ON buffer.debt FOR UPDATE TO buffer_platform, buffer_releaser USING (true) WITH CHECK (((closed_at IS NULL) OR (closed_at <= (clock_timestamp() + '1 day'::interval))));
+REVOKE ALL ON TABLE buffer.debt FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.debt TO buffer;
+GRANT SELECT ON TABLE buffer.debt TO buffer_platform;
+GRANT SELECT ON TABLE buffer.debt TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.debt TO buffer_reader;
+GRANT SELECT ON TABLE buffer.debt TO buffer_payouts;
+GRANT INSERT(outstanding_minor),UPDATE(outstanding_minor) ON TABLE buffer.debt TO buffer_platform;
+GRANT INSERT (clawback_id, hold_id, wallet_id, creditor_wallet_id, currency, amount_minor, opened_at) ON TABLE buffer.debt TO buffer_platform;
+GRANT UPDATE (outstanding_minor, closed_at, forgiven_id) ON TABLE buffer.debt TO buffer;
+GRANT UPDATE (outstanding_minor, closed_at) ON TABLE buffer.debt TO buffer_releaser;
+GRANT UPDATE (closed_at, forgiven_id) ON TABLE buffer.debt TO buffer_platform;
 
 -- delivery
 
@@ -439,12 +884,24 @@ CREATE TABLE buffer.hold (
     amount_minor bigint NOT NULL,
     held_at timestamp with time zone NOT NULL,
     original_release_date timestamp with time zone NOT NULL,
+    metadata jsonb,
+    rule_id bigint,
+    kind text DEFAULT 'PAYEE'::text NOT NULL,
+    earning_id bigint,
+    earning_minor bigint,
     CONSTRAINT hold_amount_in_range CHECK (((amount_minor >= 1) AND (amount_minor <= '1000000000000000'::bigint))),
     CONSTRAINT hold_dates_in_range CHECK (((held_at >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (original_release_date < '3000-01-01 00:00:00+00'::timestamp with time zone))),
+    CONSTRAINT hold_earning_has_shares CHECK (((earning_minor IS NULL) OR ((earning_minor > amount_minor) AND (earning_id IS NULL)))),
+    CONSTRAINT hold_first_share_is_the_payees CHECK (((earning_id IS NOT NULL) OR (kind = 'PAYEE'::text))),
     CONSTRAINT hold_job_length CHECK (((length(job) >= 1) AND (length(job) <= 200))),
+    CONSTRAINT hold_kind_is_known CHECK ((kind = ANY (ARRAY['PAYEE'::text, 'FEE'::text, 'TAX'::text, 'RESERVE'::text]))),
+    CONSTRAINT hold_metadata_is_an_object CHECK (((jsonb_typeof(metadata) = 'object'::text) AND (metadata <> '{}'::jsonb))),
+    CONSTRAINT hold_metadata_is_flat CHECK ((NOT jsonb_path_exists(metadata, 'strict $.*?(@.type() == "object" || @.type() == "array")'::jsonpath, '{}'::jsonb, true))),
+    CONSTRAINT hold_metadata_is_small CHECK ((length((metadata)::text) <= 65536)),
     CONSTRAINT hold_payer_is_not_payee CHECK ((payee_wallet_id <> payer_wallet_id)),
     CONSTRAINT hold_reference_length CHECK (((length(reference) >= 1) AND (length(reference) <= 200))),
     CONSTRAINT hold_released_after_it_was_held CHECK ((held_at <= original_release_date)),
+    CONSTRAINT hold_share_follows_the_first CHECK ((earning_id < hold_id)),
     CONSTRAINT hold_title_length CHECK ((length(title) <= 500))
 );
 ALTER TABLE buffer.hold ALTER COLUMN hold_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.hold_hold_id_seq);
@@ -453,22 +910,29 @@ ALTER TABLE ONLY buffer.hold
 ALTER TABLE ONLY buffer.hold
     ADD CONSTRAINT hold_pkey PRIMARY KEY (hold_id);
 ALTER TABLE ONLY buffer.hold
-    ADD CONSTRAINT hold_reference_key UNIQUE (reference);
+    ADD CONSTRAINT hold_earning_fkey FOREIGN KEY (earning_id) REFERENCES buffer.hold(hold_id);
 ALTER TABLE ONLY buffer.hold
     ADD CONSTRAINT hold_job_fkey FOREIGN KEY (job) REFERENCES buffer.job(job);
 ALTER TABLE ONLY buffer.hold
     ADD CONSTRAINT hold_payee_wallet_fkey FOREIGN KEY (payee_wallet_id, currency) REFERENCES buffer.wallet(wallet_id, currency);
 ALTER TABLE ONLY buffer.hold
     ADD CONSTRAINT hold_payer_wallet_fkey FOREIGN KEY (payer_wallet_id, currency) REFERENCES buffer.wallet(wallet_id, currency);
+ALTER TABLE ONLY buffer.hold
+    ADD CONSTRAINT hold_rule_fkey FOREIGN KEY (rule_id) REFERENCES buffer.hold_rule(rule_id);
+CREATE INDEX hold_earning_idx ON buffer.hold USING btree (earning_id) WHERE (earning_id IS NOT NULL);
+CREATE INDEX hold_generation_payer_idx ON buffer.hold USING btree (((hold_id >> 17)), payer_wallet_id, hold_id);
 CREATE INDEX hold_job_idx ON buffer.hold USING btree (job);
+CREATE INDEX hold_metadata_idx ON buffer.hold USING gin (metadata jsonb_path_ops) WHERE (metadata IS NOT NULL);
+CREATE UNIQUE INDEX hold_reference_key ON buffer.hold USING btree (reference) WHERE (earning_id IS NULL);
 CREATE TRIGGER hold_is_written_once BEFORE DELETE OR UPDATE OR TRUNCATE ON buffer.hold FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
 REVOKE ALL ON TABLE buffer.hold FROM buffer;
 GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.hold TO buffer;
 GRANT SELECT ON TABLE buffer.hold TO buffer_platform;
 GRANT SELECT ON TABLE buffer.hold TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.hold TO buffer_reader;
+GRANT SELECT ON TABLE buffer.hold TO buffer_payouts;
 GRANT UPDATE (hold_id) ON TABLE buffer.hold TO buffer;
-GRANT INSERT (reference, job, title, payee_wallet_id, payer_wallet_id, currency, amount_minor, held_at, original_release_date) ON TABLE buffer.hold TO buffer_platform;
+GRANT INSERT (reference, job, title, payee_wallet_id, payer_wallet_id, currency, amount_minor, held_at, original_release_date, metadata, rule_id, kind, earning_id, earning_minor) ON TABLE buffer.hold TO buffer_platform;
 
 -- hold_freeze
 
@@ -485,12 +949,23 @@ CREATE TABLE buffer.hold_freeze (
     closed_at timestamp with time zone,
     reference text,
     closing_reference text,
+    owner_freeze_id bigint,
+    earning_id bigint,
+    earning_freeze_id bigint,
+    payee_text text,
     CONSTRAINT hold_freeze_closed_after_opening CHECK ((opened_at <= closed_at)),
     CONSTRAINT hold_freeze_closed_whole_or_not_at_all CHECK ((((closed_at IS NULL) = (closed_by IS NULL)) AND ((closed_at IS NULL) = (closing_reason IS NULL)))),
     CONSTRAINT hold_freeze_closing_reference_length CHECK (((length(closing_reference) >= 1) AND (length(closing_reference) <= 200))),
     CONSTRAINT hold_freeze_closing_reference_only_of_closed CHECK (((closing_reference IS NULL) OR (closed_at IS NOT NULL))),
     CONSTRAINT hold_freeze_has_backjob_iff_of_that_kind CHECK (((kind = 'BACKJOB'::text) = (backjob_id IS NOT NULL))),
     CONSTRAINT hold_freeze_kind_is_known CHECK ((kind = ANY (ARRAY['BACKJOB'::text, 'ADMIN'::text, 'RISK'::text]))),
+    CONSTRAINT hold_freeze_of_a_share_follows_the_first CHECK (((earning_freeze_id IS NULL) OR ((earning_freeze_id < freeze_id) AND (earning_id IS NOT NULL) AND (reference IS NULL)))),
+    CONSTRAINT hold_freeze_of_an_earning_is_of_nothing_else CHECK (((earning_id IS NULL) OR ((kind <> 'BACKJOB'::text) AND (owner_freeze_id IS NULL)))),
+    CONSTRAINT hold_freeze_of_an_owner_has_no_reference CHECK (((owner_freeze_id IS NULL) OR ((reference IS NULL) AND (closing_reference IS NULL)))),
+    CONSTRAINT hold_freeze_of_an_owner_is_not_of_a_backjob CHECK (((owner_freeze_id IS NULL) OR (kind <> 'BACKJOB'::text))),
+    CONSTRAINT hold_freeze_payee_text_is_one_line CHECK (((payee_text !~ '[[:cntrl:]]'::text) AND (payee_text = btrim(payee_text)))),
+    CONSTRAINT hold_freeze_payee_text_length CHECK (((length(payee_text) >= 1) AND (length(payee_text) <= 500))),
+    CONSTRAINT hold_freeze_payee_text_only_of_its_own CHECK (((payee_text IS NULL) OR ((kind <> 'BACKJOB'::text) AND (owner_freeze_id IS NULL)))),
     CONSTRAINT hold_freeze_reference_length CHECK (((length(reference) >= 1) AND (length(reference) <= 200))),
     CONSTRAINT hold_freeze_says_who_and_why CHECK (((opened_by <> ''::text) AND (reason <> ''::text) AND (closed_by <> ''::text) AND (closing_reason <> ''::text)))
 );
@@ -504,10 +979,22 @@ ALTER TABLE ONLY buffer.hold_freeze
 ALTER TABLE ONLY buffer.hold_freeze
     ADD CONSTRAINT hold_freeze_backjob_fkey FOREIGN KEY (backjob_id) REFERENCES buffer.backjob(backjob_id);
 ALTER TABLE ONLY buffer.hold_freeze
+    ADD CONSTRAINT hold_freeze_earning_fkey FOREIGN KEY (earning_id) REFERENCES buffer.hold(hold_id);
+ALTER TABLE ONLY buffer.hold_freeze
+    ADD CONSTRAINT hold_freeze_earning_freeze_fkey FOREIGN KEY (earning_freeze_id) REFERENCES buffer.hold_freeze(freeze_id);
+ALTER TABLE ONLY buffer.hold_freeze
     ADD CONSTRAINT hold_freeze_hold_fkey FOREIGN KEY (hold_id) REFERENCES buffer.hold(hold_id);
+ALTER TABLE ONLY buffer.hold_freeze
+    ADD CONSTRAINT hold_freeze_owner_freeze_fkey FOREIGN KEY (owner_freeze_id) REFERENCES buffer.owner_freeze(owner_freeze_id);
 CREATE UNIQUE INDEX hold_freeze_backjob_hold_key ON buffer.hold_freeze USING btree (backjob_id, hold_id);
+CREATE INDEX hold_freeze_closed_by_idx ON buffer.hold_freeze USING btree (closed_by, closed_at) WHERE (closed_at IS NOT NULL);
+CREATE INDEX hold_freeze_closed_idx ON buffer.hold_freeze USING btree (closed_at) WHERE (closed_at IS NOT NULL);
+CREATE UNIQUE INDEX hold_freeze_earning_freeze_hold_key ON buffer.hold_freeze USING btree (earning_freeze_id, hold_id) WHERE (earning_freeze_id IS NOT NULL);
 CREATE INDEX hold_freeze_hold_idx ON buffer.hold_freeze USING btree (hold_id);
 CREATE INDEX hold_freeze_open_idx ON buffer.hold_freeze USING btree (hold_id) WHERE (closed_at IS NULL);
+CREATE INDEX hold_freeze_opened_by_idx ON buffer.hold_freeze USING btree (opened_by, opened_at);
+CREATE INDEX hold_freeze_opened_idx ON buffer.hold_freeze USING btree (opened_at);
+CREATE UNIQUE INDEX hold_freeze_owner_freeze_hold_key ON buffer.hold_freeze USING btree (owner_freeze_id, hold_id) WHERE (owner_freeze_id IS NOT NULL);
 CREATE INDEX hold_freeze_times_brin ON buffer.hold_freeze USING brin (opened_at, closed_at);
 CREATE TRIGGER hold_freeze_closed_once BEFORE UPDATE ON buffer.hold_freeze FOR EACH ROW WHEN ((old.closed_at IS NOT NULL)) EXECUTE FUNCTION buffer.refuse_rewriting();
 CREATE TRIGGER hold_freeze_enters_its_closing_hour AFTER UPDATE ON buffer.hold_freeze REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION buffer.enter_hour_of_freezes();
@@ -523,9 +1010,76 @@ GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.hold_freeze TO b
 GRANT SELECT ON TABLE buffer.hold_freeze TO buffer_platform;
 GRANT SELECT ON TABLE buffer.hold_freeze TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.hold_freeze TO buffer_reader;
-GRANT INSERT (hold_id, kind, backjob_id, opened_by, reason, opened_at, reference) ON TABLE buffer.hold_freeze TO buffer_platform;
+GRANT SELECT ON TABLE buffer.hold_freeze TO buffer_payouts;
+GRANT INSERT (hold_id, kind, backjob_id, opened_by, reason, opened_at, reference, owner_freeze_id, earning_id, earning_freeze_id, payee_text) ON TABLE buffer.hold_freeze TO buffer_platform;
 GRANT UPDATE (closed_by, closing_reason, closed_at, closing_reference) ON TABLE buffer.hold_freeze TO buffer;
 GRANT UPDATE (closed_by, closing_reason, closed_at, closing_reference) ON TABLE buffer.hold_freeze TO buffer_platform;
+
+-- hold_rule
+
+CREATE TABLE buffer.hold_rule (
+    rule_id bigint NOT NULL,
+    name text NOT NULL,
+    version bigint NOT NULL,
+    currency text,
+    days bigint,
+    min_days bigint,
+    cooldown_hours bigint,
+    max_backjobs bigint,
+    fee_percent numeric,
+    fee_fixed_minor bigint,
+    fee_owner text,
+    fee_on_refund text,
+    tax_percent numeric,
+    tax_of text,
+    tax_owner text,
+    reserve_percent numeric,
+    reserve_days bigint,
+    added_by text NOT NULL,
+    reason text NOT NULL,
+    added_at timestamp with time zone NOT NULL,
+    retired_by text,
+    retirement_reason text,
+    retired_at timestamp with time zone,
+    recovery_percent numeric,
+    CONSTRAINT hold_rule_fee_is_whole CHECK ((((fee_owner IS NOT NULL) = ((fee_percent IS NOT NULL) OR (fee_fixed_minor IS NOT NULL))) AND ((fee_owner IS NOT NULL) = (fee_on_refund IS NOT NULL)))),
+    CONSTRAINT hold_rule_fee_on_refund_is_known CHECK ((fee_on_refund = ANY (ARRAY['return'::text, 'keep'::text]))),
+    CONSTRAINT hold_rule_fixed_fee_has_currency CHECK (((fee_fixed_minor IS NULL) OR (currency IS NOT NULL))),
+    CONSTRAINT hold_rule_fixed_fee_in_range CHECK (((fee_fixed_minor >= 1) AND (fee_fixed_minor <= '1000000000000000'::bigint))),
+    CONSTRAINT hold_rule_leaves_something CHECK (((tax_of <> 'gross'::text) OR ((fee_percent + tax_percent) < (100)::numeric))),
+    CONSTRAINT hold_rule_min_days_not_above_days CHECK ((min_days <= days)),
+    CONSTRAINT hold_rule_name_length CHECK (((length(name) >= 1) AND (length(name) <= 200))),
+    CONSTRAINT hold_rule_numbers_in_range CHECK ((((days >= 0) AND (days <= 3650)) AND ((min_days >= 0) AND (min_days <= 3650)) AND ((reserve_days >= 0) AND (reserve_days <= 3650)) AND ((cooldown_hours >= 0) AND (cooldown_hours <= 43800)) AND ((max_backjobs >= 0) AND (max_backjobs <= 1000)))),
+    CONSTRAINT hold_rule_owner_length CHECK ((((length(fee_owner) >= 1) AND (length(fee_owner) <= 200)) AND ((length(tax_owner) >= 1) AND (length(tax_owner) <= 200)))),
+    CONSTRAINT hold_rule_percents_have_four_places CHECK (((fee_percent = round(fee_percent, 4)) AND (tax_percent = round(tax_percent, 4)) AND (reserve_percent = round(reserve_percent, 4)))),
+    CONSTRAINT hold_rule_percents_in_range CHECK (((fee_percent > (0)::numeric) AND (fee_percent < (100)::numeric) AND (tax_percent > (0)::numeric) AND (tax_percent < (100)::numeric) AND (reserve_percent > (0)::numeric) AND (reserve_percent < (100)::numeric))),
+    CONSTRAINT hold_rule_recovery_percent_in_range CHECK ((((recovery_percent >= (0)::numeric) AND (recovery_percent <= (100)::numeric)) AND (recovery_percent = round(recovery_percent, 4)))),
+    CONSTRAINT hold_rule_reserve_is_whole CHECK (((reserve_percent IS NULL) = (reserve_days IS NULL))),
+    CONSTRAINT hold_rule_retired_after_it_was_added CHECK ((added_at <= retired_at)),
+    CONSTRAINT hold_rule_retired_by_only_of_retired CHECK (((retired_at IS NOT NULL) OR (num_nonnulls(retired_by, retirement_reason) = 0))),
+    CONSTRAINT hold_rule_says_who_and_why CHECK (((added_by <> ''::text) AND (reason <> ''::text) AND (retired_by <> ''::text) AND (retirement_reason <> ''::text))),
+    CONSTRAINT hold_rule_tax_is_whole CHECK ((num_nonnulls(tax_percent, tax_of, tax_owner) = ANY (ARRAY[0, 3]))),
+    CONSTRAINT hold_rule_tax_of_is_known CHECK ((tax_of = ANY (ARRAY['gross'::text, 'net'::text]))),
+    CONSTRAINT hold_rule_version_is_positive CHECK ((version > 0))
+);
+ALTER TABLE buffer.hold_rule ALTER COLUMN rule_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.hold_rule_rule_id_seq);
+ALTER TABLE ONLY buffer.hold_rule
+    ADD CONSTRAINT hold_rule_pkey PRIMARY KEY (rule_id);
+ALTER TABLE ONLY buffer.hold_rule
+    ADD CONSTRAINT hold_rule_version_key UNIQUE (name, version);
+ALTER TABLE ONLY buffer.hold_rule
+    ADD CONSTRAINT hold_rule_currency_fkey FOREIGN KEY (currency) REFERENCES buffer.currency(currency);
+CREATE TRIGGER hold_rule_is_kept BEFORE DELETE OR TRUNCATE ON buffer.hold_rule FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+CREATE TRIGGER hold_rule_is_retired_once BEFORE UPDATE ON buffer.hold_rule FOR EACH ROW WHEN (((old.* IS DISTINCT FROM new.*) AND ((old.retired_at IS NOT NULL) OR ((to_jsonb(old.*) - ARRAY['retired_by'::text, 'retirement_reason'::text, 'retired_at'::text]) <> (to_jsonb(new.*) - ARRAY['retired_by'::text, 'retirement_reason'::text, 'retired_at'::text]))))) EXECUTE FUNCTION buffer.refuse_rewriting();
+REVOKE ALL ON TABLE buffer.hold_rule FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.hold_rule TO buffer;
+GRANT SELECT ON TABLE buffer.hold_rule TO buffer_platform;
+GRANT SELECT ON TABLE buffer.hold_rule TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.hold_rule TO buffer_reader;
+GRANT SELECT ON TABLE buffer.hold_rule TO buffer_payouts;
+GRANT INSERT (name, version, currency, days, min_days, cooldown_hours, max_backjobs, fee_percent, fee_fixed_minor, fee_owner, fee_on_refund, tax_percent, tax_of, tax_owner, reserve_percent, reserve_days, added_by, reason, added_at, recovery_percent) ON TABLE buffer.hold_rule TO buffer_platform;
+GRANT UPDATE (retired_by, retirement_reason, retired_at) ON TABLE buffer.hold_rule TO buffer;
+GRANT UPDATE (retired_by, retirement_reason, retired_at) ON TABLE buffer.hold_rule TO buffer_platform;
 
 -- hold_status
 
@@ -539,9 +1093,10 @@ CREATE VIEW buffer.hold_status AS
     hold.currency,
     hold.amount_minor,
         CASE
-            WHEN (unsettled.hold_id IS NOT NULL) THEN (hold.amount_minor - unsettled.amount_minor)
-            WHEN (earning.hold_id IS NOT NULL) THEN (hold.amount_minor - earning.amount_minor)
-            WHEN (refund.hold_id IS NOT NULL) THEN hold.amount_minor
+            WHEN ((hold.amount_minor = unsettled.amount_minor) OR (hold.amount_minor = earning.amount_minor)) THEN (0)::bigint
+            WHEN (COALESCE(unsettled.hold_id, earning.hold_id, refund.hold_id) IS NOT NULL) THEN ((hold.amount_minor - COALESCE(unsettled.amount_minor, earning.amount_minor, (0)::bigint)) - ( SELECT COALESCE((sum(part.amount_minor))::bigint, (0)::bigint) AS "coalesce"
+               FROM buffer.transaction part
+              WHERE ((part.hold_id = hold.hold_id) AND (part.type = 'EARNING_PART'::text) AND (part.type <> 'EARNING'::text))))
             ELSE NULL::bigint
         END AS refunded_minor,
         CASE
@@ -553,7 +1108,19 @@ CREATE VIEW buffer.hold_status AS
     hold.held_at,
     hold.original_release_date,
     COALESCE(unsettled.release_date, earning.release_date, refund.release_date) AS release_date,
-    COALESCE(earning.recorded_at, refund.recorded_at) AS settled_at
+    COALESCE(earning.recorded_at, refund.recorded_at) AS settled_at,
+    hold.metadata,
+    hold.rule_id,
+    hold.kind,
+    hold.earning_id,
+    hold.earning_minor,
+        CASE
+            WHEN ((hold.amount_minor = unsettled.amount_minor) OR (hold.amount_minor = earning.amount_minor)) THEN COALESCE(earning.amount_minor, (0)::bigint)
+            WHEN (COALESCE(unsettled.hold_id, earning.hold_id, refund.hold_id) IS NOT NULL) THEN (COALESCE(earning.amount_minor, (0)::bigint) + ( SELECT COALESCE((sum(part.amount_minor))::bigint, (0)::bigint) AS "coalesce"
+               FROM buffer.transaction part
+              WHERE ((part.hold_id = hold.hold_id) AND (part.type = 'EARNING_PART'::text) AND (part.type <> 'EARNING'::text))))
+            ELSE NULL::bigint
+        END AS released_minor
    FROM (((buffer.hold
      LEFT JOIN buffer.unsettled_hold unsettled ON ((hold.hold_id = unsettled.hold_id)))
      LEFT JOIN LATERAL ( SELECT transaction.hold_id,
@@ -574,6 +1141,7 @@ CREATE VIEW buffer.hold_status AS
 GRANT SELECT ON TABLE buffer.hold_status TO buffer_platform;
 GRANT SELECT ON TABLE buffer.hold_status TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.hold_status TO buffer_reader;
+GRANT SELECT ON TABLE buffer.hold_status TO buffer_payouts;
 
 -- hourly_release_count
 
@@ -592,11 +1160,16 @@ CREATE TABLE buffer.hourly_release_count (
     refunded_minor bigint NOT NULL,
     freezes_opened bigint NOT NULL,
     freezes_closed bigint NOT NULL,
-    CONSTRAINT hourly_release_count_amount_iff_counted CHECK ((((holds_added = 0) = (added_minor = 0)) AND ((holds_released = 0) = (released_minor = 0)) AND ((refunds = 0) = (refunded_minor = 0)))),
+    parts_released bigint NOT NULL,
+    released_fee_minor bigint NOT NULL,
+    released_tax_minor bigint NOT NULL,
+    released_reserve_minor bigint NOT NULL,
+    CONSTRAINT hourly_release_count_amount_iff_counted CHECK ((((holds_added = 0) = (added_minor = 0)) AND (((holds_released + parts_released) = 0) = (released_minor = 0)) AND ((refunds = 0) = (refunded_minor = 0)))),
     CONSTRAINT hourly_release_count_currency_is_iso_4217 CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT hourly_release_count_lateness_iff_released_on_schedule CHECK ((((holds_released = holds_released_early) = (lateness_max_seconds IS NULL)) AND ((lateness_max_seconds IS NULL) = (lateness_median_seconds IS NULL)))),
-    CONSTRAINT hourly_release_count_not_negative CHECK ((LEAST(holds_added, holds_released_early, (holds_released - holds_released_early), refunds, freezes_opened, freezes_closed) >= 0)),
-    CONSTRAINT hourly_release_count_payees_iff_released CHECK ((((holds_released = 0) = (payees = 0)) AND (payees <= holds_released)))
+    CONSTRAINT hourly_release_count_not_negative CHECK ((LEAST(holds_added, holds_released_early, (holds_released - holds_released_early), refunds, freezes_opened, freezes_closed, parts_released) >= 0)),
+    CONSTRAINT hourly_release_count_payees_iff_released CHECK (((((holds_released + parts_released) = 0) = (payees = 0)) AND (payees <= (holds_released + parts_released)))),
+    CONSTRAINT hourly_release_count_shares_in_released CHECK (((LEAST(released_fee_minor, released_tax_minor, released_reserve_minor) >= 0) AND (((released_fee_minor + released_tax_minor) + released_reserve_minor) <= released_minor)))
 );
 ALTER TABLE ONLY buffer.hourly_release_count
     ADD CONSTRAINT hourly_release_count_pkey PRIMARY KEY (hour, currency);
@@ -616,7 +1189,8 @@ CREATE TABLE buffer.inbox_message (
     hold_id bigint,
     backjob_id bigint,
     created_at timestamp with time zone NOT NULL,
-    read_at timestamp with time zone
+    read_at timestamp with time zone,
+    payout_id bigint
 );
 ALTER TABLE ONLY buffer.inbox_message
     ADD CONSTRAINT inbox_message_pkey PRIMARY KEY (notification_id);
@@ -624,7 +1198,7 @@ CREATE INDEX inbox_message_owner_idx ON buffer.inbox_message USING btree (owner,
 CREATE INDEX inbox_message_unread_idx ON buffer.inbox_message USING btree (owner, notification_id DESC) WHERE (read_at IS NULL);
 GRANT SELECT ON TABLE buffer.inbox_message TO buffer_platform;
 GRANT SELECT(notification_id),INSERT(notification_id) ON TABLE buffer.inbox_message TO buffer_releaser;
-GRANT INSERT (owner, type, title, body, hold_id, backjob_id, created_at) ON TABLE buffer.inbox_message TO buffer_releaser;
+GRANT INSERT (owner, type, title, body, hold_id, backjob_id, created_at, payout_id) ON TABLE buffer.inbox_message TO buffer_releaser;
 GRANT UPDATE (read_at) ON TABLE buffer.inbox_message TO buffer_platform;
 
 -- job
@@ -647,6 +1221,7 @@ GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.job TO buffer;
 GRANT SELECT ON TABLE buffer.job TO buffer_platform;
 GRANT SELECT ON TABLE buffer.job TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.job TO buffer_reader;
+GRANT SELECT ON TABLE buffer.job TO buffer_payouts;
 GRANT INSERT (job, payer) ON TABLE buffer.job TO buffer_platform;
 GRANT UPDATE (open_backjob_id) ON TABLE buffer.job TO buffer;
 GRANT UPDATE (open_backjob_id) ON TABLE buffer.job TO buffer_platform;
@@ -664,9 +1239,18 @@ CREATE TABLE buffer.notification (
     release_date timestamp with time zone,
     created_at timestamp with time zone NOT NULL,
     dispatched_at timestamp with time zone,
+    left_minor bigint,
+    clawback_id bigint,
+    payout_id bigint,
+    CONSTRAINT notification_later_columns_fit_its_type CHECK (
+CASE
+    WHEN (type ~~ 'PAYMENT\_%'::text) THEN ((clawback_id IS NULL) AND (payout_id IS NULL))
+    ELSE (((clawback_id IS NOT NULL) = (type = ANY (ARRAY['EARNING_CLAWED_BACK'::text, 'DEBT_RECOVERED'::text, 'DEBT_FORGIVEN'::text]))) AND ((type ~~ 'PAYOUT\_%'::text) = (payout_id IS NOT NULL)))
+END),
+    CONSTRAINT notification_left_only_of_a_part_or_a_debt CHECK (((left_minor IS NULL) OR ((left_minor > 0) AND ((clawback_id IS NOT NULL) OR ((type = 'PAYMENT_RELEASED'::text) AND (release_date IS NOT NULL)))))),
     CONSTRAINT notification_of_a_backjob_names_it CHECK (((type !~~ 'BACKJOB\_%'::text) OR (backjob_id IS NOT NULL))),
-    CONSTRAINT notification_of_a_payment_names_its_hold CHECK ((((type ~~ 'PAYMENT\_%'::text) = (hold_id IS NOT NULL)) AND ((hold_id IS NULL) = (amount_minor IS NULL)) AND ((amount_minor IS NULL) = (currency IS NULL)))),
-    CONSTRAINT notification_type_is_known CHECK ((type = ANY (ARRAY['PAYMENT_PENDING'::text, 'PAYMENT_RELEASED'::text, 'PAYMENT_FROZEN'::text, 'PAYMENT_RESUMED'::text, 'PAYMENT_REFUNDED'::text, 'BACKJOB_RECEIVED'::text, 'BACKJOB_REJECTED'::text, 'BACKJOB_APPROVED'::text])))
+    CONSTRAINT notification_of_a_payment_names_its_hold CHECK (((((type ~~ 'PAYMENT\_%'::text) OR (type = ANY (ARRAY['EARNING_CLAWED_BACK'::text, 'DEBT_RECOVERED'::text, 'DEBT_FORGIVEN'::text]))) = (hold_id IS NOT NULL)) AND (((hold_id IS NULL) AND (payout_id IS NULL)) = (amount_minor IS NULL)) AND ((amount_minor IS NULL) = (currency IS NULL)))),
+    CONSTRAINT notification_type_is_known CHECK ((type = ANY (ARRAY['PAYMENT_PENDING'::text, 'PAYMENT_RELEASED'::text, 'PAYMENT_FROZEN'::text, 'PAYMENT_RESUMED'::text, 'PAYMENT_RESCHEDULED'::text, 'PAYMENT_REFUNDED'::text, 'BACKJOB_RECEIVED'::text, 'BACKJOB_REJECTED'::text, 'BACKJOB_APPROVED'::text, 'EARNING_CLAWED_BACK'::text, 'DEBT_RECOVERED'::text, 'DEBT_FORGIVEN'::text, 'PAYOUT_SENT'::text, 'PAYOUT_PAID'::text, 'PAYOUT_RETURNED'::text])))
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', vacuum_index_cleanup='on');
 ALTER TABLE buffer.notification ALTER COLUMN notification_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.notification_notification_id_seq);
@@ -674,9 +1258,406 @@ ALTER TABLE ONLY buffer.notification
     ADD CONSTRAINT notification_pkey PRIMARY KEY (notification_id);
 CREATE INDEX notification_undispatched_idx ON buffer.notification USING btree (notification_id) WHERE (dispatched_at IS NULL);
 GRANT SELECT ON TABLE buffer.notification TO buffer_releaser;
-GRANT INSERT (type, owner, hold_id, backjob_id, currency, amount_minor, release_date, created_at) ON TABLE buffer.notification TO buffer_platform;
-GRANT INSERT (type, owner, hold_id, currency, amount_minor, created_at) ON TABLE buffer.notification TO buffer_releaser;
+GRANT INSERT (type, owner, hold_id, backjob_id, currency, amount_minor, release_date, created_at, left_minor, clawback_id) ON TABLE buffer.notification TO buffer_platform;
+GRANT INSERT (type, owner, hold_id, currency, amount_minor, created_at, left_minor, clawback_id) ON TABLE buffer.notification TO buffer_releaser;
+GRANT INSERT (type, owner, currency, amount_minor, created_at, payout_id) ON TABLE buffer.notification TO buffer_payouts;
 GRANT UPDATE (dispatched_at) ON TABLE buffer.notification TO buffer_releaser;
+
+-- owner
+
+CREATE TABLE buffer.owner (
+    owner text NOT NULL,
+    owner_freeze_id bigint,
+    CONSTRAINT owner_name_length CHECK (((length(owner) >= 1) AND (length(owner) <= 200)))
+);
+ALTER TABLE ONLY buffer.owner
+    ADD CONSTRAINT owner_pkey PRIMARY KEY (owner);
+ALTER TABLE ONLY buffer.owner
+    ADD CONSTRAINT owner_open_freeze_fkey FOREIGN KEY (owner_freeze_id) REFERENCES buffer.owner_freeze(owner_freeze_id);
+CREATE TRIGGER owner_is_kept BEFORE DELETE OR TRUNCATE ON buffer.owner FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+REVOKE ALL ON TABLE buffer.owner FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.owner TO buffer;
+GRANT SELECT ON TABLE buffer.owner TO buffer_platform;
+GRANT SELECT ON TABLE buffer.owner TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.owner TO buffer_reader;
+GRANT SELECT ON TABLE buffer.owner TO buffer_payouts;
+GRANT INSERT (owner) ON TABLE buffer.owner TO buffer_platform;
+GRANT UPDATE (owner_freeze_id) ON TABLE buffer.owner TO buffer;
+GRANT UPDATE (owner_freeze_id) ON TABLE buffer.owner TO buffer_platform;
+
+-- owner_freeze
+
+CREATE TABLE buffer.owner_freeze (
+    owner_freeze_id bigint NOT NULL,
+    owner text NOT NULL,
+    kind text NOT NULL,
+    reference text,
+    opened_by text NOT NULL,
+    reason text NOT NULL,
+    opened_at timestamp with time zone NOT NULL,
+    holds_frozen bigint NOT NULL,
+    closing_reference text,
+    closed_by text,
+    closing_reason text,
+    closed_at timestamp with time zone,
+    holds_resumed bigint,
+    payee_text text,
+    CONSTRAINT owner_freeze_closed_after_opening CHECK ((opened_at <= closed_at)),
+    CONSTRAINT owner_freeze_closed_whole_or_not_at_all CHECK ((((closed_at IS NULL) = (closed_by IS NULL)) AND ((closed_at IS NULL) = (closing_reason IS NULL)) AND ((closed_at IS NULL) = (holds_resumed IS NULL)))),
+    CONSTRAINT owner_freeze_closing_reference_length CHECK (((length(closing_reference) >= 1) AND (length(closing_reference) <= 200))),
+    CONSTRAINT owner_freeze_closing_reference_only_of_closed CHECK (((closing_reference IS NULL) OR (closed_at IS NOT NULL))),
+    CONSTRAINT owner_freeze_counts_not_negative CHECK (((holds_frozen >= 0) AND (holds_resumed >= 0))),
+    CONSTRAINT owner_freeze_kind_is_known CHECK ((kind = ANY (ARRAY['ADMIN'::text, 'RISK'::text]))),
+    CONSTRAINT owner_freeze_owner_length CHECK (((length(owner) >= 1) AND (length(owner) <= 200))),
+    CONSTRAINT owner_freeze_payee_text_is_one_line CHECK (((payee_text !~ '[[:cntrl:]]'::text) AND (payee_text = btrim(payee_text)))),
+    CONSTRAINT owner_freeze_payee_text_length CHECK (((length(payee_text) >= 1) AND (length(payee_text) <= 500))),
+    CONSTRAINT owner_freeze_reference_length CHECK (((length(reference) >= 1) AND (length(reference) <= 200))),
+    CONSTRAINT owner_freeze_says_who_and_why CHECK (((opened_by <> ''::text) AND (reason <> ''::text) AND (closed_by <> ''::text) AND (closing_reason <> ''::text)))
+);
+ALTER TABLE buffer.owner_freeze ALTER COLUMN owner_freeze_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.owner_freeze_owner_freeze_id_seq);
+ALTER TABLE ONLY buffer.owner_freeze
+    ADD CONSTRAINT owner_freeze_closing_reference_key UNIQUE (closing_reference);
+ALTER TABLE ONLY buffer.owner_freeze
+    ADD CONSTRAINT owner_freeze_pkey PRIMARY KEY (owner_freeze_id);
+ALTER TABLE ONLY buffer.owner_freeze
+    ADD CONSTRAINT owner_freeze_reference_key UNIQUE (reference);
+CREATE INDEX owner_freeze_closed_by_idx ON buffer.owner_freeze USING btree (closed_by, closed_at) WHERE (closed_at IS NOT NULL);
+CREATE INDEX owner_freeze_closed_idx ON buffer.owner_freeze USING btree (closed_at) WHERE (closed_at IS NOT NULL);
+CREATE UNIQUE INDEX owner_freeze_one_open_per_owner ON buffer.owner_freeze USING btree (owner) WHERE (closed_at IS NULL);
+CREATE INDEX owner_freeze_opened_by_idx ON buffer.owner_freeze USING btree (opened_by, opened_at);
+CREATE INDEX owner_freeze_opened_idx ON buffer.owner_freeze USING btree (opened_at);
+CREATE INDEX owner_freeze_owner_idx ON buffer.owner_freeze USING btree (owner);
+CREATE TRIGGER owner_freeze_closed_once BEFORE UPDATE ON buffer.owner_freeze FOR EACH ROW WHEN ((old.closed_at IS NOT NULL)) EXECUTE FUNCTION buffer.refuse_rewriting();
+CREATE TRIGGER owner_freeze_is_kept BEFORE DELETE OR TRUNCATE ON buffer.owner_freeze FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+ALTER TABLE buffer.owner_freeze ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON buffer.owner_freeze FOR SELECT USING (true);
+CREATE POLICY platform_adds ON buffer.owner_freeze FOR INSERT TO buffer_platform WITH CHECK ((opened_at <= (clock_timestamp() + '1 day'::interval)));
+CREATE POLICY platform_closes ON buffer.owner_freeze FOR UPDATE TO buffer_platform USING (true) WITH CHECK (((closed_at IS NULL) OR (closed_at <= (clock_timestamp() + '1 day'::interval))));
+REVOKE ALL ON TABLE buffer.owner_freeze FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.owner_freeze TO buffer;
+GRANT SELECT ON TABLE buffer.owner_freeze TO buffer_platform;
+GRANT SELECT ON TABLE buffer.owner_freeze TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.owner_freeze TO buffer_reader;
+GRANT SELECT ON TABLE buffer.owner_freeze TO buffer_payouts;
+GRANT INSERT (owner, kind, reference, opened_by, reason, opened_at, holds_frozen, payee_text) ON TABLE buffer.owner_freeze TO buffer_platform;
+GRANT UPDATE (closing_reference, closed_by, closing_reason, closed_at, holds_resumed) ON TABLE buffer.owner_freeze TO buffer;
+GRANT UPDATE (closing_reference, closed_by, closing_reason, closed_at, holds_resumed) ON TABLE buffer.owner_freeze TO buffer_platform;
+
+-- payout
+
+CREATE TABLE buffer.payout (
+    payout_id bigint NOT NULL,
+    wallet_id bigint NOT NULL,
+    currency text NOT NULL,
+    amount_minor bigint NOT NULL,
+    whole_balance boolean NOT NULL,
+    state text DEFAULT 'REQUESTED'::text NOT NULL,
+    reference text NOT NULL,
+    requested_by text NOT NULL,
+    requested_at timestamp with time zone NOT NULL,
+    override_reason text,
+    payout_batch_id bigint,
+    destination_id bigint,
+    sent_at timestamp with time zone,
+    paid_at timestamp with time zone,
+    returned_at timestamp with time zone,
+    return_reason text,
+    cancelled_by text,
+    cancellation_reason text,
+    cancelled_at timestamp with time zone,
+    CONSTRAINT payout_amount_in_range CHECK (((amount_minor >= 1) AND (amount_minor <= '1000000000000000'::bigint))),
+    CONSTRAINT payout_batch_and_destination_iff_batched CHECK ((((state = ANY (ARRAY['BATCHED'::text, 'SENT'::text, 'PAID'::text, 'RETURNED'::text])) = (payout_batch_id IS NOT NULL)) AND ((payout_batch_id IS NULL) = (destination_id IS NULL)))),
+    CONSTRAINT payout_cancelled_iff_cancelled CHECK ((((state = 'CANCELLED'::text) = (cancelled_at IS NOT NULL)) AND ((cancelled_at IS NULL) = (cancelled_by IS NULL)) AND ((cancelled_at IS NULL) = (cancellation_reason IS NULL)))),
+    CONSTRAINT payout_paid_at_iff_paid CHECK ((((state <> 'PAID'::text) OR (paid_at IS NOT NULL)) AND ((paid_at IS NULL) OR (state = ANY (ARRAY['PAID'::text, 'RETURNED'::text]))))),
+    CONSTRAINT payout_reference_length CHECK (((length(reference) >= 1) AND (length(reference) <= 200))),
+    CONSTRAINT payout_return_reason_length CHECK (((length(return_reason) >= 1) AND (length(return_reason) <= 500))),
+    CONSTRAINT payout_returned_iff_returned CHECK ((((state = 'RETURNED'::text) = (returned_at IS NOT NULL)) AND ((returned_at IS NULL) = (return_reason IS NULL)))),
+    CONSTRAINT payout_says_who_and_why CHECK (((requested_by <> ''::text) AND (override_reason <> ''::text) AND (cancelled_by <> ''::text) AND (cancellation_reason <> ''::text))),
+    CONSTRAINT payout_sent_at_iff_sent CHECK (((state = ANY (ARRAY['SENT'::text, 'PAID'::text, 'RETURNED'::text])) = (sent_at IS NOT NULL))),
+    CONSTRAINT payout_state_is_known CHECK ((state = ANY (ARRAY['REQUESTED'::text, 'BATCHED'::text, 'SENT'::text, 'PAID'::text, 'RETURNED'::text, 'CANCELLED'::text])))
+);
+ALTER TABLE buffer.payout ALTER COLUMN payout_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.payout_payout_id_seq);
+ALTER TABLE ONLY buffer.payout
+    ADD CONSTRAINT payout_pkey PRIMARY KEY (payout_id);
+ALTER TABLE ONLY buffer.payout
+    ADD CONSTRAINT payout_reference_key UNIQUE (reference);
+ALTER TABLE ONLY buffer.payout
+    ADD CONSTRAINT payout_batch_fkey FOREIGN KEY (payout_batch_id, currency) REFERENCES buffer.payout_batch(payout_batch_id, currency);
+ALTER TABLE ONLY buffer.payout
+    ADD CONSTRAINT payout_destination_fkey FOREIGN KEY (destination_id) REFERENCES buffer.payout_destination(destination_id);
+ALTER TABLE ONLY buffer.payout
+    ADD CONSTRAINT payout_wallet_fkey FOREIGN KEY (wallet_id, currency) REFERENCES buffer.wallet(wallet_id, currency);
+CREATE INDEX payout_batch_idx ON buffer.payout USING btree (payout_batch_id, payout_id) WHERE (payout_batch_id IS NOT NULL);
+CREATE INDEX payout_cancelled_at_idx ON buffer.payout USING btree (cancelled_at) WHERE (cancelled_at IS NOT NULL);
+CREATE INDEX payout_cancelled_by_idx ON buffer.payout USING btree (cancelled_by, cancelled_at) WHERE (cancelled_at IS NOT NULL);
+CREATE INDEX payout_requested_at_idx ON buffer.payout USING btree (requested_at);
+CREATE INDEX payout_requested_by_idx ON buffer.payout USING btree (requested_by, requested_at);
+CREATE INDEX payout_requested_idx ON buffer.payout USING btree (currency, payout_id) WHERE (state = 'REQUESTED'::text);
+CREATE INDEX payout_sent_idx ON buffer.payout USING btree (sent_at) WHERE (state = 'SENT'::text);
+CREATE INDEX payout_wallet_idx ON buffer.payout USING btree (wallet_id, payout_id);
+CREATE TRIGGER payout_is_kept BEFORE DELETE OR TRUNCATE ON buffer.payout FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+CREATE TRIGGER payout_moves_on BEFORE UPDATE ON buffer.payout FOR EACH ROW WHEN (((old.* IS DISTINCT FROM new.*) AND ((((((((((old.state <> 'REQUESTED'::text) OR (new.state <> 'BATCHED'::text)) AND ((old.state <> 'REQUESTED'::text) OR (new.state <> 'CANCELLED'::text))) AND ((old.state <> 'BATCHED'::text) OR (new.state <> 'REQUESTED'::text))) AND ((old.state <> 'BATCHED'::text) OR (new.state <> 'CANCELLED'::text))) AND ((old.state <> 'BATCHED'::text) OR (new.state <> 'SENT'::text))) AND ((old.state <> 'SENT'::text) OR (new.state <> 'PAID'::text))) AND ((old.state <> 'SENT'::text) OR (new.state <> 'RETURNED'::text))) AND ((old.state <> 'PAID'::text) OR (new.state <> 'RETURNED'::text))) OR (((((((((old.payout_id IS DISTINCT FROM new.payout_id) OR (old.wallet_id IS DISTINCT FROM new.wallet_id)) OR (old.currency IS DISTINCT FROM new.currency)) OR (old.amount_minor IS DISTINCT FROM new.amount_minor)) OR (old.whole_balance IS DISTINCT FROM new.whole_balance)) OR (old.reference IS DISTINCT FROM new.reference)) OR (old.requested_by IS DISTINCT FROM new.requested_by)) OR (old.requested_at IS DISTINCT FROM new.requested_at)) OR (old.override_reason IS DISTINCT FROM new.override_reason)) OR ((new.state = ANY (ARRAY['SENT'::text, 'PAID'::text, 'RETURNED'::text])) AND ((old.payout_batch_id IS DISTINCT FROM new.payout_batch_id) OR (old.destination_id IS DISTINCT FROM new.destination_id))) OR ((old.sent_at IS NOT NULL) AND (old.sent_at IS DISTINCT FROM new.sent_at)) OR ((old.paid_at IS NOT NULL) AND (old.paid_at IS DISTINCT FROM new.paid_at))))) EXECUTE FUNCTION buffer.refuse_rewriting();
+ALTER TABLE buffer.payout ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON buffer.payout FOR SELECT USING (true);
+CREATE POLICY payouts_are_requested ON buffer.payout FOR INSERT TO buffer_platform, buffer_payouts WITH CHECK ((requested_at <= (clock_timestamp() + '1 day'::interval)));
+CREATE POLICY payouts_moves_on ON buffer.payout FOR UPDATE TO buffer_payouts USING (true) WITH CHECK ((GREATEST(sent_at, paid_at, returned_at, requested_at, cancelled_at) <= (clock_timestamp() + '1 day'::interval)));
+CREATE POLICY platform_cancels ON buffer.payout FOR UPDATE TO buffer_platform USING (true) WITH CHECK (((state = 'CANCELLED'::text) AND (cancelled_at <= (clock_timestamp() + '1 day'::interval))));
+REVOKE ALL ON TABLE buffer.payout FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.payout TO buffer;
+GRANT SELECT ON TABLE buffer.payout TO buffer_platform;
+GRANT SELECT ON TABLE buffer.payout TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.payout TO buffer_reader;
+GRANT SELECT ON TABLE buffer.payout TO buffer_payouts;
+GRANT INSERT (wallet_id, currency, amount_minor, whole_balance, reference, requested_by, requested_at, override_reason) ON TABLE buffer.payout TO buffer_platform;
+GRANT INSERT (wallet_id, currency, amount_minor, whole_balance, reference, requested_by, requested_at) ON TABLE buffer.payout TO buffer_payouts;
+GRANT UPDATE (state, payout_batch_id, destination_id, sent_at, paid_at, returned_at, return_reason, cancelled_by, cancellation_reason, cancelled_at) ON TABLE buffer.payout TO buffer;
+GRANT UPDATE (state, payout_batch_id, destination_id, cancelled_by, cancellation_reason, cancelled_at) ON TABLE buffer.payout TO buffer_platform;
+GRANT UPDATE (state, payout_batch_id, destination_id, sent_at, paid_at, returned_at, return_reason, cancelled_by, cancellation_reason, cancelled_at) ON TABLE buffer.payout TO buffer_payouts;
+
+-- payout_batch
+
+CREATE TABLE buffer.payout_batch (
+    payout_batch_id bigint NOT NULL,
+    currency text NOT NULL,
+    method text NOT NULL,
+    state text DEFAULT 'MADE'::text NOT NULL,
+    payouts bigint NOT NULL,
+    amount_minor bigint NOT NULL,
+    four_eyes boolean NOT NULL,
+    made_by text NOT NULL,
+    made_at timestamp with time zone NOT NULL,
+    approved_by text,
+    approved_at timestamp with time zone,
+    sent_by text,
+    sent_at timestamp with time zone,
+    cancelled_by text,
+    cancellation_reason text,
+    cancelled_at timestamp with time zone,
+    CONSTRAINT payout_batch_approved_by_somebody_else CHECK (((NOT four_eyes) OR (approved_by <> made_by))),
+    CONSTRAINT payout_batch_approved_iff_past_it CHECK ((((state <> 'MADE'::text) OR (approved_at IS NULL)) AND ((state <> ALL (ARRAY['APPROVED'::text, 'SENT'::text])) OR (approved_at IS NOT NULL)))),
+    CONSTRAINT payout_batch_approved_whole_or_not_at_all CHECK (((approved_at IS NULL) = (approved_by IS NULL))),
+    CONSTRAINT payout_batch_cancelled_iff_cancelled CHECK ((((state = 'CANCELLED'::text) = (cancelled_at IS NOT NULL)) AND ((cancelled_at IS NULL) = (cancelled_by IS NULL)) AND ((cancelled_at IS NULL) = (cancellation_reason IS NULL)))),
+    CONSTRAINT payout_batch_has_payouts CHECK (((payouts > 0) AND (amount_minor >= payouts))),
+    CONSTRAINT payout_batch_method_is_known CHECK ((method = ANY (ARRAY['IBAN'::text, 'TOKEN'::text]))),
+    CONSTRAINT payout_batch_says_who_and_why CHECK (((made_by <> ''::text) AND (approved_by <> ''::text) AND (sent_by <> ''::text) AND (cancelled_by <> ''::text) AND (cancellation_reason <> ''::text))),
+    CONSTRAINT payout_batch_sent_iff_sent CHECK ((((state = 'SENT'::text) = (sent_at IS NOT NULL)) AND ((sent_at IS NULL) = (sent_by IS NULL)))),
+    CONSTRAINT payout_batch_state_is_known CHECK ((state = ANY (ARRAY['MADE'::text, 'APPROVED'::text, 'SENT'::text, 'CANCELLED'::text])))
+);
+ALTER TABLE buffer.payout_batch ALTER COLUMN payout_batch_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.payout_batch_payout_batch_id_seq);
+ALTER TABLE ONLY buffer.payout_batch
+    ADD CONSTRAINT payout_batch_currency_key UNIQUE (payout_batch_id, currency);
+ALTER TABLE ONLY buffer.payout_batch
+    ADD CONSTRAINT payout_batch_pkey PRIMARY KEY (payout_batch_id);
+ALTER TABLE ONLY buffer.payout_batch
+    ADD CONSTRAINT payout_batch_currency_fkey FOREIGN KEY (currency) REFERENCES buffer.currency(currency);
+CREATE INDEX payout_batch_made_at_idx ON buffer.payout_batch USING btree (made_at);
+CREATE INDEX payout_batch_open_idx ON buffer.payout_batch USING btree (made_at) WHERE (state = ANY (ARRAY['MADE'::text, 'APPROVED'::text]));
+CREATE TRIGGER payout_batch_is_kept BEFORE DELETE OR TRUNCATE ON buffer.payout_batch FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+CREATE TRIGGER payout_batch_moves_on BEFORE UPDATE ON buffer.payout_batch FOR EACH ROW WHEN (((old.* IS DISTINCT FROM new.*) AND ((old.state = ANY (ARRAY['SENT'::text, 'CANCELLED'::text])) OR ((old.state <> new.state) AND (((((old.state <> 'MADE'::text) OR (new.state <> 'APPROVED'::text)) AND ((old.state <> 'APPROVED'::text) OR (new.state <> 'SENT'::text))) AND ((old.state <> 'MADE'::text) OR (new.state <> 'CANCELLED'::text))) AND ((old.state <> 'APPROVED'::text) OR (new.state <> 'CANCELLED'::text)))) OR ((old.state <> new.state) AND ((old.payouts IS DISTINCT FROM new.payouts) OR (old.amount_minor IS DISTINCT FROM new.amount_minor))) OR (new.payouts > old.payouts) OR ((old.payouts = new.payouts) <> (old.amount_minor = new.amount_minor)) OR (new.amount_minor > old.amount_minor) OR ((((((old.payout_batch_id IS DISTINCT FROM new.payout_batch_id) OR (old.currency IS DISTINCT FROM new.currency)) OR (old.method IS DISTINCT FROM new.method)) OR (old.four_eyes IS DISTINCT FROM new.four_eyes)) OR (old.made_by IS DISTINCT FROM new.made_by)) OR (old.made_at IS DISTINCT FROM new.made_at)) OR ((old.approved_at IS NOT NULL) AND ((old.approved_by IS DISTINCT FROM new.approved_by) OR (old.approved_at IS DISTINCT FROM new.approved_at)))))) EXECUTE FUNCTION buffer.refuse_rewriting();
+ALTER TABLE buffer.payout_batch ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON buffer.payout_batch FOR SELECT USING (true);
+CREATE POLICY payouts_adds ON buffer.payout_batch FOR INSERT TO buffer_payouts WITH CHECK ((made_at <= (clock_timestamp() + '1 day'::interval)));
+CREATE POLICY payouts_decides ON buffer.payout_batch FOR UPDATE TO buffer_payouts USING (true) WITH CHECK ((GREATEST(approved_at, sent_at, cancelled_at, made_at) <= (clock_timestamp() + '1 day'::interval)));
+CREATE POLICY platform_takes_out ON buffer.payout_batch FOR UPDATE TO buffer_platform USING (true) WITH CHECK (((state <> 'SENT'::text) AND ((cancelled_at IS NULL) OR (cancelled_at <= (clock_timestamp() + '1 day'::interval)))));
+REVOKE ALL ON TABLE buffer.payout_batch FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.payout_batch TO buffer;
+GRANT SELECT ON TABLE buffer.payout_batch TO buffer_platform;
+GRANT SELECT ON TABLE buffer.payout_batch TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.payout_batch TO buffer_reader;
+GRANT SELECT ON TABLE buffer.payout_batch TO buffer_payouts;
+GRANT INSERT(payouts),UPDATE(payouts) ON TABLE buffer.payout_batch TO buffer_payouts;
+GRANT INSERT(amount_minor),UPDATE(amount_minor) ON TABLE buffer.payout_batch TO buffer_payouts;
+GRANT INSERT (currency, method, four_eyes, made_by, made_at) ON TABLE buffer.payout_batch TO buffer_payouts;
+GRANT UPDATE (state, payouts, amount_minor, approved_by, approved_at, sent_by, sent_at, cancelled_by, cancellation_reason, cancelled_at) ON TABLE buffer.payout_batch TO buffer;
+GRANT UPDATE (state, payouts, amount_minor, cancelled_by, cancellation_reason, cancelled_at) ON TABLE buffer.payout_batch TO buffer_platform;
+GRANT UPDATE (state, approved_by, approved_at, sent_by, sent_at, cancelled_by, cancellation_reason, cancelled_at) ON TABLE buffer.payout_batch TO buffer_payouts;
+
+-- payout_destination
+
+CREATE TABLE buffer.payout_destination (
+    destination_id bigint NOT NULL,
+    owner text NOT NULL,
+    version bigint NOT NULL,
+    method text NOT NULL,
+    account text NOT NULL,
+    masked text NOT NULL,
+    holder_name text,
+    set_by text NOT NULL,
+    reason text NOT NULL,
+    set_at timestamp with time zone NOT NULL,
+    CONSTRAINT payout_destination_account_length CHECK (((length(account) >= 1) AND (length(account) <= 200))),
+    CONSTRAINT payout_destination_holder_name_length CHECK (((length(holder_name) >= 1) AND (length(holder_name) <= 140))),
+    CONSTRAINT payout_destination_iban_has_its_form CHECK (((method <> 'IBAN'::text) OR (account ~ '^[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}$'::text))),
+    CONSTRAINT payout_destination_iban_names_its_holder CHECK (((method <> 'IBAN'::text) OR (holder_name IS NOT NULL))),
+    CONSTRAINT payout_destination_masked_hides_the_account CHECK (((masked <> ''::text) AND (length(masked) <= 10) AND (masked <> account))),
+    CONSTRAINT payout_destination_method_is_known CHECK ((method = ANY (ARRAY['IBAN'::text, 'TOKEN'::text]))),
+    CONSTRAINT payout_destination_owner_length CHECK (((length(owner) >= 1) AND (length(owner) <= 200))),
+    CONSTRAINT payout_destination_says_who_and_why CHECK (((set_by <> ''::text) AND (reason <> ''::text))),
+    CONSTRAINT payout_destination_version_is_positive CHECK ((version > 0))
+);
+ALTER TABLE buffer.payout_destination ALTER COLUMN destination_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.payout_destination_destination_id_seq);
+ALTER TABLE ONLY buffer.payout_destination
+    ADD CONSTRAINT payout_destination_pkey PRIMARY KEY (destination_id);
+ALTER TABLE ONLY buffer.payout_destination
+    ADD CONSTRAINT payout_destination_version_key UNIQUE (owner, version);
+CREATE INDEX payout_destination_set_at_idx ON buffer.payout_destination USING btree (set_at);
+CREATE INDEX payout_destination_set_by_idx ON buffer.payout_destination USING btree (set_by, set_at);
+CREATE TRIGGER payout_destination_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON buffer.payout_destination FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+ALTER TABLE buffer.payout_destination ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON buffer.payout_destination FOR SELECT USING (true);
+CREATE POLICY platform_adds ON buffer.payout_destination FOR INSERT TO buffer_platform WITH CHECK (((set_at >= (clock_timestamp() - '01:00:00'::interval)) AND (set_at <= (clock_timestamp() + '1 day'::interval))));
+REVOKE ALL ON TABLE buffer.payout_destination FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.payout_destination TO buffer;
+GRANT SELECT ON TABLE buffer.payout_destination TO buffer_payouts;
+GRANT SELECT(owner),INSERT(owner) ON TABLE buffer.payout_destination TO buffer_platform;
+GRANT SELECT(version),INSERT(version) ON TABLE buffer.payout_destination TO buffer_platform;
+GRANT SELECT(method),INSERT(method) ON TABLE buffer.payout_destination TO buffer_platform;
+GRANT SELECT(masked),INSERT(masked) ON TABLE buffer.payout_destination TO buffer_platform;
+GRANT SELECT(holder_name),INSERT(holder_name) ON TABLE buffer.payout_destination TO buffer_platform;
+GRANT SELECT(set_by),INSERT(set_by) ON TABLE buffer.payout_destination TO buffer_platform;
+GRANT SELECT(reason),INSERT(reason) ON TABLE buffer.payout_destination TO buffer_platform;
+GRANT SELECT(set_at),INSERT(set_at) ON TABLE buffer.payout_destination TO buffer_platform;
+GRANT UPDATE (destination_id) ON TABLE buffer.payout_destination TO buffer;
+GRANT SELECT (destination_id) ON TABLE buffer.payout_destination TO buffer_platform;
+GRANT SELECT (destination_id, owner, version, method, masked, set_by, reason, set_at) ON TABLE buffer.payout_destination TO buffer_releaser;
+GRANT SELECT (destination_id, owner, version, method, masked, holder_name, set_by, reason, set_at) ON TABLE buffer.payout_destination TO buffer_reader;
+GRANT INSERT (account) ON TABLE buffer.payout_destination TO buffer_platform;
+
+-- payout_export
+
+CREATE TABLE buffer.payout_export (
+    payout_batch_id bigint NOT NULL,
+    number bigint NOT NULL,
+    format text NOT NULL,
+    digest bytea NOT NULL,
+    exported_by text NOT NULL,
+    exported_at timestamp with time zone NOT NULL,
+    CONSTRAINT payout_export_digest_length CHECK ((length(digest) = 32)),
+    CONSTRAINT payout_export_format_length CHECK (((length(format) >= 1) AND (length(format) <= 100))),
+    CONSTRAINT payout_export_number_is_positive CHECK ((number > 0)),
+    CONSTRAINT payout_export_says_who CHECK ((exported_by <> ''::text))
+);
+ALTER TABLE ONLY buffer.payout_export
+    ADD CONSTRAINT payout_export_pkey PRIMARY KEY (payout_batch_id, number);
+ALTER TABLE ONLY buffer.payout_export
+    ADD CONSTRAINT payout_export_batch_fkey FOREIGN KEY (payout_batch_id) REFERENCES buffer.payout_batch(payout_batch_id);
+CREATE TRIGGER payout_export_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON buffer.payout_export FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+ALTER TABLE buffer.payout_export ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON buffer.payout_export FOR SELECT USING (true);
+CREATE POLICY payouts_adds ON buffer.payout_export FOR INSERT TO buffer_payouts WITH CHECK ((exported_at <= (clock_timestamp() + '1 day'::interval)));
+REVOKE ALL ON TABLE buffer.payout_export FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.payout_export TO buffer;
+GRANT SELECT ON TABLE buffer.payout_export TO buffer_platform;
+GRANT SELECT ON TABLE buffer.payout_export TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.payout_export TO buffer_reader;
+GRANT SELECT ON TABLE buffer.payout_export TO buffer_payouts;
+GRANT INSERT (payout_batch_id, number, format, digest, exported_by, exported_at) ON TABLE buffer.payout_export TO buffer_payouts;
+
+-- payout_ids
+
+CREATE TABLE buffer.payout_ids (
+    books_number bigint NOT NULL,
+    CONSTRAINT payout_ids_books_number_has_eight_digits CHECK (((books_number >= 10000000) AND (books_number <= 99999999)))
+);
+ALTER TABLE ONLY buffer.payout_ids
+    ADD CONSTRAINT payout_ids_pkey PRIMARY KEY (books_number);
+CREATE TRIGGER payout_ids_are_kept BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON buffer.payout_ids FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+REVOKE ALL ON TABLE buffer.payout_ids FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.payout_ids TO buffer;
+GRANT SELECT ON TABLE buffer.payout_ids TO buffer_platform;
+GRANT SELECT ON TABLE buffer.payout_ids TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.payout_ids TO buffer_reader;
+GRANT SELECT ON TABLE buffer.payout_ids TO buffer_payouts;
+
+-- payout_schedule
+
+CREATE TABLE buffer.payout_schedule (
+    owner text NOT NULL,
+    number bigint NOT NULL,
+    schedule text NOT NULL,
+    set_by text NOT NULL,
+    reason text NOT NULL,
+    set_at timestamp with time zone NOT NULL,
+    CONSTRAINT payout_schedule_is_known CHECK ((schedule = ANY (ARRAY['MANUAL'::text, 'DAILY'::text, 'WEEKLY'::text, 'MONTHLY'::text]))),
+    CONSTRAINT payout_schedule_number_is_positive CHECK ((number > 0)),
+    CONSTRAINT payout_schedule_owner_length CHECK (((length(owner) >= 1) AND (length(owner) <= 200))),
+    CONSTRAINT payout_schedule_says_who_and_why CHECK (((set_by <> ''::text) AND (reason <> ''::text)))
+);
+ALTER TABLE ONLY buffer.payout_schedule
+    ADD CONSTRAINT payout_schedule_pkey PRIMARY KEY (owner, number);
+CREATE INDEX payout_schedule_set_at_idx ON buffer.payout_schedule USING btree (set_at);
+CREATE INDEX payout_schedule_set_by_idx ON buffer.payout_schedule USING btree (set_by, set_at);
+CREATE TRIGGER payout_schedule_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON buffer.payout_schedule FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+ALTER TABLE buffer.payout_schedule ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON buffer.payout_schedule FOR SELECT USING (true);
+CREATE POLICY platform_adds ON buffer.payout_schedule FOR INSERT TO buffer_platform WITH CHECK ((set_at <= (clock_timestamp() + '1 day'::interval)));
+REVOKE ALL ON TABLE buffer.payout_schedule FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.payout_schedule TO buffer;
+GRANT SELECT ON TABLE buffer.payout_schedule TO buffer_platform;
+GRANT SELECT ON TABLE buffer.payout_schedule TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.payout_schedule TO buffer_reader;
+GRANT SELECT ON TABLE buffer.payout_schedule TO buffer_payouts;
+GRANT INSERT (owner, number, schedule, set_by, reason, set_at) ON TABLE buffer.payout_schedule TO buffer_platform;
+
+-- payout_status_file
+
+CREATE TABLE buffer.payout_status_file (
+    payout_batch_id bigint NOT NULL,
+    digest bytea NOT NULL,
+    imported_by text NOT NULL,
+    imported_at timestamp with time zone NOT NULL,
+    paid bigint NOT NULL,
+    returned bigint NOT NULL,
+    unknown bigint NOT NULL,
+    differing bigint NOT NULL,
+    CONSTRAINT payout_status_file_counts_not_negative CHECK ((LEAST(paid, returned, unknown, differing) >= 0)),
+    CONSTRAINT payout_status_file_digest_length CHECK ((length(digest) = 32)),
+    CONSTRAINT payout_status_file_says_who CHECK ((imported_by <> ''::text))
+);
+ALTER TABLE ONLY buffer.payout_status_file
+    ADD CONSTRAINT payout_status_file_pkey PRIMARY KEY (payout_batch_id, digest);
+ALTER TABLE ONLY buffer.payout_status_file
+    ADD CONSTRAINT payout_status_file_batch_fkey FOREIGN KEY (payout_batch_id) REFERENCES buffer.payout_batch(payout_batch_id);
+CREATE TRIGGER payout_status_file_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON buffer.payout_status_file FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+ALTER TABLE buffer.payout_status_file ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON buffer.payout_status_file FOR SELECT USING (true);
+CREATE POLICY payouts_adds ON buffer.payout_status_file FOR INSERT TO buffer_payouts WITH CHECK ((imported_at <= (clock_timestamp() + '1 day'::interval)));
+REVOKE ALL ON TABLE buffer.payout_status_file FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.payout_status_file TO buffer;
+GRANT SELECT ON TABLE buffer.payout_status_file TO buffer_platform;
+GRANT SELECT ON TABLE buffer.payout_status_file TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.payout_status_file TO buffer_reader;
+GRANT SELECT ON TABLE buffer.payout_status_file TO buffer_payouts;
+GRANT INSERT (payout_batch_id, digest, imported_by, imported_at, paid, returned, unknown, differing) ON TABLE buffer.payout_status_file TO buffer_payouts;
+
+-- rule_assignment
+
+CREATE TABLE buffer.rule_assignment (
+    owner text NOT NULL,
+    number bigint NOT NULL,
+    name text,
+    first_version bigint GENERATED ALWAYS AS (1) STORED NOT NULL,
+    assigned_by text,
+    reason text,
+    assigned_at timestamp with time zone NOT NULL,
+    CONSTRAINT rule_assignment_number_is_positive CHECK ((number > 0)),
+    CONSTRAINT rule_assignment_owner_length CHECK (((length(owner) >= 1) AND (length(owner) <= 200))),
+    CONSTRAINT rule_assignment_says_who_and_why CHECK (((assigned_by <> ''::text) AND (reason <> ''::text)))
+);
+ALTER TABLE ONLY buffer.rule_assignment
+    ADD CONSTRAINT rule_assignment_pkey PRIMARY KEY (owner, number);
+ALTER TABLE ONLY buffer.rule_assignment
+    ADD CONSTRAINT rule_assignment_rule_fkey FOREIGN KEY (name, first_version) REFERENCES buffer.hold_rule(name, version);
+CREATE INDEX rule_assignment_at_idx ON buffer.rule_assignment USING btree (assigned_at);
+CREATE INDEX rule_assignment_by_idx ON buffer.rule_assignment USING btree (assigned_by, assigned_at);
+CREATE INDEX rule_assignment_name_idx ON buffer.rule_assignment USING btree (name);
+CREATE TRIGGER rule_assignment_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON buffer.rule_assignment FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+REVOKE ALL ON TABLE buffer.rule_assignment FROM buffer;
+GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.rule_assignment TO buffer;
+GRANT SELECT ON TABLE buffer.rule_assignment TO buffer_platform;
+GRANT SELECT ON TABLE buffer.rule_assignment TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.rule_assignment TO buffer_reader;
+GRANT INSERT (owner, number, name, assigned_by, reason, assigned_at) ON TABLE buffer.rule_assignment TO buffer_platform;
 
 -- seal
 
@@ -725,38 +1706,48 @@ CREATE TABLE buffer.transaction (
     reference text,
     recorded_at timestamp with time zone NOT NULL,
     release_date timestamp with time zone,
+    from_balance_after_minor bigint,
+    debt_id bigint,
+    payout_id bigint,
     CONSTRAINT transaction_amount_in_range CHECK (((amount_minor >= 1) AND (amount_minor <= '1000000000000000'::bigint))),
-    CONSTRAINT transaction_backjob_only_of_refund CHECK (((type = 'REFUND'::text) OR (backjob_id IS NULL))),
-    CONSTRAINT transaction_balance_after_iff_balance_moves CHECK ((((('BALANCE'::text = from_account) OR ('BALANCE'::text = to_account)) = (balance_after_minor IS NOT NULL)) AND (balance_after_minor >= 0))),
-    CONSTRAINT transaction_batch_iff_earning_or_refund_by_admin CHECK (((batch_id IS NOT NULL) = ((type = 'EARNING'::text) OR ((type = 'REFUND'::text) AND (backjob_id IS NULL))))),
-    CONSTRAINT transaction_earning_stays_at_its_wallet CHECK (((type <> 'EARNING'::text) OR (from_wallet_id = to_wallet_id))),
-    CONSTRAINT transaction_from_wallet_iff_its_account CHECK (((from_account = ANY (ARRAY['BALANCE'::text, 'PENDING_EARNINGS'::text])) = (from_wallet_id IS NOT NULL))),
-    CONSTRAINT transaction_hold_iff_of_a_hold CHECK (((type = ANY (ARRAY['PENDING_EARNING'::text, 'EARNING'::text, 'REFUND'::text])) = (hold_id IS NOT NULL))),
-    CONSTRAINT transaction_reference_iff_named_by_caller CHECK (((reference IS NOT NULL) = ((type = ANY (ARRAY['DEPOSIT'::text, 'WITHDRAWAL'::text, 'OPENING_BALANCE'::text])) OR ((type = 'REFUND'::text) AND (backjob_id IS NULL))))),
-    CONSTRAINT transaction_release_date_iff_it_settles CHECK (((type = ANY (ARRAY['EARNING'::text, 'REFUND'::text])) = (release_date IS NOT NULL))),
-    CONSTRAINT transaction_to_wallet_iff_its_account CHECK (((to_account = ANY (ARRAY['BALANCE'::text, 'PENDING_EARNINGS'::text])) = (to_wallet_id IS NOT NULL))),
-    CONSTRAINT transaction_type_names_its_accounts CHECK ((((((((type = 'PENDING_EARNING'::text) AND (from_account = 'ESCROW'::text) AND (to_account = 'PENDING_EARNINGS'::text)) OR ((type = 'EARNING'::text) AND (from_account = 'PENDING_EARNINGS'::text) AND (to_account = 'BALANCE'::text))) OR ((type = 'REFUND'::text) AND (from_account = 'PENDING_EARNINGS'::text) AND (to_account = 'BALANCE'::text))) OR ((type = 'DEPOSIT'::text) AND (from_account = 'EXTERNAL'::text) AND (to_account = 'BALANCE'::text))) OR ((type = 'WITHDRAWAL'::text) AND (from_account = 'BALANCE'::text) AND (to_account = 'EXTERNAL'::text))) OR ((type = 'OPENING_BALANCE'::text) AND (from_account = 'OPENING'::text) AND (to_account = 'BALANCE'::text))))
+    CONSTRAINT transaction_columns_fit_its_type CHECK ((
+CASE
+    WHEN (type = 'EARNING'::text) THEN ((from_account = 'PENDING_EARNINGS'::text) AND (to_account = 'BALANCE'::text) AND (from_wallet_id = to_wallet_id) AND (balance_after_minor >= 0) AND (hold_id IS NOT NULL) AND (batch_id IS NOT NULL) AND (release_date IS NOT NULL) AND (backjob_id IS NULL) AND (reference IS NULL) AND (from_balance_after_minor IS NULL) AND (debt_id IS NULL) AND (payout_id IS NULL))
+    ELSE ((((((((((((((((((((((type = 'PENDING_EARNING'::text) AND (from_account = 'ESCROW'::text) AND (to_account = 'PENDING_EARNINGS'::text)) OR ((type = 'EARNING_PART'::text) AND (from_account = 'PENDING_EARNINGS'::text) AND (to_account = 'BALANCE'::text))) OR ((type = 'REFUND'::text) AND (from_account = 'PENDING_EARNINGS'::text) AND (to_account = 'BALANCE'::text))) OR ((type = 'DEPOSIT'::text) AND (from_account = 'EXTERNAL'::text) AND (to_account = 'BALANCE'::text))) OR ((type = 'WITHDRAWAL'::text) AND (from_account = 'BALANCE'::text) AND (to_account = 'EXTERNAL'::text))) OR ((type = 'OPENING_BALANCE'::text) AND (from_account = 'OPENING'::text) AND (to_account = 'BALANCE'::text))) OR ((type = 'CLAWBACK'::text) AND (from_account = 'BALANCE'::text) AND (to_account = 'BALANCE'::text))) OR ((type = 'CLAWBACK'::text) AND (from_account = 'BALANCE'::text) AND (to_account = 'EXTERNAL'::text))) OR ((type = 'ADVANCE'::text) AND (from_account = 'BALANCE'::text) AND (to_account = 'BALANCE'::text))) OR ((type = 'ADVANCE'::text) AND (from_account = 'BALANCE'::text) AND (to_account = 'EXTERNAL'::text))) OR ((type = 'ADVANCE'::text) AND (from_account = 'RECEIVABLE'::text) AND (to_account = 'EXTERNAL'::text))) OR ((type = 'RECOVERY'::text) AND (from_account = 'BALANCE'::text) AND (to_account = 'BALANCE'::text))) OR ((type = 'RECOVERY'::text) AND (from_account = 'BALANCE'::text) AND (to_account = 'RECEIVABLE'::text))) OR ((type = 'WRITE_OFF'::text) AND (from_account = 'LOSS'::text) AND (to_account = 'BALANCE'::text))) OR ((type = 'WRITE_OFF'::text) AND (from_account = 'LOSS'::text) AND (to_account = 'RECEIVABLE'::text))) OR ((type = 'PAYOUT'::text) AND (from_account = 'BALANCE'::text) AND (to_account = 'TRANSIT'::text))) OR ((type = 'PAYOUT_PAID'::text) AND (from_account = 'TRANSIT'::text) AND (to_account = 'EXTERNAL'::text))) OR ((type = 'PAYOUT_RETURNED'::text) AND (from_account = 'TRANSIT'::text) AND (to_account = 'BALANCE'::text))) OR ((type = 'PAYOUT_RETURNED'::text) AND (from_account = 'EXTERNAL'::text) AND (to_account = 'BALANCE'::text))) OR ((type = 'PAYOUT_CANCELLED'::text) AND (from_account = 'TRANSIT'::text) AND (to_account = 'BALANCE'::text))) AND ((from_account = ANY (ARRAY['BALANCE'::text, 'PENDING_EARNINGS'::text])) = (from_wallet_id IS NOT NULL)) AND ((to_account = ANY (ARRAY['BALANCE'::text, 'PENDING_EARNINGS'::text])) = (to_wallet_id IS NOT NULL)) AND ((type <> 'EARNING_PART'::text) OR (from_wallet_id = to_wallet_id)) AND
+    CASE
+        WHEN (('BALANCE'::text = from_account) OR ('BALANCE'::text = to_account)) THEN (balance_after_minor >= 0)
+        ELSE (balance_after_minor IS NULL)
+    END AND
+    CASE
+        WHEN ((from_account = 'BALANCE'::text) AND (to_account = 'BALANCE'::text)) THEN ((from_wallet_id <> to_wallet_id) AND (from_balance_after_minor >= 0))
+        ELSE (from_balance_after_minor IS NULL)
+    END AND ((type = ANY (ARRAY['PENDING_EARNING'::text, 'EARNING_PART'::text, 'REFUND'::text, 'CLAWBACK'::text, 'ADVANCE'::text])) = (hold_id IS NOT NULL)) AND (((type = ANY (ARRAY['EARNING_PART'::text, 'CLAWBACK'::text, 'ADVANCE'::text, 'RECOVERY'::text, 'WRITE_OFF'::text])) OR ((type = 'REFUND'::text) AND (backjob_id IS NULL))) = (batch_id IS NOT NULL)) AND ((type = 'REFUND'::text) OR (backjob_id IS NULL)) AND (((type = ANY (ARRAY['DEPOSIT'::text, 'WITHDRAWAL'::text, 'OPENING_BALANCE'::text])) = (reference IS NOT NULL)) OR ((type = 'REFUND'::text) AND (backjob_id IS NULL))) AND ((type = ANY (ARRAY['EARNING_PART'::text, 'REFUND'::text])) = (release_date IS NOT NULL)) AND ((type = ANY (ARRAY['ADVANCE'::text, 'RECOVERY'::text, 'WRITE_OFF'::text])) = (debt_id IS NOT NULL)) AND ((type = ANY (ARRAY['PAYOUT'::text, 'PAYOUT_PAID'::text, 'PAYOUT_RETURNED'::text, 'PAYOUT_CANCELLED'::text])) = (payout_id IS NOT NULL)))
+END IS TRUE))
 );
 ALTER TABLE buffer.transaction ALTER COLUMN transaction_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.transaction_transaction_id_seq);
 ALTER TABLE ONLY buffer.transaction
     ADD CONSTRAINT transaction_pkey PRIMARY KEY (transaction_id);
+CREATE UNIQUE INDEX transaction_debt_or_payout_line_key ON buffer.transaction USING btree (debt_id, payout_id, type, batch_id) NULLS NOT DISTINCT WHERE ((debt_id IS NOT NULL) OR (payout_id IS NOT NULL));
 CREATE INDEX transaction_from_wallet_idx ON buffer.transaction USING btree (from_wallet_id, transaction_id) WHERE (from_wallet_id IS DISTINCT FROM to_wallet_id);
 CREATE INDEX transaction_generation_to_wallet_idx ON buffer.transaction USING btree (((transaction_id >> 17)), to_wallet_id, transaction_id);
 CREATE UNIQUE INDEX transaction_hold_earned_key ON buffer.transaction USING btree (hold_id) WHERE (type = 'EARNING'::text);
 CREATE UNIQUE INDEX transaction_hold_line_key ON buffer.transaction USING btree (hold_id, type, backjob_id, batch_id) NULLS NOT DISTINCT WHERE ((hold_id IS NOT NULL) AND (type <> 'EARNING'::text));
+CREATE INDEX transaction_moved_idx ON buffer.transaction USING btree (recorded_at) WHERE (type = ANY (ARRAY['DEPOSIT'::text, 'WITHDRAWAL'::text]));
 CREATE INDEX transaction_recorded_brin ON buffer.transaction USING brin (recorded_at, batch_id);
 CREATE UNIQUE INDEX transaction_reference_key ON buffer.transaction USING btree (reference) WHERE (reference IS NOT NULL);
 CREATE TRIGGER transaction_enters_its_hour AFTER INSERT ON buffer.transaction REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION buffer.enter_hour_of_transactions();
 CREATE TRIGGER transaction_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON buffer.transaction FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+CREATE TRIGGER transaction_marks_before_its_ids BEFORE INSERT ON buffer.transaction FOR EACH STATEMENT EXECUTE FUNCTION buffer.mark_as_writer();
 CREATE TRIGGER transaction_references_what_is_there AFTER INSERT ON buffer.transaction REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_stray_transactions();
-CREATE TRIGGER transaction_takes_its_number BEFORE INSERT ON buffer.transaction FOR EACH STATEMENT EXECUTE FUNCTION buffer.take_number();
 REVOKE ALL ON TABLE buffer.transaction FROM buffer;
 GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.transaction TO buffer;
 GRANT SELECT ON TABLE buffer.transaction TO buffer_platform;
 GRANT SELECT ON TABLE buffer.transaction TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.transaction TO buffer_reader;
-GRANT INSERT (type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor, balance_after_minor, hold_id, backjob_id, batch_id, reference, recorded_at, release_date) ON TABLE buffer.transaction TO buffer_platform;
-GRANT INSERT (type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor, balance_after_minor, hold_id, batch_id, recorded_at, release_date) ON TABLE buffer.transaction TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.transaction TO buffer_payouts;
+GRANT INSERT (type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor, balance_after_minor, hold_id, backjob_id, batch_id, reference, recorded_at, release_date, from_balance_after_minor, debt_id, payout_id) ON TABLE buffer.transaction TO buffer_platform;
+GRANT INSERT (type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor, balance_after_minor, hold_id, batch_id, recorded_at, release_date, from_balance_after_minor, debt_id) ON TABLE buffer.transaction TO buffer_releaser;
+GRANT INSERT (type, from_account, from_wallet_id, to_account, to_wallet_id, currency, amount_minor, balance_after_minor, recorded_at, payout_id) ON TABLE buffer.transaction TO buffer_payouts;
 
 -- unsettled_hold
 
@@ -768,7 +1759,9 @@ CREATE TABLE buffer.unsettled_hold (
     amount_minor bigint NOT NULL,
     release_date timestamp with time zone NOT NULL,
     release_hour timestamp with time zone GENERATED ALWAYS AS (date_bin('01:00:00'::interval, release_date, '2000-01-01 00:00:00+00'::timestamp with time zone)) STORED NOT NULL,
+    kind text DEFAULT 'PAYEE'::text NOT NULL,
     CONSTRAINT unsettled_hold_holds_something CHECK ((amount_minor > 0)),
+    CONSTRAINT unsettled_hold_kind_is_known CHECK ((kind = ANY (ARRAY['PAYEE'::text, 'FEE'::text, 'TAX'::text, 'RESERVE'::text]))),
     CONSTRAINT unsettled_hold_state_is_known CHECK ((state = ANY (ARRAY['BUFFERED'::text, 'FROZEN'::text])))
 )
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', vacuum_index_cleanup='on', fillfactor='90');
@@ -778,6 +1771,7 @@ ALTER TABLE ONLY buffer.unsettled_hold
     ADD CONSTRAINT unsettled_hold_hold_fkey FOREIGN KEY (hold_id, payee_wallet_id, currency) REFERENCES buffer.hold(hold_id, payee_wallet_id, currency);
 CREATE INDEX unsettled_hold_due_idx ON buffer.unsettled_hold USING btree (release_hour, payee_wallet_id, hold_id) WHERE (state = 'BUFFERED'::text);
 CREATE INDEX unsettled_hold_frozen_idx ON buffer.unsettled_hold USING btree (hold_id) WHERE (state = 'FROZEN'::text);
+CREATE INDEX unsettled_hold_payee_idx ON buffer.unsettled_hold USING btree (payee_wallet_id, hold_id);
 CREATE TRIGGER unsettled_hold_is_kept BEFORE TRUNCATE ON buffer.unsettled_hold FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
 ALTER TABLE buffer.unsettled_hold ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody_reads ON buffer.unsettled_hold FOR SELECT USING (true);
@@ -790,9 +1784,10 @@ GRANT SELECT,INSERT,REFERENCES,DELETE,TRIGGER,MAINTAIN ON TABLE buffer.unsettled
 GRANT SELECT,DELETE ON TABLE buffer.unsettled_hold TO buffer_platform;
 GRANT SELECT,DELETE ON TABLE buffer.unsettled_hold TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.unsettled_hold TO buffer_reader;
+GRANT SELECT ON TABLE buffer.unsettled_hold TO buffer_payouts;
 GRANT INSERT(amount_minor),UPDATE(amount_minor) ON TABLE buffer.unsettled_hold TO buffer_platform;
 GRANT INSERT(release_date),UPDATE(release_date) ON TABLE buffer.unsettled_hold TO buffer_platform;
-GRANT INSERT (hold_id, payee_wallet_id, currency) ON TABLE buffer.unsettled_hold TO buffer_platform;
+GRANT INSERT (hold_id, payee_wallet_id, currency, kind) ON TABLE buffer.unsettled_hold TO buffer_platform;
 GRANT UPDATE (state, amount_minor, release_date) ON TABLE buffer.unsettled_hold TO buffer;
 GRANT UPDATE (state) ON TABLE buffer.unsettled_hold TO buffer_platform;
 GRANT UPDATE (release_hour) ON TABLE buffer.unsettled_hold TO buffer_releaser;
@@ -805,8 +1800,11 @@ CREATE TABLE buffer.wallet (
     currency text NOT NULL,
     balance_minor bigint DEFAULT 0 NOT NULL,
     pending_earnings_minor bigint DEFAULT 0 NOT NULL,
+    owner_freeze_id bigint,
+    debt_minor bigint DEFAULT 0 NOT NULL,
     CONSTRAINT wallet_balance_not_negative CHECK ((balance_minor >= 0)),
     CONSTRAINT wallet_currency_is_iso_4217 CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT wallet_debt_not_negative CHECK ((debt_minor >= 0)),
     CONSTRAINT wallet_fits_a_bigint CHECK ((balance_minor <= ('9223372036854775807'::bigint - GREATEST(pending_earnings_minor, (0)::bigint)))),
     CONSTRAINT wallet_owner_length CHECK (((length(owner) >= 1) AND (length(owner) <= 200))),
     CONSTRAINT wallet_pending_earnings_not_negative CHECK ((pending_earnings_minor >= 0))
@@ -821,13 +1819,18 @@ ALTER TABLE ONLY buffer.wallet
     ADD CONSTRAINT wallet_pkey PRIMARY KEY (wallet_id);
 ALTER TABLE ONLY buffer.wallet
     ADD CONSTRAINT wallet_currency_fkey FOREIGN KEY (currency) REFERENCES buffer.currency(currency);
+ALTER TABLE ONLY buffer.wallet
+    ADD CONSTRAINT wallet_owner_freeze_fkey FOREIGN KEY (owner_freeze_id) REFERENCES buffer.owner_freeze(owner_freeze_id);
 CREATE TRIGGER wallet_is_kept BEFORE DELETE OR TRUNCATE ON buffer.wallet FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
 REVOKE ALL ON TABLE buffer.wallet FROM buffer;
 GRANT SELECT,INSERT,REFERENCES,TRIGGER,MAINTAIN ON TABLE buffer.wallet TO buffer;
 GRANT SELECT ON TABLE buffer.wallet TO buffer_platform;
 GRANT SELECT ON TABLE buffer.wallet TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.wallet TO buffer_reader;
+GRANT SELECT ON TABLE buffer.wallet TO buffer_payouts;
+GRANT INSERT(owner_freeze_id),UPDATE(owner_freeze_id) ON TABLE buffer.wallet TO buffer_platform;
 GRANT INSERT (owner, currency) ON TABLE buffer.wallet TO buffer_platform;
-GRANT UPDATE (balance_minor, pending_earnings_minor) ON TABLE buffer.wallet TO buffer;
-GRANT UPDATE (balance_minor, pending_earnings_minor) ON TABLE buffer.wallet TO buffer_platform;
-GRANT UPDATE (balance_minor, pending_earnings_minor) ON TABLE buffer.wallet TO buffer_releaser;
+GRANT UPDATE (balance_minor, pending_earnings_minor, owner_freeze_id, debt_minor) ON TABLE buffer.wallet TO buffer;
+GRANT UPDATE (balance_minor, pending_earnings_minor, debt_minor) ON TABLE buffer.wallet TO buffer_platform;
+GRANT UPDATE (balance_minor, pending_earnings_minor, debt_minor) ON TABLE buffer.wallet TO buffer_releaser;
+GRANT UPDATE (balance_minor) ON TABLE buffer.wallet TO buffer_payouts;

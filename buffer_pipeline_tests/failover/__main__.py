@@ -1,4 +1,4 @@
-"""Lets nodes of a replicated cluster fail under load; the exit code is 1 when anything was found."""
+"""Make nodes of a replicated cluster fail under load. The exit code is 1 if anything was found."""
 
 import argparse
 import signal
@@ -12,7 +12,7 @@ from buffer_pipeline_tests.failover.rounds import Run
 
 
 def main() -> int:
-    """Make a cluster, run, print what was done and found, and remove the cluster."""
+    """Start a cluster, run, print counts and findings, and remove the cluster."""
     parser = argparse.ArgumentParser(prog="python -m buffer_pipeline_tests.failover", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="a fault each, of eight kinds in turn")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of all that is drawn at random")
@@ -31,7 +31,7 @@ def main() -> int:
     options = parser.parse_args()
     if reason := why_not():
         parser.exit(2, f"{reason}\n")
-    # `timeout` and a supervisor end it as Ctrl-C does.
+    # `timeout` and supervisors end it as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(options)

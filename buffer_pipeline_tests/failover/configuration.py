@@ -1,4 +1,4 @@
-"""Who is where in the cluster, and how its programs are set."""
+"""The addresses in the cluster, and the configuration of its programs."""
 
 from typing import Final
 
@@ -25,14 +25,14 @@ ETCD: Final = (
 )
 
 STORES: Final = {"2": "etcd: {host: '10.77.0.20:2379'}", "3": "etcd3: {hosts: '10.77.0.20:2379'}"}
-"""How Patroni names etcd, by the version of the protocol that it is to speak.
+"""Patroni's name for etcd, by version of the protocol.
 
-By version 3, a Patroni before 3.0.3 that resumes after its lease expired overwrites the new leader's key
+With version 3, a Patroni before 3.0.3 that resumes after its lease expired overwrites the new leader's key
 (https://github.com/patroni/patroni/pull/2689). pg_rewind then discards what the new primary acknowledged.
 """
 
-# A ttl of 20 s is the least that Patroni takes: so long an unreachable primary keeps its place. `fsync` is
-# off, as processes are killed here and never the machine.
+# 20 s is the lowest ttl that Patroni accepts: an unreachable primary keeps its role that long. `fsync` is
+# off, because processes are killed here, never the machine.
 PATRONI: Final = """
 scope: books
 name: {node}
@@ -74,7 +74,7 @@ postgresql:
   pg_hba: [local all all trust, host replication all 10.77.0.0/24 trust, host all all 10.77.0.0/24 trust]
 """
 
-# Clients come by a socket file, for which it makes no difference in which network the proxy is.
+# Clients connect through a socket file, which works from any network namespace.
 HAPROXY: Final = """
 defaults
   mode tcp

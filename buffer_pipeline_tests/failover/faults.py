@@ -1,4 +1,4 @@
-"""What happens to a node, and how it is put right."""
+"""Faults of a node, and their repair."""
 
 import signal
 import time
@@ -14,21 +14,19 @@ ALONE_SECONDS: Final = 6.0
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that happens to a cluster.
-
-    `strike` returns what puts it right again. That is done when releases go again, or after `seconds` where
-    they cannot before.
+    """A fault of a cluster. `strike` returns its repair. The repair runs once releases work again, or after
+    `seconds` if they cannot work before.
     """
 
     name: str
     strike: Callable[[Rig], Callable[[], None]]
     seconds: float | None = None
     moves: bool = False
-    """Another node becomes the primary, which may still have a while to release until then."""
+    """Another node becomes the primary. The old one may still release for a while."""
 
 
 def _nothing() -> None:
-    """Patroni puts it right by itself."""
+    """Do nothing: Patroni repairs it."""
 
 
 def _kill_node(rig: Rig) -> Callable[[], None]:
@@ -110,4 +108,4 @@ FAULTS: Final = (
 )
 
 LOSES: Final = (Fault("standbys left behind, then node killed", _leave_standbys_behind, moves=True),)
-"""What an asynchronous cluster cannot withstand. A synchronous, strict one does not go on alone."""
+"""The fault that an asynchronous cluster does not survive. A strictly synchronous one stops instead."""

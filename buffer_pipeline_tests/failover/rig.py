@@ -1,4 +1,6 @@
-"""A replicated cluster on one machine: three nodes, a consensus store and a proxy, each in a network."""
+"""A replicated cluster on one machine: three nodes, a consensus store and a proxy, each in its
+own network.
+"""
 
 import os
 import shutil
@@ -42,7 +44,7 @@ _INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def why_not() -> str | None:
-    """Return why no cluster can be made here, None where it can."""
+    """Return why no cluster can be created here, or None if it can."""
     if os.geteuid() != 0:
         return "network namespaces of a test's own need root"
     if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
@@ -56,7 +58,7 @@ def why_not() -> str | None:
 
 
 def run(*command: str) -> str:
-    """Run a command that must succeed, and return what it printed."""
+    """Run a command that must succeed; return its output."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         raise AssertionError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
@@ -65,14 +67,14 @@ def run(*command: str) -> str:
 
 @dataclass(frozen=True)
 class Replica:
-    """A standby as its primary sees it."""
+    """A standby, as its primary sees it."""
 
     node: str
     synchronous: bool
 
 
 class Rig:
-    """The cluster. Namespaces are named after this process, so that two rigs are not confused."""
+    """The cluster. Its namespaces are named after this process, so that two rigs do not mix."""
 
     def __init__(self, folder: Path, *, synchronous: bool, protocol: str) -> None:
         self.folder = folder
@@ -81,16 +83,16 @@ class Rig:
         self._prefix = f"books{os.getpid()}-"
         self._processes: list[subprocess.Popen[bytes]] = []
         self.server = EmbeddedServer(socket_dir=folder / "sql", port=5432)
-        """The primary, whichever it is, through the proxy."""
+        """The current primary, through the proxy."""
 
     def namespace(self, host: str) -> str:
-        """Return the name of a host's network."""
+        """Return the name of a host's network namespace."""
         return self._prefix + host
 
     # ---- up and down
 
     def connect_hosts(self) -> None:
-        """Make a network for each host, and a bridge between them."""
+        """Create a network for each host, and a bridge between them."""
         switch = self.namespace("switch")
         run("ip", "netns", "add", switch)
         run("ip", "-n", switch, "link", "add", "bridge", "type", "bridge")
@@ -156,13 +158,13 @@ class Rig:
                     stdout=log,
                     stderr=log,
                     cwd=self.folder,
-                    # Ctrl-C is for the test, which then ends these itself.
+                    # Ctrl-C is for the test, which then ends these processes itself.
                     start_new_session=True,
                 )
             )
 
     def remove(self) -> None:
-        """End all that runs in the namespaces, and remove them."""
+        """End all processes in the namespaces, and remove the namespaces."""
         for host in ADDRESSES:
             with suppress(AssertionError):
                 while self.signal(host, signal.SIGKILL):
@@ -174,10 +176,10 @@ class Rig:
             with suppress(AssertionError):
                 run("ip", "netns", "del", self.namespace(host))
 
-    # ---- what a fault does
+    # ---- faults
 
     def signal(self, host: str, number: int) -> int:
-        """Send a signal to every process of a host; return to how many."""
+        """Send a signal to every process of a host; return their number."""
         pids = run("ip", "netns", "pids", self.namespace(host)).split()
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -189,11 +191,11 @@ class Rig:
         os.kill(int((self.folder / node / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
 
     def cut(self, host: str, *, off: bool) -> None:
-        """Cut a host off from all others, or connect it again."""
+        """Disconnect a host from all others, or connect it again."""
         run("ip", "-n", self.namespace("switch"), "link", "set", host, "down" if off else "up")
 
     def split_from_store(self, node: str, *, off: bool) -> None:
-        """Let a node's packets to the consensus store go nowhere, or arrive again."""
+        """Drop a node's packets to the consensus store, or let them pass again."""
         neighbour = ("neigh", "replace" if off else "del", ADDRESSES["etcd"])
         dead_end = ("lladdr", "02:00:00:00:00:99", "nud", "permanent") if off else ()
         run("ip", "-n", self.namespace(node), *neighbour, *dead_end, "dev", "eth0")
@@ -205,7 +207,7 @@ class Rig:
             *("switchover", SCOPE, "--candidate", to, "--force"),
         )
 
-    # ---- how it is
+    # ---- status
 
     def primary(self) -> str:
         """Return the node that is the primary."""
@@ -215,7 +217,7 @@ class Rig:
         return next(host for host, address in ADDRESSES.items() if address == found[0])
 
     def replicas(self) -> list[Replica]:
-        """Return the standbys that receive what is written."""
+        """Return the standbys that stream from the primary."""
         with self._look() as connection:
             rows = connection.execute(
                 "SELECT application_name, sync_state = 'sync' FROM pg_stat_replication"
@@ -224,9 +226,9 @@ class Rig:
         return [Replica(*row) for row in rows]
 
     def is_whole(self) -> bool:
-        """Return whether both standbys stream, and one of them is synchronous where it is to be."""
+        """Return True if both standbys stream, and one is synchronous if configured."""
         try:
-            # A base backup that is being taken counts as one for PostgreSQL.
+            # PostgreSQL counts a running base backup as a standby.
             replicas = [replica for replica in self.replicas() if replica.node in NODES]
         except psycopg.OperationalError:
             return False
@@ -239,8 +241,8 @@ class Rig:
             wait_for(self.is_whole, START_SECONDS_MAX, what="the cluster is not whole")
         except AssertionError as error:
             logs = {host: (self.folder / f"{host}.log").read_text().splitlines()[-4:] for host in ADDRESSES}
-            said = "\n".join(f"{host}: {line}" for host, lines in logs.items() for line in lines)
-            raise AssertionError(f"{error}\n{said}") from None
+            output = "\n".join(f"{host}: {line}" for host, lines in logs.items() for line in lines)
+            raise AssertionError(f"{error}\n{output}") from None
 
     @contextmanager
     def _look(self) -> Iterator[psycopg.Connection[Any]]:
@@ -250,7 +252,7 @@ class Rig:
 
 
 def wait_for(condition: Callable[[], bool], seconds_max: float, *, what: str) -> float:
-    """Poll until the condition holds; return how many seconds that took."""
+    """Poll until the condition holds; return the seconds that it took."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > seconds_max:
@@ -261,9 +263,9 @@ def wait_for(condition: Callable[[], bool], seconds_max: float, *, what: str) ->
 
 @contextmanager
 def new_rig(*, synchronous: bool = True, protocol: str = "2") -> Iterator[Rig]:
-    """Yield a running cluster, and remove all of it at the end, whatever that is.
+    """Yield a running cluster, and always remove all of it at the end.
 
-    `protocol` is etcd's, which Debian 12's Patroni (3.0.2) speaks safely in version 2 alone.
+    `protocol` is etcd's. Debian 12's Patroni (3.0.2) is safe only with version 2.
     """
     with ExitStack() as stack:
         for number in _INTERRUPTS:
@@ -272,7 +274,7 @@ def new_rig(*, synchronous: bool = True, protocol: str = "2") -> Iterator[Rig]:
         folder.chmod(0o755)
         rig = Rig(folder, synchronous=synchronous, protocol=protocol)
         stack.callback(rig.remove)
-        # Another Ctrl-C does not cut the removal short. The last callback is the first to run.
+        # A second Ctrl-C does not interrupt the removal. The last callback runs first.
         for number in _INTERRUPTS:
             stack.callback(signal.signal, number, signal.SIG_IGN)
         rig.connect_hosts()

@@ -1,4 +1,4 @@
-"""Rounds of load and faults on the same books, each with everything compared at its end."""
+"""Rounds of load and faults on the same books, with a comparison at the end of each."""
 
 import time
 from collections import Counter
@@ -10,11 +10,10 @@ from typing import Final, TextIO
 import psycopg
 from sqlalchemy import text
 
-from buffer_pipeline.crew import ReleaseRun
-from buffer_pipeline.database import make_engine, one_moment
+from buffer_pipeline.audit.seals import verify
+from buffer_pipeline.database import make_engine, snapshot
 from buffer_pipeline.embedded import DAGSTER
-from buffer_pipeline.history import verify
-from buffer_pipeline_tests.cluster import make_books
+from buffer_pipeline.release_run.worker_pool import ReleaseRun
 from buffer_pipeline_tests.failover.faults import FAULTS, Fault
 from buffer_pipeline_tests.failover.rig import Rig, wait_for
 from buffer_pipeline_tests.stress.actors import Actor
@@ -26,6 +25,7 @@ from buffer_pipeline_tests.stress.stage import Gate, Mode, Round, Worker
 from buffer_pipeline_tests.stress.tally import Tally
 from buffer_pipeline_tests.stress.transactions import PREPARE, Ground
 from buffer_pipeline_tests.stress.watcher import PLATFORM
+from buffer_pipeline_tests.support.cluster import make_books
 
 BEFORE_SECONDS: Final = 4.0
 AFTER_SECONDS: Final = 3.0
@@ -35,12 +35,12 @@ JOIN_SECONDS_MAX: Final = 60.0
 
 
 class TimedReleaser(Releaser):
-    """A releaser that knows when the last release began that released something."""
+    """A releaser that records when its last non-empty release began."""
 
     last_began = 0.0
 
     def drain(self, *, workers: int, dry_run: bool = False, limit: int | None = None) -> ReleaseRun:
-        """Release what is due now, or some of it."""
+        """Release everything that is due now, or some of it."""
         began = time.monotonic()
         run = super().drain(workers=workers, dry_run=dry_run, limit=limit)
         if run.holds_released and not dry_run:
@@ -50,7 +50,7 @@ class TimedReleaser(Releaser):
 
 @dataclass(kw_only=True)
 class Run:
-    """So many rounds on a cluster, a fault in each."""
+    """A number of rounds on a cluster, with a fault in each."""
 
     rig: Rig
     seed: int
@@ -60,11 +60,11 @@ class Run:
     findings: Findings = field(default_factory=Findings)
     tally: Tally = field(default_factory=Tally)
     seconds: list[float] = field(default_factory=list)
-    """From each fault to the end of the first release that began after it and released something."""
+    """For each fault, the seconds to the end of the first later release that released something."""
     out: TextIO | None = None
 
     def go(self) -> None:
-        """Run the rounds. What is found is in `findings`."""
+        """Run the rounds. `findings` has the results."""
         make_books(self.rig.server)
         engines = {user: make_engine(self.rig.server.url("buffer", user=user)) for user in _USERS}
         with engines["postgres"].begin() as connection:
@@ -114,7 +114,7 @@ class Run:
                 actor.sessions.close()
 
     def _strike(self, releaser: TimedReleaser, fault: Fault) -> float:
-        """Let the fault come and go under load; return after how many seconds releases went again."""
+        """Cause the fault and repair it under load; return the seconds until releases worked again."""
         time.sleep(BEFORE_SECONDS)
         primary = self.rig.primary()
         put_right = fault.strike(self.rig)
@@ -137,7 +137,7 @@ class Run:
         return again
 
     def _wait_for_release(self, releaser: TimedReleaser, fault: Fault) -> None:
-        """Wait for a release that begins from now on and releases something."""
+        """Wait for a release that begins after now and releases something."""
         now = time.monotonic()
         self._wait(lambda: releaser.last_began > now, what=f"{fault.name}: no release goes")
 
@@ -151,16 +151,16 @@ class Run:
         wait_for(holds, AGAIN_SECONDS_MAX, what=what)
 
     def _compare(self, round_: Round, audit: Audit) -> bool:
-        """Seal, and compare the books with what was answered, while all pause."""
+        """Seal, and compare the books with the answers, while all threads pause."""
         if not round_.gate.close():
             self.findings.add("a thread hangs", "it does not come to the end of its transaction")
             return False
         releaser = Releaser(round_, "sealer")
         releaser.seal(wait_seconds=SEAL_SECONDS_MAX)
-        # A connection of the pool may be one to a server that is no more.
+        # A pooled connection may lead to a server that is gone.
         audit.engine.dispose()
         clean = audit.compare(round_.ground.history.take())
-        with one_moment(audit.engine) as connection:
+        with snapshot(audit.engine) as connection:
             verified = verify(connection, anchors=round_.anchors)
         if verified.offence or verified.unsealed:
             self.findings.add("not as it was sealed", f"{verified.offence}; {verified.unsealed} not sealed")
@@ -179,7 +179,7 @@ class Run:
         )
 
     def summary(self) -> str:
-        """Return what all rounds came to."""
+        """Return the counts of all rounds."""
         counts = self.tally.counts
         acknowledged = sum(times for what, times in counts.items() if what.startswith("verb "))
         seconds = f"{min(self.seconds):.0f} to {max(self.seconds):.0f}" if self.seconds else "-"

@@ -1,4 +1,4 @@
-"""Puts the books under random load for minutes or hours; the exit code is 1 when anything was found."""
+"""Put the books under random load for minutes or hours. The exit code is 1 if anything was found."""
 
 import argparse
 import signal
@@ -15,7 +15,7 @@ from buffer_pipeline_tests.stress.rounds import Run
 
 
 def main() -> int:
-    """Start a server of its own, run, print what was done and found, and stop the server."""
+    """Start a server, run, print counts and findings, and stop the server."""
     parser = argparse.ArgumentParser(prog="python -m buffer_pipeline_tests.stress", description=__doc__)
     parser.add_argument("--hours", type=float, default=0.0)
     parser.add_argument("--minutes", type=float, default=0.0, help="one minute, when neither is given")
@@ -25,7 +25,7 @@ def main() -> int:
         "--round-seconds", type=float, default=60.0, help="after which the books are fresh ones"
     )
     options = parser.parse_args()
-    # `timeout` and a supervisor end it as Ctrl-C does.
+    # `timeout` and supervisors end it as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(options)

@@ -1,4 +1,4 @@
-"""Threads that use the books as a platform does, at its worst."""
+"""Threads that use the books like a badly behaved platform."""
 
 import random
 import time
@@ -29,7 +29,7 @@ _HAVE_A_REFERENCE: Final = {"add", "add many", "deposit", "withdraw"}
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a transaction is to be like."""
+    """The properties of a transaction."""
 
     kind: Kind
     isolation: str
@@ -39,7 +39,7 @@ class Plan:
     idle_seconds: float = 0.0
     gives_up: bool = False
     loses_answer: bool = False
-    """The commit went through, and its caller does not get to know."""
+    """The commit succeeds, but its caller does not learn of it."""
 
 
 class Actor:
@@ -55,7 +55,7 @@ class Actor:
         self.sessions = Sessions(round_.platform)
 
     def work(self) -> None:
-        """Run one transaction, and again where PostgreSQL may have ended it."""
+        """Run one transaction, and retry it if PostgreSQL was allowed to end it."""
         chance = self._chance
         if chance.random() < 0.15:
             self._write_notes()
@@ -79,13 +79,13 @@ class Actor:
         self._pause(0.006)
 
     def _idle_seconds(self) -> float:
-        """Return how long a transaction stays open behind its last verb, in which it keeps its locks."""
+        """Return how long a transaction stays open, with its locks, after its last verb."""
         drawn = self._chance.random()
         shortest, longest = (0.0, 0.01) if drawn < 0.97 else (0.1, 1.2) if drawn < 0.998 else (6.0, 8.0)
         return self._chance.uniform(shortest, longest)
 
     def _attempt(self, plan: Plan, calls: list[Call]) -> bool:
-        """Run the transaction once; False when it is to be run again. `calls` is what was drawn so far."""
+        """Run the transaction once; return False if it must be retried. `calls` are those drawn so far."""
         round_ = self._round
         transaction: Transaction | None = None
         try:
@@ -110,7 +110,7 @@ class Actor:
             return not again
         finally:
             if transaction is not None:
-                self._take_in(transaction)
+                self._settle(transaction)
         return True
 
     def _run(self, transaction: Transaction, plan: Plan, calls: list[Call]) -> None:
@@ -140,7 +140,7 @@ class Actor:
                 transaction.attempt.outcome = Outcome.UNKNOWN
 
     def _perform_in_savepoint(self, transaction: Transaction, call: Call) -> None:
-        """Perform a call and roll it back at random, and where it did not get a lock in time."""
+        """Perform a call and roll it back at random, or if it did not get a lock in time."""
         before = len(transaction.attempt.calls)
         transaction.execute("SAVEPOINT here")
         try:
@@ -158,7 +158,7 @@ class Actor:
             self._remember(call)
 
     def _write_notes(self) -> None:
-        """Write rows of the platform's own that refer to wallets and holds; keep their locks for a moment."""
+        """Write rows of the platform that refer to wallets and holds, and keep their locks for a moment."""
         market = self._round.market
         owners = [market.owner(self._chance) for _ in range(6)]
         try:
@@ -177,12 +177,12 @@ class Actor:
             may_run_again(self._round, self._trail, caused, transaction=None)
 
     def _remember(self, call: Call) -> None:
-        """Let the transaction's next verbs be about what it has added."""
+        """Let later verbs of the transaction use what it has added."""
         for added in call.answer if isinstance(call.answer, list) else [call.answer]:
             if hold_id := getattr(added, "hold_id", None):
                 self._draw.mine.append(hold_id)
 
-    def _take_in(self, transaction: Transaction) -> None:
+    def _settle(self, transaction: Transaction) -> None:
         attempt, tally = transaction.attempt, self._round.tally
         tally.count(f"transaction {attempt.outcome}")
         tally.count(f"isolation {attempt.isolation}")
@@ -192,7 +192,7 @@ class Actor:
                     tally.answered(call)
                     self._round.market.learn(call)
         elif attempt.outcome is Outcome.UNKNOWN:
-            # What a platform does when it has lost the answer: it sends the request again, by its reference.
+            # A platform that lost the answer sends the request again with its reference.
             for call in islice((call for call in attempt.calls if call.verb in _HAVE_A_REFERENCE), 4):
                 plan = Plan(kind=Kind.ALONE, isolation=READ_COMMITTED, verbs=1)
                 self._attempt(plan, [call.again(self._round.market.clock.read())])

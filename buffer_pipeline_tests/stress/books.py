@@ -1,4 +1,4 @@
-"""The books beside the oracle: what was committed is taken in, and everything is compared."""
+"""Compares the books with the oracle after applying what was committed."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -6,16 +6,17 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, text
 
-from buffer_pipeline.database import one_moment
-from buffer_pipeline.reconcile import reconcile
-from buffer_pipeline_tests.stress.entries import Batch, Line
+from buffer_pipeline.audit.reconcile import reconcile
+from buffer_pipeline.database import snapshot
 from buffer_pipeline_tests.stress.findings import Findings
-from buffer_pipeline_tests.stress.oracle import Oracle, Wrong
+from buffer_pipeline_tests.stress.oracle import Oracle
+from buffer_pipeline_tests.stress.oracle_books import Wrong
+from buffer_pipeline_tests.stress.oracle_rows import Batch, Line
 from buffer_pipeline_tests.stress.record import Attempt, Call, Outcome
 from buffer_pipeline_tests.stress.tally import Tally
 
 WRONG_MAX: Final = 3
-"""Behind one wrong answer many others are wrong too: a round ends with the first few."""
+"""After one wrong answer many others are wrong too, so a round ends with the first few."""
 
 _SERIALS: Final = "SELECT call, serial FROM stress.call WHERE serial > :after ORDER BY serial"
 _LINES: Final = (
@@ -44,7 +45,7 @@ _MESSAGES: Final = (
 
 @dataclass
 class Audit:
-    """Compares the books of a round with the oracle, again and again. Nobody may write meanwhile."""
+    """Compares the books of a round with the oracle repeatedly. Nobody may write meanwhile."""
 
     engine: Engine
     findings: Findings
@@ -54,11 +55,11 @@ class Audit:
     _last_line: int = 0
 
     def compare(self, ended: list[Attempt]) -> bool:
-        """Take in the transactions that have ended, and return whether the books are as they must be."""
+        """Apply the finished transactions, and return True if the books match."""
         before = sum(self.findings.counts.values())
-        with one_moment(self.engine) as connection:
+        with snapshot(self.engine) as connection:
             lines = connection.execute(text(_LINES), {"after": self._last_line}).mappings().all()
-            self._take_in(connection, ended, _batches(lines))
+            self._apply(connection, ended, _batches(lines))
             if sum(self.findings.counts.values()) == before:
                 self._compare_lines(lines)
                 self._compare_rows(connection)
@@ -71,7 +72,7 @@ class Audit:
         self.tally.count("comparison")
         return sum(self.findings.counts.values()) == before
 
-    def _take_in(self, connection: Connection, ended: list[Attempt], batches: dict[int, Batch]) -> None:
+    def _apply(self, connection: Connection, ended: list[Attempt], batches: dict[int, Batch]) -> None:
         rows = connection.execute(text(_SERIALS), {"after": self._last_serial}).all()
         serials: dict[int, int] = dict(rows)
         self._last_serial = max(serials.values(), default=self._last_serial)
@@ -83,7 +84,7 @@ class Audit:
         wrong = 0
         for call, attempt in sorted(calls, key=lambda pair: pair[0].serial or 0):
             try:
-                self.oracle.take_in(call, attempt, batches=batches)
+                self.oracle.apply(call, attempt, batches=batches)
             except (Wrong, KeyError) as error:
                 self.findings.add(
                     "answer that cannot be",
@@ -94,7 +95,7 @@ class Audit:
                 return
 
     def _committed(self, attempt: Attempt, serials: dict[int, int]) -> Iterator[Call]:
-        """Yield the calls of a transaction that was committed; those that it was told of must be there."""
+        """Yield the calls of a committed transaction. Its acknowledged calls must be in the books."""
         calls = [call for call in attempt.calls if not call.undone]
         there = [call for call in calls if call.number in serials]
         if attempt.outcome is Outcome.UNKNOWN:
@@ -155,7 +156,7 @@ class Audit:
             self.findings.add(f"{what} differ", f"{len(rows)} rows", rows=rows)
 
     def _explained(self, connection: Connection, rows: list[dict[str, Any]]) -> list[object]:
-        """Return the rows that break an invariant, each hold's with its freezes."""
+        """Return the rows that break an invariant, with the freezes of each hold."""
         freezes = text(
             "SELECT freeze_id, kind, backjob_id, opened_at, closed_at FROM buffer.hold_freeze"
             " WHERE hold_id = :hold_id"

@@ -1,4 +1,4 @@
-"""What was found: what must never happen and did."""
+"""Findings: things that must never happen and did."""
 
 import sys
 from collections import Counter
@@ -16,17 +16,15 @@ OTHERS_LINES: Final = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something that must never happen: its kind, and the facts of this case."""
+    """One finding: its kind and its facts."""
 
     kind: str
     message: str
 
 
 class Findings:
-    """All findings of a run.
-
-    Each is printed at once, with what the threads did last. Of a kind only the first few are printed, the
-    rest is counted.
+    """All findings of a run. Each is printed at once with the last actions of the threads. Of each kind only
+    the first few are printed; the rest are counted.
     """
 
     def __init__(self, out: TextIO | None = None) -> None:
@@ -34,17 +32,17 @@ class Findings:
         self.shown: list[Finding] = []
         self.trails: dict[str, Trail] = {}
         self.heading = ""
-        """Which round it is: its number, seed and mode."""
+        """The round: its number, seed and mode."""
         self._out = out or sys.stdout
         self._lock = Lock()
 
     def trail(self, name: str) -> Trail:
-        """Return a new trail, to be printed with each finding."""
+        """Return a new trail that is printed with each finding."""
         self.trails[name] = Trail(name)
         return self.trails[name]
 
     def add(self, kind: str, message: str, *, rows: Sequence[object] = (), who: str | None = None) -> None:
-        """Note what was found: `rows` are the books' that are concerned, `who` is the thread that saw it."""
+        """Record a finding. `rows` are the rows of the books, `who` is the thread that found it."""
         with self._lock:
             self.counts[kind] += 1
             if self.counts[kind] > SHOWN_OF_A_KIND:

@@ -1,4 +1,4 @@
-"""Which errors of the database a platform has to expect, and which are findings."""
+"""Which database errors a platform must expect, and which are findings."""
 
 import re
 import time
@@ -22,7 +22,7 @@ def may_run_again(
     transaction: Transaction | None,
     lock_timeout: bool = False,
 ) -> bool:
-    """Return whether a transaction that ended so is to be run again. An error that must not be is found."""
+    """Return True if a transaction with this error should be retried. Unexpected errors are findings."""
     state, kind = error.sqlstate, transaction.attempt.kind if transaction else Kind.NOTES
     trail.note(f"error: {state} {error}")
     if is_lost(error):
@@ -47,9 +47,11 @@ def may_run_again(
 
 
 def _took_locks_in_another_order(round_: Round, error: psycopg.Error) -> list[str]:
-    """Return who of a deadlock's circle may be in one: those who call several verbs in a transaction."""
+    """Return the sessions of a deadlock that may have caused it: those with several verbs in a
+    transaction.
+    """
     pids = {int(pid) for pid in re.findall(r"[Pp]rocess (\d+)", error.diag.message_detail or "")}
-    # They were in it when PostgreSQL looked, which was a moment ago.
+    # They were in it when PostgreSQL checked, a moment ago.
     since = time.monotonic() - 0.5
     return [
         f"{attempt.actor} ({attempt.kind})"

@@ -1,6 +1,6 @@
-"""The marketplace as its platform knows it: owners, jobs, and what it may call a verb on.
+"""The marketplace as its platform knows it: owners, jobs, and possible targets of verbs.
 
-Only what was committed is in here, and it may be out of date: the books decide.
+It has only committed data, which may be out of date: the books decide.
 """
 
 import random
@@ -23,14 +23,14 @@ OWNERS: Final = 240
 HOT_OWNERS: Final = 6
 JOBS_IN_USE: Final = 30
 JOBS_IN_FOCUS: Final = 3
-"""The newest jobs, on which most of the verbs meet."""
+"""The newest jobs, the target of most verbs."""
 
 TEAM_MAX: Final = 6
 
 
 @dataclass(eq=False)
 class Job:
-    """A job of one payer in one currency, and its team; what is known of its holds."""
+    """A job with one payer and one currency, its team, and what is known of its holds."""
 
     name: str
     payer: str
@@ -38,22 +38,23 @@ class Job:
     team: list[str]
     holds: list[int] = field(default_factory=list)
     freezes: dict[int, int] = field(default_factory=dict)
-    """freeze_id -> hold_id, of those that are believed to be open."""
+    """freeze_id -> hold_id of freezes believed to be open."""
     backjobs: deque[int] = field(default_factory=lambda: deque(maxlen=3))
     calls: int = 0
 
 
 class Market:
-    """What all threads of a round share when they choose what to do next."""
+    """The shared state from which all threads of a round choose their next call."""
 
     def __init__(self, seed: str) -> None:
         self.clock = Clock()
         self.earnings: deque[Earning] = deque(maxlen=60)
-        """Sent lately, whatever became of them."""
+        """Earnings sent lately, whatever their result."""
         self.movements: deque[dict[str, str]] = deque(maxlen=30)
         self.refunds: deque[dict[str, Any]] = deque(maxlen=30)
+        self.parts: deque[dict[str, Any]] = deque(maxlen=30)
         self.sent: defaultdict[str, deque[dict[str, Any]]] = defaultdict(lambda: deque(maxlen=30))
-        """By verb: what was asked lately with a reference."""
+        """By verb, the latest calls with a reference."""
         self._lock = Lock()
         self._numbers = count(1)
         self._chance = random.Random(seed)
@@ -64,7 +65,7 @@ class Market:
             self._open_job()
 
     def number(self) -> int:
-        """Return a number that is used once, for a reference."""
+        """Return a unique number for a reference."""
         return next(self._numbers)
 
     def owner(self, chance: random.Random) -> str:
@@ -73,7 +74,7 @@ class Market:
         return f"worker-{number}"
 
     def job(self, chance: random.Random) -> Job:
-        """Return a job: mostly one of those in focus, seldom one that is long over."""
+        """Return a job: mostly one in focus, rarely an old one."""
         with self._lock:
             drawn = chance.random()
             if drawn < 0.65:
@@ -101,9 +102,9 @@ class Market:
         self._jobs[self._in_use[-1].name] = self._in_use[-1]
 
     def earning(self, chance: random.Random, job: Job | None = None) -> Earning:
-        """Return a new earning, or one that was sent before, the same or with other content.
+        """Return a new earning, or one that was sent before, with the same or other content.
 
-        It is of `job`, where that is given, and seldom one that somebody else is to pay.
+        It is of `job` if given, and rarely one of another payer.
         """
         if self.earnings and chance.random() < 0.12:
             sent = chance.choice(list(self.earnings))
@@ -126,7 +127,7 @@ class Market:
         return earning
 
     def learn(self, call: Call) -> None:
-        """Take in what a committed call answered."""
+        """Apply the result of a committed call."""
         answer, arguments = call.answer, call.arguments
         if isinstance(answer, AddedHold):
             self._learn_hold(arguments["job"], answer)
@@ -139,7 +140,7 @@ class Market:
             if call.verb == "freeze":
                 freezes[answer.freeze_id] = answer.hold_id
             elif call.number % 4:
-                # Some that are closed are kept, to be closed once more and refused.
+                # Some closed freezes are kept, so that closing them again is refused.
                 freezes.pop(answer.freeze_id, None)
         elif isinstance(answer, Backjob) and answer.state is BackjobState.OPEN:
             self._jobs[answer.job].backjobs.append(answer.backjob_id)

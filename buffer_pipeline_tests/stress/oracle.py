@@ -1,66 +1,50 @@
-"""What the books must hold, in plain Python: the committed answers, taken in one after the other.
+"""The expected books, in plain Python: the committed answers applied one after the other.
 
-The order is that of the calls' serials, each taken while the call's locks were held. So two calls that wanted
-the same lock are in the order in which they had it; for two others it makes no difference which comes first.
-What is read without a lock, such as which holds a job has, may be what it was when the transaction began.
+The order is that of the calls' serials, each taken while the call held its locks. So two calls that wanted
+the same
+lock are in the order in which they got it. For other calls the order does not matter. Data that is read
+without a
+lock, for example the holds of a job, may be as old as the beginning of the transaction.
 
-The rules are those of model.py, which decides one verb at a time. Here many ran at once and have answered, so
-the question is: could these answers have been given in this order?
+The rules are those of the model (support/model/), which runs one verb at a time. Here many calls ran
+concurrently
+and have answered, so the oracle checks if these answers were possible in this order.
 """
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from buffer_pipeline.backjob import Backjob
 from buffer_pipeline.errors import Refused
 from buffer_pipeline.freeze import Freeze
-from buffer_pipeline.hold import NEXT_STATE, BackjobState, FreezeKind, HoldState, Verb
+from buffer_pipeline.hold import BackjobState, FreezeKind, HoldState, Verb
 from buffer_pipeline.intake import AddedHold, Earning
 from buffer_pipeline.refund import Refund
 from buffer_pipeline.release import ReleaseBatch
+from buffer_pipeline.reschedule import Rescheduled
 from buffer_pipeline.wallet import Movement
-from buffer_pipeline_tests.model import COOLDOWN, MAX_BACKJOBS, largest_remainder, minor
-from buffer_pipeline_tests.stress.entries import (
-    Batch,
-    FreezeName,
-    Line,
-    OracleBackjob,
-    OracleHold,
-    OracleWallet,
-)
+from buffer_pipeline_tests.stress.oracle_books import Wrong
+from buffer_pipeline_tests.stress.oracle_parts import OracleParts
+from buffer_pipeline_tests.stress.oracle_rows import Batch, FreezeName, Line, OracleBackjob, OracleHold
 from buffer_pipeline_tests.stress.record import Attempt, Call
-from buffer_pipeline_tests.stress.refusals import content_of, key_of, refusal_is_wrong
+from buffer_pipeline_tests.stress.refusals import (
+    content_of,
+    date_is_impossible,
+    key_of,
+    refusal_is_wrong,
+)
+from buffer_pipeline_tests.support.model.amounts import largest_remainder, minor
+from buffer_pipeline_tests.support.model.backjobs import COOLDOWN_HOURS
 
 
-class Wrong(Exception):
-    """An answer that cannot have been given, with what the oracle knows of it."""
+class Oracle(OracleParts):
+    """The expected books, changed by each answer."""
 
-
-class Oracle:
-    """The books as they must be. `lines` are those that are not compared with the books yet."""
-
-    def __init__(self) -> None:
-        self.holds: dict[int, OracleHold] = {}
-        self.by_reference: dict[str, OracleHold] = {}
-        self.by_job: dict[str, list[OracleHold]] = {}
-        self.wallets: dict[tuple[str, str], OracleWallet] = {}
-        self.backjobs: dict[int, OracleBackjob] = {}
-        self.backjobs_of: dict[str, list[OracleBackjob]] = {}
-        self.freezes: dict[int, int] = {}
-        """freeze_id -> hold_id, of all that an admin or risk has ever opened."""
-        self.movements: dict[str, tuple[tuple[object, ...], int]] = {}
-        """reference -> what it stands for, and its transaction's id."""
-        self.payers: dict[str, str] = {}
-        """Of each job, whoever was the first to pay for it."""
-        self.keys: dict[tuple[str, str], tuple[tuple[object, ...], int]] = {}
-        """What kind of thing was asked and its reference -> what was said, and the id or amount answered."""
-        self.lines: set[Line] = set()
-
-    def take_in(self, call: Call, attempt: Attempt, *, batches: Mapping[int, Batch]) -> None:
-        """Change the books as the call says it did. `batches` are those of the books, by id.
+    def apply(self, call: Call, attempt: Attempt, *, batches: Mapping[int, Batch]) -> None:
+        """Change the books as the call's answer says. `batches` are those of the books, by id.
 
         Raises:
-            Wrong: it cannot have answered this, behind all that came before it.
+            Wrong: the answer was impossible after the earlier ones.
         """
         answer = call.answer
         if isinstance(answer, list):
@@ -74,8 +58,13 @@ class Oracle:
                 raise Wrong(f"refused {answer!r}: {why}")
         elif isinstance(answer, Movement):
             self._move(call, answer)
+        elif call.verb == "release a part":
+            assert isinstance(answer, ReleaseBatch)
+            self._release_part(call, answer, batches)
         elif isinstance(answer, ReleaseBatch):
             self._release(call, answer, attempt, batches)
+        elif isinstance(answer, Rescheduled):
+            self._reschedule(call, answer)
         elif isinstance(answer, Freeze | Backjob | Refund):
             if not self._repeats(call, answer):
                 self._decided(call, answer)
@@ -91,7 +80,7 @@ class Oracle:
             self._request(call, answer) if call.verb == "request" else self._decide(call, answer)
 
     def _repeats(self, call: Call, answer: Freeze | Backjob | Refund) -> bool:
-        """Return whether the answer is one that was given before, by its reference."""
+        """Return True if the answer is a replay by its reference."""
         if "reference" not in call.arguments:
             if answer.replayed:
                 raise Wrong(f"{answer}: replays, and has no reference")
@@ -103,54 +92,29 @@ class Oracle:
             if isinstance(answer, Backjob)
             else answer.freeze_id
         )
-        known, said = self.keys.get(key_of(call)), (content_of(call), found)
-        if known != (said if answer.replayed else None):
-            raise Wrong(f"{answer}: the reference stands for {known}")
-        self.keys[key_of(call)] = said
+        known, used = self.keys.get(key_of(call)), (content_of(call), found)
+        if known != (used if answer.replayed else None):
+            raise Wrong(f"{answer}: the reference was already used for {known}")
+        self.keys[key_of(call)] = used
         return answer.replayed
 
-    # ---- what there is
-
-    def wallet(self, owner: str, currency: str) -> OracleWallet:
-        """Return a wallet, an empty one where there is none."""
-        return self.wallets.setdefault((owner, currency), OracleWallet())
-
-    def unsettled(self, job: str) -> list[OracleHold]:
-        """Return the job's holds that wait, by id."""
-        return [hold for hold in self.by_job.get(job, ()) if hold.held_minor]
-
-    def open_backjob(self, job: str) -> OracleBackjob | None:
-        """Return the job's open backjob."""
-        of_job = self.backjobs_of.get(job, ())
-        return next((backjob for backjob in of_job if backjob.state is BackjobState.OPEN), None)
-
-    def has_enough_rejected(self, job: str) -> bool:
-        """Return whether the job may have no further backjob."""
-        states = [backjob.state for backjob in self.backjobs_of.get(job, ())]
-        return states.count(BackjobState.REJECTED) >= MAX_BACKJOBS
-
-    def due(self, moment: datetime) -> list[OracleHold]:
-        """Return what a release must find: what is buffered, and its date is reached."""
-        return [
-            hold
-            for hold in self.holds.values()
-            if hold.state is HoldState.BUFFERED and hold.release_date <= moment
-        ]
-
-    def messages(self) -> list[tuple[int, str, int]]:
-        """Return how many messages of each type that tells of money there must be about each hold."""
-        told = [(hold_id, "PAYMENT_PENDING", 1) for hold_id in self.holds]
-        told += [
-            (hold.hold_id, "PAYMENT_RELEASED", 1)
-            for hold in self.holds.values()
-            if hold.state is HoldState.RELEASED
-        ]
-        # The payee and the payer are told.
-        return told + [
-            (hold.hold_id, "PAYMENT_REFUNDED", 2 * hold.refunds)
-            for hold in self.holds.values()
-            if hold.refunds
-        ]
+    def _reschedule(self, call: Call, answer: Rescheduled) -> None:
+        hold, arguments = self.holds[answer.hold_id], call.arguments
+        asked = (arguments["hold_id"], (arguments["hold_id"],), arguments["to"])
+        if (answer.hold_id, answer.hold_ids, answer.release_date) != asked:
+            raise Wrong(f"{answer}: asked for {arguments}")
+        used = (content_of(call), answer.was)
+        if "reference" in arguments:
+            known = self.keys.get(key_of(call))
+            if known != (used if answer.replayed else None):
+                raise Wrong(f"{answer}: the reference was already used for {known}")
+            self.keys[key_of(call)] = used
+        if answer.replayed:
+            return
+        if answer.was != hold.release_date or (why := date_is_impossible(hold, call)):
+            raise Wrong(f"{answer}: {hold}, {why}")
+        self._go(hold, Verb.RESCHEDULE)
+        hold.release_date = answer.release_date
 
     # ---- adding
 
@@ -165,7 +129,7 @@ class Oracle:
                 raise Wrong(f"{answer} replays {first} with {earning}")
             return
         if first is not None:
-            raise Wrong(f"{answer}: the reference stands for {first} already")
+            raise Wrong(f"{answer}: the reference was already used for {first}")
         amount_minor = minor(str(earning.amount), earning.currency)
         assert earning.release_date is not None
         hold = OracleHold(
@@ -229,18 +193,13 @@ class Oracle:
         if len(holds) + len(missing) != len(asked) or not self.came_in_meanwhile(missing, attempt):
             raise Wrong(f"released {[hold.hold_id for hold in holds]}, asked for {asked}")
 
-    def came_in_meanwhile(self, hold_ids: Iterable[int | None], attempt: Attempt) -> bool:
-        """Return whether a transaction may have missed these holds: who added them ended after it began."""
-        holds = [self.holds.get(hold_id or 0) for hold_id in hold_ids]
-        return all(hold is not None and hold.added_by.ended >= attempt.began for hold in holds)
-
     # ---- backjobs and freezes
 
     def _request(self, call: Call, answer: Backjob) -> None:
         if self.open_backjob(answer.job) is not None or self.has_enough_rejected(answer.job):
             raise Wrong(f"{answer}: {self.backjobs_of[answer.job]}")
         in_window = {hold.hold_id for hold in self.unsettled(answer.job) if hold.release_date > call.now}
-        # Who adds to a job writes its row: no request misses what was added since its snapshot.
+        # Adding to a job writes its row, so no request misses what was added since its snapshot.
         if set(answer.hold_ids) != in_window or call.arguments.get("payer") not in (
             None,
             self.payers[answer.job],
@@ -263,12 +222,12 @@ class Oracle:
         backjob.state = answer.state
         holds = [self.holds[hold_id] for hold_id in backjob.hold_ids]
         name = FreezeName(FreezeKind.BACKJOB, backjob.backjob_id)
-        # The clocks of two threads: what ends does so when it began, or later.
+        # The clocks of two threads: an end is at its beginning or later.
         now = max(call.now, *(hold.opened_at[name] for hold in holds))
         if answer.state is BackjobState.APPROVED:
             self._approve(call, backjob, holds, now=now)
             return
-        cooldown = COOLDOWN if answer.state is BackjobState.REJECTED else None
+        cooldown = timedelta(hours=COOLDOWN_HOURS) if answer.state is BackjobState.REJECTED else None
         for hold in holds:
             self._take_off(hold, name)
             if cooldown is not None and not hold.freezes:
@@ -322,8 +281,8 @@ class Oracle:
         now = max(call.now, *(hold.opened_at[name] for name in hold.freezes))
         left_minor = hold.held_minor - amount_minor
         self._go(hold, Verb.REFUND_ALONE_PARTLY if left_minor else Verb.REFUND_ALONE)
-        said = (answer.hold_id, answer.amount_minor, answer.left_minor, answer.state)
-        if said != (arguments["hold_id"], amount_minor, left_minor, hold.state) or left_minor < 0:
+        used = (answer.hold_id, answer.amount_minor, answer.left_minor, answer.state)
+        if used != (arguments["hold_id"], amount_minor, left_minor, hold.state) or left_minor < 0:
             raise Wrong(f"{answer}: {hold}")
         if not left_minor:
             hold.freezes.clear()
@@ -363,18 +322,6 @@ class Oracle:
         if answer.state is not hold.state:
             raise Wrong(f"{answer}: {hold}")
 
-    def _put_on(self, hold: OracleHold, name: FreezeName, now: datetime) -> None:
-        self._go(hold, Verb.FREEZE)
-        hold.opened_at[name] = now
-        hold.freezes.add(name)
-
-    def _take_off(self, hold: OracleHold, name: FreezeName) -> None:
-        if name not in hold.freezes:
-            raise Wrong(f"{name} is not open on {hold}")
-        hold.freezes.discard(name)
-        if not hold.freezes:
-            self._go(hold, Verb.RESUME)
-
     # ---- wallets
 
     def _move(self, call: Call, answer: Movement) -> None:
@@ -387,7 +334,7 @@ class Oracle:
                 raise Wrong(f"{answer}: replays {known}")
             return
         if known is not None:
-            raise Wrong(f"{answer}: the reference stands for {known}")
+            raise Wrong(f"{answer}: the reference was already used for {known}")
         self.movements[arguments["reference"]] = (content, answer.transaction_id)
         wallet = self.wallet(arguments["owner"], arguments["currency"])
         wallet.balance_minor += amount_minor if call.verb == "deposit" else -amount_minor
@@ -403,39 +350,5 @@ class Oracle:
                 amount_minor=amount_minor,
                 recorded_at=call.now,
                 reference=arguments["reference"],
-            )
-        )
-
-    # ---- both
-
-    def _go(self, hold: OracleHold, verb: Verb) -> None:
-        if (hold.state, verb) not in NEXT_STATE:
-            raise Wrong(f"{verb} from {hold.state}: {hold}")
-        hold.state = NEXT_STATE[hold.state, verb]
-
-    def _write(
-        self,
-        type_: str,
-        from_owner: str | None,
-        to_owner: str,
-        hold: OracleHold,
-        amount_minor: int,
-        recorded_at: datetime,
-        release_date: datetime | None = None,
-        backjob_id: int | None = None,
-        reference: str | None = None,
-    ) -> None:
-        self.lines.add(
-            Line(
-                type=type_,
-                from_owner=from_owner,
-                to_owner=to_owner,
-                currency=hold.earning.currency,
-                amount_minor=amount_minor,
-                recorded_at=recorded_at,
-                hold_id=hold.hold_id,
-                backjob_id=backjob_id,
-                reference=reference,
-                release_date=release_date,
             )
         )

@@ -1,4 +1,4 @@
-"""What happened: each call of a verb and each transaction, as the caller saw it."""
+"""Records of each call of a verb and each transaction, as its caller saw them."""
 
 import time
 from collections import deque
@@ -33,24 +33,24 @@ class Outcome(StrEnum):
     COMMITTED = "committed"
     ROLLED_BACK = "rolled back"
     UNKNOWN = "unknown"
-    """The session was lost in COMMIT."""
+    """The session was lost during COMMIT."""
 
 
 class Kind(StrEnum):
-    """What a transaction may do to others."""
+    """How a transaction may affect others."""
 
     ALONE = "one verb"
     """One verb at READ COMMITTED, which must never end in a deadlock."""
     SEVERAL = "several verbs, or a higher isolation level"
-    """PostgreSQL may end it with a deadlock or a serialization failure; it is run again."""
+    """PostgreSQL may end it with a deadlock or a serialization failure. Then it is retried."""
     NOTES = "notes"
-    """Writes rows of the platform's own, whose foreign keys lock the books' rows FOR KEY SHARE."""
+    """Writes rows of the platform whose foreign keys lock the books' rows FOR KEY SHARE."""
     RELEASE = "release"
 
 
 @dataclass(kw_only=True)
 class Call:
-    """One verb with its arguments. Its `now` is no other call's, so its rows in the books are known by it."""
+    """One verb with its arguments. Its `now` is unique, so it identifies its rows in the books."""
 
     verb: str
     arguments: dict[str, Any]
@@ -58,21 +58,21 @@ class Call:
     number: int = field(default_factory=lambda: next(_NUMBERS))
     answer: Answer | None = None
     serial: int | None = None
-    """Its place among all calls, taken while its locks were held (`stress.call`)."""
+    """Its place among all calls, taken while it held its locks (`stress.call`)."""
     undone: bool = False
-    """By a savepoint."""
+    """Rolled back by a savepoint."""
 
     def again(self, now: datetime) -> "Call":
-        """Return the same request, to be sent once more."""
+        """Return the same request, to send it once more."""
         return Call(verb=self.verb, arguments=self.arguments, now=now)
 
     def __str__(self) -> str:
-        said = ", ".join(f"{name}={short(value)}" for name, value in self.arguments.items())
-        return f"#{self.number} {self.verb}({said}) at {short(self.now)}"[:LINE_LENGTH]
+        described = ", ".join(f"{name}={short(value)}" for name, value in self.arguments.items())
+        return f"#{self.number} {self.verb}({described}) at {short(self.now)}"[:LINE_LENGTH]
 
 
 def short(value: object) -> str:
-    """Return what tells a value from others, for a line of a trail."""
+    """Return a short form of a value for a line of a trail."""
     match value:
         case list():
             return f"[{', '.join(map(short, value))}]"
@@ -90,7 +90,7 @@ def short(value: object) -> str:
 
 @dataclass(kw_only=True)
 class Attempt:
-    """One transaction: what was called in it, and how it ended."""
+    """One transaction: its calls and how it ended."""
 
     actor: str
     kind: Kind
@@ -102,26 +102,26 @@ class Attempt:
 
 
 class History:
-    """The transactions that have ended since the last look. For all threads."""
+    """The transactions that ended since the last look, from all threads."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._attempts: list[Attempt] = []
 
     def add(self, attempt: Attempt) -> None:
-        """Add one that has ended, or is about to."""
+        """Add one that has ended, or is about to end."""
         with self._lock:
             self._attempts.append(attempt)
 
     def take(self) -> list[Attempt]:
-        """Return what was added since the last call."""
+        """Return the transactions that were added since the last call."""
         with self._lock:
             taken, self._attempts = self._attempts, []
         return taken
 
 
 class Trail:
-    """The last lines of what one thread did, to be shown with a finding."""
+    """The last lines of one thread, to be printed with a finding."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -132,5 +132,5 @@ class Trail:
         self._lines.append(f"{time.monotonic():.3f} {words}"[:LINE_LENGTH])
 
     def last(self, lines: int = TRAIL_LENGTH) -> Sequence[str]:
-        """Return the latest lines, the oldest of them first."""
+        """Return the latest lines, oldest first."""
         return list(self._lines)[-lines:]

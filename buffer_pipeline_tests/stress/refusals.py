@@ -1,10 +1,11 @@
-"""Which refusals can have been given: each has its reason in the books, as they were at the time."""
+"""Decides which refusals were possible: each needs a reason in the books of that moment."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from buffer_pipeline.errors import (
     BackjobRefused,
+    DateRefused,
     FreezeRefused,
     InsufficientFunds,
     InvalidInput,
@@ -19,10 +20,11 @@ from buffer_pipeline.errors import (
 from buffer_pipeline.hold import BackjobState, FreezeKind, HoldState
 from buffer_pipeline.inputs import CLOCK_SKEW_MAX
 from buffer_pipeline.intake import Earning
-from buffer_pipeline_tests.model import minor
-from buffer_pipeline_tests.stress.entries import OracleHold
+from buffer_pipeline_tests.stress.oracle_rows import OracleHold
 from buffer_pipeline_tests.stress.record import Attempt, Call
 from buffer_pipeline_tests.stress.sessions import READ_COMMITTED
+from buffer_pipeline_tests.support.model.amounts import minor
+from buffer_pipeline_tests.support.model.verbs import MOVED_AT_MOST
 
 if TYPE_CHECKING:
     from buffer_pipeline_tests.stress.oracle import Oracle
@@ -31,23 +33,23 @@ Check: TypeAlias = "Callable[[Oracle, Call, Refused, Attempt], str | None]"
 
 
 def key_of(call: Call) -> tuple[str, str]:
-    """Return what a call's reference is one of, and the reference: decisions of all kinds share theirs."""
+    """Return the kind and the text of a call's reference. Decisions of all kinds share theirs."""
     decision = call.verb in {"reject", "approve", "withdraw the backjob"}
     return "decision" if decision else call.verb, call.arguments["reference"]
 
 
 def content_of(call: Call) -> tuple[object, ...]:
-    """Return what a call has to say again to be the same."""
-    names = ("job", "backjob_id", "hold_id", "freeze_id", "kind", "by", "reason")
+    """Return the content that a replay of a call must repeat."""
+    names = ("job", "backjob_id", "hold_id", "freeze_id", "kind", "by", "reason", "to", "amount")
     return call.verb, *(call.arguments.get(name) for name in names)
 
 
 def refusal_is_wrong(
     oracle: "Oracle", call: Call, refusal: Refused, attempt: Attempt, *, earning: Earning | None = None
 ) -> str | None:
-    """Return why a refusal cannot have been given, None where it can.
+    """Return why a refusal was impossible, or None.
 
-    At a higher isolation level a refusal may be about the books as they were when the transaction began.
+    At a higher isolation level, a refusal may be about the books at the beginning of the transaction.
     """
     if isinstance(refusal, ReferenceConflict):
         return _conflict_is_wrong(oracle, call, earning)
@@ -66,7 +68,9 @@ def refusal_is_wrong(
 
 
 def _clock_is_late(oracle: "Oracle", call: Call) -> str | None:
-    """What a call ends may have begun, by somebody else's clock, long after the call had read its own."""
+    """Return True if, by another thread's clock, a freeze or backjob began after the call read
+    its own clock.
+    """
     arguments = call.arguments
     hold_ids = [arguments["hold_id"]] if "hold_id" in arguments else []
     if "backjob_id" in arguments:
@@ -80,25 +84,25 @@ def _clock_is_late(oracle: "Oracle", call: Call) -> str | None:
 def _conflict_is_wrong(oracle: "Oracle", call: Call, earning: Earning | None) -> str | None:
     if earning is not None:
         first = oracle.by_reference.get(earning.reference)
-        return f"it stands for {first}" if first is None or first.earning == earning else None
+        return f"it was used for {first}" if first is None or first.earning == earning else None
     arguments = call.arguments
     if call.verb not in {"deposit", "withdraw"}:
-        stands = oracle.keys.get(key_of(call))
-        if stands is None:
-            return "the reference stands for nothing"
-        return f"it stands for the same, {stands}" if stands[0] == content_of(call) else None
+        used = oracle.keys.get(key_of(call))
+        if used is None:
+            return "the reference was not used before"
+        return f"it was used with the same content, {used}" if used[0] == content_of(call) else None
     known = oracle.movements.get(arguments["reference"])
     if known is None:
-        return "the reference stands for nothing"
+        return "the reference was not used before"
     amount_minor = minor(arguments["amount"], arguments["currency"])
     same = known[0] == (call.verb, arguments["owner"], arguments["currency"], amount_minor)
-    return f"it stands for the same, {known}" if same else None
+    return f"it was used with the same content, {known}" if same else None
 
 
 def _hold_refusal_is_wrong(oracle: "Oracle", call: Call, refusal: Refused, attempt: Attempt) -> str | None:
     job = call.arguments.get("job")
     if job is None and call.arguments["hold_id"] not in oracle.holds:
-        # A transaction that runs again asks by the id that its hold had the first time.
+        # A retried transaction uses the id that its hold had the first time.
         return None if isinstance(refusal, NotFound) else "there is no such hold"
     holds: list[OracleHold] = (
         oracle.by_job.get(job, []) if job is not None else [oracle.holds[call.arguments["hold_id"]]]
@@ -108,7 +112,7 @@ def _hold_refusal_is_wrong(oracle: "Oracle", call: Call, refusal: Refused, attem
         return None if job is not None and oracle.came_in_meanwhile(ids, attempt) else f"there is {ids}"
     if isinstance(refusal, StateRefused):
         fits = {HoldState.RELEASED, HoldState.REFUNDED} | (
-            {HoldState.FROZEN} if call.verb != "freeze" else set()
+            {HoldState.FROZEN} if call.verb in {"release early", "release a part"} else set()
         )
         if any(hold.hold_id == refusal.hold_id and hold.state in fits for hold in holds):
             return None
@@ -117,6 +121,38 @@ def _hold_refusal_is_wrong(oracle: "Oracle", call: Call, refusal: Refused, attem
         return "an admin may"
     payers = {hold.earning.payer for hold in holds}
     return f"{payers} may" if payers == {call.arguments["by"]} else None
+
+
+def _part_refusal_is_wrong(oracle: "Oracle", call: Call, refusal: Refused, attempt: Attempt) -> str | None:
+    if not isinstance(refusal, InsufficientFunds):
+        return _hold_refusal_is_wrong(oracle, call, refusal, attempt)
+    hold = oracle.holds[call.arguments["hold_id"]]
+    enough = minor(call.arguments["amount"], hold.earning.currency) <= hold.held_minor
+    return f"it holds {hold.held_minor}" if enough else None
+
+
+def date_is_impossible(hold: OracleHold, call: Call) -> str | None:
+    """Return why a hold may not get the date of a call, or None."""
+    to, agreed, as_admin = call.arguments["to"], hold.earning, "as_admin" in call.arguments
+    assert agreed.release_date is not None
+    if to == hold.release_date:
+        return "it has the date"
+    if to < call.now:
+        return "before now"
+    if to > max(hold.release_date, agreed.release_date + MOVED_AT_MOST):
+        return "beyond the cap"
+    if not as_admin and agreed.held_at is not None and to < agreed.held_at:
+        return "before it was held"
+    return "only an admin may" if not as_admin and to > hold.release_date else None
+
+
+def _move_refusal_is_wrong(oracle: "Oracle", call: Call, refusal: Refused, attempt: Attempt) -> str | None:
+    if isinstance(refusal, NotFound | StateRefused):
+        return _hold_refusal_is_wrong(oracle, call, refusal, attempt)
+    hold = oracle.holds[call.arguments["hold_id"]]
+    if isinstance(refusal, NotAllowed) and call.arguments["by"] != hold.earning.payer:
+        return "an admin may" if "as_admin" in call.arguments else None
+    return None if date_is_impossible(hold, call) else f"it may be moved: {hold}"
 
 
 def _unfreeze_refusal_is_wrong(
@@ -134,7 +170,7 @@ def _withdrawal_refusal_is_wrong(
     arguments = call.arguments
     wallet = oracle.wallets.get((arguments["owner"], arguments["currency"]))
     if wallet is None or isinstance(refusal, NotFound):
-        # Whether there is one is seen without a lock: somebody may have opened it meanwhile.
+        # The open backjob is read without a lock, so another session may have opened it meanwhile.
         return None
     amount_minor = minor(arguments["amount"], arguments["currency"])
     return f"there is enough: {wallet}" if wallet.balance_minor >= amount_minor else None
@@ -163,8 +199,8 @@ def _decision_refusal_is_wrong(
         strangers = set(call.arguments.get("hold_ids", ())) - set(backjob.hold_ids)
         return None if strangers else f"it freezes {backjob.hold_ids}"
     if isinstance(refusal, FreezeRefused):
-        stands = any(name.kind is not FreezeKind.BACKJOB for hold in holds for name in hold.freezes)
-        return None if stands else f"no other freeze is open: {holds}"
+        is_open = any(name.kind is not FreezeKind.BACKJOB for hold in holds for name in hold.freezes)
+        return None if is_open else f"no other freeze is open: {holds}"
     total = minor(call.arguments["amount"], holds[0].earning.currency)
     named = call.arguments.get("hold_ids", backjob.hold_ids)
     held = sum(hold.held_minor for hold in holds if hold.hold_id in named)
@@ -185,6 +221,8 @@ def _refund_refusal_is_wrong(oracle: "Oracle", call: Call, refusal: Refused, _at
 _EXPECTED: Final[dict[str, tuple[tuple[type[Refused], ...], Check]]] = {
     "freeze": ((NotFound, StateRefused), _hold_refusal_is_wrong),
     "release early": ((NotFound, StateRefused, NotAllowed), _hold_refusal_is_wrong),
+    "release a part": ((NotFound, StateRefused, NotAllowed, InsufficientFunds), _part_refusal_is_wrong),
+    "reschedule": ((NotFound, StateRefused, NotAllowed, DateRefused), _move_refusal_is_wrong),
     "unfreeze": ((FreezeRefused,), _unfreeze_refusal_is_wrong),
     "refund": ((StateRefused, BackjobRefused, InsufficientFunds), _refund_refusal_is_wrong),
     "request": ((NotFound, NotAllowed, WindowClosed, BackjobRefused), _request_refusal_is_wrong),

@@ -1,4 +1,4 @@
-"""Releases of what is due, again and again, as the hourly job does them; each batch is recorded."""
+"""Releases what is due repeatedly, like the hourly job, and records each batch."""
 
 import random
 import time
@@ -8,10 +8,10 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from buffer_pipeline.crew import ReleaseRun
-from buffer_pipeline.drain import drain_matured
-from buffer_pipeline.history import seal
+from buffer_pipeline.audit.seals import seal
 from buffer_pipeline.release import ReleaseBatch
+from buffer_pipeline.release_run.run import release_all_due
+from buffer_pipeline.release_run.worker_pool import ReleaseRun
 from buffer_pipeline_tests.stress.record import Attempt, Call, Kind, Outcome
 from buffer_pipeline_tests.stress.sessions import READ_COMMITTED, driver_error, is_lost
 from buffer_pipeline_tests.stress.stage import Round
@@ -30,7 +30,7 @@ class Releaser:
         self._chance = random.Random(f"{round_.seed} {name}")
 
     def work(self) -> None:
-        """Release what is due now, and seal now and then. One run in ten is dry, and one in ten limited."""
+        """Release what is due now, and seal sometimes. One run in ten is dry, and one in ten has a limit."""
         kills = len(self._round.ground.presence.killed)
         try:
             self.drain(
@@ -42,7 +42,7 @@ class Releaser:
                 self.seal()
         except Exception as error:
             caused = driver_error(error)
-            # The session may be one that was killed.
+            # The session may have been killed.
             killed = self._round.servers_fail or kills < len(self._round.ground.presence.killed)
             if caused is None or not is_lost(caused) or not killed:
                 raise
@@ -50,7 +50,7 @@ class Releaser:
         time.sleep(self._chance.uniform(0.05, 0.6))
 
     def drain(self, *, workers: int, dry_run: bool = False, limit: int | None = None) -> ReleaseRun:
-        """Release what is due now, or some of it."""
+        """Release everything that is due now, or some of it."""
         due_by = self._round.market.clock.read()
         self._trail.note(f"release by {due_by}, workers {workers}, limit {limit}, dry run {dry_run}")
         batches: dict[int | None, Attempt] = {}
@@ -63,7 +63,7 @@ class Releaser:
             attempt.outcome = Outcome.ROLLED_BACK if dry_run else Outcome.COMMITTED
             attempt.ended = time.monotonic()
 
-        run = drain_matured(
+        run = release_all_due(
             self._round.releaser,
             due_by=due_by,
             source=self.name,
@@ -81,7 +81,9 @@ class Releaser:
         return run
 
     def seal(self, *, wait_seconds: float = 1.0) -> None:
-        """Seal what is written, unless transactions that are open for longer may still write older lines."""
+        """Seal what is written, unless transactions that have been open longer may still write
+        older lines.
+        """
         sealed = seal(self._round.releaser, wait_seconds=wait_seconds)
         self._trail.note(f"sealed {sealed.lines} lines, {sealed.anchor}")
         if sealed.anchor is not None:
@@ -91,7 +93,7 @@ class Releaser:
         return lambda _connection: self._round.market.clock.read()
 
     def _record(self, connection: Connection, batch: ReleaseBatch, *, due_by: datetime) -> Attempt:
-        """Write down a batch in its own transaction, which may still be rolled back."""
+        """Record a batch in its own transaction, which may still be rolled back."""
         call = Call(verb="release", arguments={"due_by": due_by}, now=due_by, answer=batch)
         rows = connection.exec_driver_sql(SERIAL, {"call": call.number}).all()
         call.serial = rows[0][0]

@@ -1,4 +1,4 @@
-"""A run: round after round on fresh books, until its time is over."""
+"""A run: rounds on fresh books, until its time is over."""
 
 import threading
 import time
@@ -12,10 +12,9 @@ from typing import Final, TextIO
 
 from sqlalchemy import Engine, make_url, text
 
-from buffer_pipeline.database import make_engine, one_moment
+from buffer_pipeline.audit.seals import Anchor, verify
+from buffer_pipeline.database import make_engine, snapshot
 from buffer_pipeline.embedded import DAGSTER, EmbeddedServer
-from buffer_pipeline.history import Anchor, verify
-from buffer_pipeline_tests.conftest import fresh_books
 from buffer_pipeline_tests.stress.actors import Actor
 from buffer_pipeline_tests.stress.books import Audit
 from buffer_pipeline_tests.stress.findings import Findings
@@ -26,18 +25,19 @@ from buffer_pipeline_tests.stress.stall import Stall
 from buffer_pipeline_tests.stress.tally import Tally
 from buffer_pipeline_tests.stress.transactions import PREPARE, Ground
 from buffer_pipeline_tests.stress.watcher import PLATFORM, Watcher
+from buffer_pipeline_tests.support.databases import fresh_books
 
 SECONDS_BETWEEN_COMPARISONS: Final = 6.0
 RELEASERS: Final = 2
 JOIN_SECONDS_MAX: Final = 30
 SEAL_SECONDS_MAX: Final = 20.0
 FAR: Final = timedelta(days=60)
-"""Behind every release date, at the end of a round."""
+"""After every release date; used at the end of a round."""
 
 
 @dataclass(kw_only=True)
 class Run:
-    """Rounds on a server, for so many seconds."""
+    """Rounds on a server, for a number of seconds."""
 
     server: EmbeddedServer
     seed: int
@@ -48,15 +48,15 @@ class Run:
     tally: Tally = field(default_factory=Tally)
     out: TextIO | None = None
     disturb: Callable[[Engine], None] = lambda _superuser: None
-    """Is called before each comparison: a test of the harness spoils the books here."""
+    """Called before each comparison. Tests of the harness corrupt the books here."""
 
     def go(self) -> None:
-        """Run rounds in turn in each mode. What is found is in `findings`."""
+        """Run rounds, in each mode in turn. `findings` has the results."""
         self._make_platform()
         end = time.monotonic() + self.seconds
         for number, mode in enumerate(cycle(Mode)):
             left = end - time.monotonic()
-            # A shorter one would hardly begin.
+            # A shorter round would hardly begin.
             if number and left < self.round_seconds / 4:
                 return
             self._round(number, mode, seconds=min(left, self.round_seconds))
@@ -128,7 +128,7 @@ class Run:
         stall.close()
 
     def _compare(self, round_: Round, audit: Audit) -> bool:
-        """Compare the books with the oracle while all pause; False when the round has to end."""
+        """Compare the books with the oracle while all threads pause; return False if the round must end."""
         if not round_.gate.close():
             self._tell_who_hangs(round_)
             return False
@@ -136,7 +136,7 @@ class Run:
         return audit.compare(round_.ground.history.take())
 
     def _end(self, round_: Round, audit: Audit, stall: Stall) -> None:
-        """Release beside locked wallets, and then all that is left: only what is frozen stays."""
+        """Release while wallets are locked, and then everything else: only frozen holds remain."""
         stall.run(audit.oracle)
         if not audit.compare(round_.ground.history.take()):
             return
@@ -151,15 +151,15 @@ class Run:
             self.findings.add("due, and not released", f"{len(left)} holds", rows=left)
 
     def _verify(self, audit: Audit, anchors: list[Anchor]) -> None:
-        """Find what is not as it was sealed, beside the transactions that were writing then."""
-        with one_moment(audit.engine) as connection:
+        """Find differences from the seals, besides the transactions that were writing then."""
+        with snapshot(audit.engine) as connection:
             verified = verify(connection, anchors=anchors)
         if verified.offence or verified.unsealed:
             self.findings.add("not as it was sealed", f"{verified.offence}; {verified.unsealed} not sealed")
         self.tally.count("seal", verified.seals)
 
     def _require_no_deadlock(self, round_: Round) -> None:
-        """Find deadlocks that no caller was told of: a release's, which begins its batch again."""
+        """Find deadlocks that no caller saw: a release retries its batch after one."""
         for engine in (round_.platform, round_.releaser):
             engine.dispose()
         with round_.superuser.connect() as connection:
@@ -198,7 +198,7 @@ class Run:
 
 
 def _stacks() -> list[str]:
-    """Return where each thread of ours is."""
+    """Return the stack of each of our threads."""
     import sys
 
     names = {thread.ident: thread.name for thread in threading.enumerate()}

@@ -1,4 +1,6 @@
-"""A platform's connections: SQLAlchemy's and psycopg's, with a transaction that can be left at any point."""
+"""A platform's connections, SQLAlchemy's and psycopg's, with transactions that can be abandoned
+at any point.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,28 +20,28 @@ DEADLOCK: Final = "40P01"
 SERIALIZATION_FAILURE: Final = "40001"
 LOCK_NOT_AVAILABLE: Final = "55P03"
 _LOST: Final = {"57P01", "57P02", "57P03", "25006"}
-"""The server shuts down, has crashed or does not answer yet; or it is a standby, where nobody writes."""
+"""The server shuts down, has crashed or does not answer yet, or is a read-only standby."""
 
 
 class Session(Protocol):
-    """One connection, in a transaction of the isolation level that it was opened with."""
+    """One connection in a transaction with a chosen isolation level."""
 
     @property
     def connection(self) -> AnyConnection:
-        """What a verb takes."""
+        """The argument of a verb."""
 
     @property
     def pid(self) -> int:
-        """The server's process."""
+        """The process id of the backend."""
 
     def execute(self, statement: str, parameters: Mapping[str, object] | None = None) -> Sequence[Any]:
-        """Run a statement in psycopg's style of parameters and return its rows."""
+        """Run a statement with psycopg's parameter style and return its rows."""
 
     def commit(self) -> None:
         """Commit."""
 
     def close(self) -> None:
-        """Roll back what is not committed, and give the connection back."""
+        """Roll back uncommitted work and return the connection."""
 
 
 class SqlalchemySession:
@@ -60,7 +62,7 @@ class SqlalchemySession:
         self.connection.commit()
 
     def close(self) -> None:
-        """Roll back what is not committed, and give the connection back."""
+        """Roll back uncommitted work and return the connection."""
         self.connection.close()
 
 
@@ -82,14 +84,14 @@ class PsycopgSession:
         self.connection.commit()
 
     def close(self) -> None:
-        """Roll back what is not committed."""
+        """Roll back uncommitted work."""
         if not self.connection.closed:
             with suppress(psycopg.OperationalError):  # It was killed meanwhile.
                 self.connection.rollback()
 
 
 class Sessions:
-    """One thread's way to the books: an engine that it shares, and a psycopg connection of its own."""
+    """One thread's connections: a shared engine and its own psycopg connection."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -97,7 +99,7 @@ class Sessions:
         self._own: psycopg.Connection[Any] | None = None
 
     def open(self, isolation: str, *, psycopg_own: bool) -> Session:
-        """Return a session in which nothing has been done yet."""
+        """Return a session without any statement yet."""
         if not psycopg_own:
             return SqlalchemySession(self._engine, isolation)
         if self._own is None or self._own.closed:
@@ -105,19 +107,19 @@ class Sessions:
         return PsycopgSession(self._own, isolation)
 
     def close(self) -> None:
-        """Close the connection of its own."""
+        """Close its own connection."""
         if self._own is not None:
             self._own.close()
 
 
 def driver_error(error: Exception) -> psycopg.Error | None:
-    """Return what the driver raised, None where it is something else."""
+    """Return the driver's error, or None for any other error."""
     original = error.orig if isinstance(error, DBAPIError) else error
     return original if isinstance(original, psycopg.Error) else None
 
 
 def is_lost(error: psycopg.Error) -> bool:
-    """Return whether the session has ended, as one that was killed has."""
+    """Return True if the session has ended, for example because it was killed."""
     return error.sqlstate in _LOST or (
         error.sqlstate is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     )

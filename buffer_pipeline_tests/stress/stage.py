@@ -1,4 +1,4 @@
-"""What the threads of a round share, and where they pause."""
+"""The shared state of a round's threads, and where they pause."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from sqlalchemy import Engine
 
-from buffer_pipeline.history import Anchor
+from buffer_pipeline.audit.seals import Anchor
 from buffer_pipeline_tests.stress.findings import Findings
 from buffer_pipeline_tests.stress.market import Market
 from buffer_pipeline_tests.stress.tally import Tally
@@ -17,14 +17,14 @@ PARK_SECONDS_MAX: Final = 60
 
 
 class Mode(StrEnum):
-    """What the transactions of a round are like."""
+    """The kind of transactions in a round."""
 
     ALONE = "each verb in a READ COMMITTED transaction of its own"
     MIXED = "several verbs a transaction, savepoints, all isolation levels"
 
 
 class Gate:
-    """Where all threads of a round pause while the books are compared."""
+    """All threads of a round pause here while the books are compared."""
 
     def __init__(self) -> None:
         self._changed = Condition()
@@ -33,26 +33,26 @@ class Gate:
         self.stopped = False
 
     def enter(self) -> bool:
-        """Wait until the gate is open and go in; False when the round is over."""
+        """Wait until the gate is open and enter; return False if the round is over."""
         with self._changed:
             self._changed.wait_for(lambda: self._open or self.stopped)
             self._inside += not self.stopped
             return not self.stopped
 
     def leave(self) -> None:
-        """Come out."""
+        """Leave."""
         with self._changed:
             self._inside -= 1
             self._changed.notify_all()
 
     def close(self) -> bool:
-        """Let nobody in and wait until all are out; False when somebody does not come out."""
+        """Admit nobody and wait until all have left; return False if one does not leave."""
         with self._changed:
             self._open = False
             return self._changed.wait_for(lambda: self._inside == 0, timeout=PARK_SECONDS_MAX)
 
     def open(self) -> None:
-        """Let all in."""
+        """Admit threads again."""
         with self._changed:
             self._open = True
             self._changed.notify_all()
@@ -65,7 +65,7 @@ class Gate:
 
 
 class Worker(Protocol):
-    """What a thread of a round does, again and again."""
+    """The repeated work of a thread in a round."""
 
     name: str
 
@@ -75,7 +75,7 @@ class Worker(Protocol):
 
 @dataclass(kw_only=True)
 class Round:
-    """What the threads of a round share."""
+    """The shared state of a round's threads."""
 
     seed: str
     mode: Mode
@@ -88,12 +88,12 @@ class Round:
     findings: Findings
     tally: Tally
     servers_fail: bool = False
-    """Any session may be lost at any time, and for a while none can be opened."""
+    """Any session may be lost at any time, and sometimes none can be opened."""
     anchors: list[Anchor] = field(default_factory=list)
-    """Of the seals, to be looked for in the chain at the end."""
+    """Anchors of the seals, to be checked at the end."""
 
     def thread(self, worker: Worker) -> Thread:
-        """Return a thread that works again and again while the gate is open; what it raises is a finding."""
+        """Return a thread that works repeatedly while the gate is open. Its exceptions are findings."""
         name = worker.name
 
         def run() -> None:

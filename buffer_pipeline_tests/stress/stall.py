@@ -1,7 +1,8 @@
-"""A release while other transactions keep wallets locked and do not end: the rest must be released.
+"""A release while other transactions keep wallets locked: everything else must be released.
 
-The round's threads pause meanwhile, so it is known what is due, and figures decide, not times: which holds
-are released, and whether a verb that has nothing to do with the locked wallets is kept waiting.
+The round's threads pause meanwhile, so the due holds are known. Results decide, not times: which holds are
+released,
+and if a verb on other wallets has to wait.
 """
 
 import random
@@ -12,10 +13,10 @@ from datetime import timedelta
 from itertools import cycle
 from typing import Final
 
-from buffer_pipeline.crew import ReleaseRun
 from buffer_pipeline.hold import FreezeKind
-from buffer_pipeline_tests.stress.entries import OracleHold
+from buffer_pipeline.release_run.worker_pool import ReleaseRun
 from buffer_pipeline_tests.stress.oracle import Oracle
+from buffer_pipeline_tests.stress.oracle_rows import OracleHold
 from buffer_pipeline_tests.stress.record import Call, Kind
 from buffer_pipeline_tests.stress.releasing import Releaser
 from buffer_pipeline_tests.stress.sessions import LOCK_NOT_AVAILABLE, READ_COMMITTED, Sessions, driver_error
@@ -23,14 +24,14 @@ from buffer_pipeline_tests.stress.stage import Round
 from buffer_pipeline_tests.stress.transactions import Transaction
 
 DRAIN_SECONDS_MAX: Final = 20
-"""For how long a release may take that has some hundred holds to release and waits for nobody."""
+"""The time limit of a release of some hundred holds that waits for nobody."""
 
 PROBE_TIMEOUT: Final = "2s"
 AHEAD: Final = timedelta(hours=8)
 
 
 class Stall:
-    """Lays out such a release in a round whose threads pause, again and again."""
+    """Sets up and runs such releases while a round's threads pause."""
 
     name = "stall"
 
@@ -42,7 +43,7 @@ class Stall:
         self._sessions = Sessions(round_.platform)
 
     def run(self, oracle: Oracle) -> None:
-        """Release what is due, first while wallets are locked, then what was left."""
+        """Release what is due while wallets are locked, and then the rest."""
         self._round.market.clock.leap(AHEAD)
         due = oracle.due(self._round.market.clock.read())
         owners = sorted({(hold.earning.payee, hold.earning.currency) for hold in due})
@@ -55,7 +56,7 @@ class Stall:
             running = threads.submit(self._releaser.drain, workers=workers)
             self._probe(running, [hold for hold in due if _wallet(hold) in probed])
             if not running.done():
-                # The locks are let go at the end of this block, for it may wait for them.
+                # The locks are released at the end of this block, because the release may wait for them.
                 message = f"it has {workers} workers, and these wallets are locked: {locked}"
                 self._round.findings.add("a release waits for a locked wallet", message, who=self.name)
             elif running.exception() is None:
@@ -66,7 +67,7 @@ class Stall:
         self._round.tally.count("release beside locked wallets")
 
     def _lock(self, owner: str, currency: str) -> Transaction:
-        """Return a transaction that has changed a wallet and goes on with nothing."""
+        """Return a transaction that has updated a wallet and stays idle."""
         sessions = Sessions(self._round.platform)
         transaction = self._transaction(sessions, psycopg_own=False)
         reference = f"movement-{self._round.market.number()}"
@@ -76,7 +77,7 @@ class Stall:
         return transaction
 
     def _probe(self, running: Future[ReleaseRun], holds: list[OracleHold]) -> None:
-        """Call verbs on holds that are due and on their wallets until the release ends or takes too long."""
+        """Call verbs on due holds and their wallets until the release ends or takes too long."""
         deadline = time.monotonic() + DRAIN_SECONDS_MAX
         for hold in cycle(holds or [None]):
             if running.done() or time.monotonic() > deadline:
@@ -100,7 +101,7 @@ class Stall:
             with self._transaction(self._sessions, psycopg_own=True) as transaction:
                 transaction.execute(f"SET LOCAL lock_timeout = '{PROBE_TIMEOUT}'")
                 transaction.perform(call)
-                # A freeze would keep the hold from being released: only its locks are asked for.
+                # A freeze would keep the hold from being released, so only take its locks.
                 if call.verb != "freeze":
                     transaction.commit()
         except Exception as error:
@@ -111,7 +112,7 @@ class Stall:
             self._round.findings.add("a release that waits keeps a verb waiting", message, who=self.name)
 
     def _require_released(self, due: list[OracleHold], *, besides: set[tuple[str, str]]) -> None:
-        """Find what is still in the buffer of what was due, but for some wallets'."""
+        """Find due holds that are still buffered, except those of some wallets."""
         hold_ids = [hold.hold_id for hold in due if _wallet(hold) not in besides]
         with self._round.superuser.connect() as connection:
             left = connection.exec_driver_sql(
@@ -137,7 +138,7 @@ class Stall:
         return Call(verb=verb, arguments=arguments, now=self._round.market.clock.read())
 
     def close(self) -> None:
-        """Close the connection that it kept."""
+        """Close its connection."""
         self._sessions.close()
 
 

@@ -1,4 +1,4 @@
-"""How often what happened: a run in which nothing was refused, killed or retried has shown nothing."""
+"""Counts of events. A run without a refusal, kill or retry has tested nothing."""
 
 from collections import Counter
 from threading import Lock
@@ -8,19 +8,19 @@ from buffer_pipeline_tests.stress.record import Call
 
 
 class Tally:
-    """Counts of a run. For all threads."""
+    """Counts of a run, from all threads."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._lock = Lock()
 
     def count(self, what: str, times: int = 1) -> None:
-        """Count something."""
+        """Count an event."""
         with self._lock:
             self.counts[what] += times
 
     def answered(self, call: Call) -> None:
-        """Count a committed call by its verb, and its refusals by their class."""
+        """Count a committed call by its verb, and refusals by their class."""
         self.count(f"verb {call.verb}")
         for answer in call.answer if isinstance(call.answer, list) else [call.answer]:
             if isinstance(answer, Refused):
@@ -29,5 +29,5 @@ class Tally:
                 self.count("replayed")
 
     def lines(self) -> list[str]:
-        """Return all counts, a line each."""
+        """Return all counts, one per line."""
         return [f"{times:>9,}  {what}" for what, times in sorted(self.counts.items())]

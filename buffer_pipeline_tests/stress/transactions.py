@@ -1,4 +1,4 @@
-"""One transaction: it opens a session, calls verbs, and its end is recorded, however it comes."""
+"""One transaction: it opens a session, calls verbs, and records how it ended."""
 
 import time
 from collections import deque
@@ -12,10 +12,10 @@ from buffer_pipeline_tests.stress.verbs import perform
 
 PREPARE: Final = (
     "CREATE SCHEMA stress",
-    # A row comes with a call's rows in the books, and goes with them. It is written while the call's locks
-    # are held, so of two calls that want the same lock the first has the lower serial.
+    # A row is written with a call's rows and while the call holds its locks. So of two calls that want the
+    # same lock, the first one has the lower serial.
     "CREATE TABLE stress.call (serial bigint GENERATED ALWAYS AS IDENTITY, call bigint PRIMARY KEY)",
-    # A table of the platform's own, with foreign keys to the books.
+    # A table of the platform, with foreign keys to the books.
     "CREATE TABLE stress.note"
     " (wallet_id bigint REFERENCES buffer.wallet, hold_id bigint REFERENCES buffer.hold)",
     "GRANT USAGE ON SCHEMA stress TO PUBLIC",
@@ -25,7 +25,7 @@ SERIAL: Final = "INSERT INTO stress.call (call) VALUES (%(call)s) RETURNING seri
 
 
 class Presence:
-    """What each server process did last: which kind of transaction, from when to when."""
+    """The latest transactions of each server process: kind, beginning and end."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -33,12 +33,12 @@ class Presence:
         self.killed: set[int] = set()
 
     def enter(self, pid: int, attempt: Attempt) -> None:
-        """Note that a transaction has begun."""
+        """Record that a transaction has begun."""
         with self._lock:
             self._of_pid.setdefault(pid, deque(maxlen=8)).append(attempt)
 
     def during(self, pid: int, *, since: float) -> list[Attempt]:
-        """Return the transactions of a process that have not ended before `since`."""
+        """Return the transactions of a process that had not ended before `since`."""
         with self._lock:
             known = list(self._of_pid.get(pid, ()))
         return [attempt for attempt in known if not attempt.ended or attempt.ended >= since]
@@ -53,7 +53,7 @@ class Ground:
 
 
 class Transaction:
-    """A transaction in hand. Used as a context, at whose end it is rolled back unless it was committed."""
+    """A transaction in progress, used as a context. It is rolled back at the end unless it was committed."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Transaction:
             self._trail.note(f"end: {self.attempt.outcome}")
 
     def perform(self, call: Call) -> None:
-        """Run a call, and write down its place among all calls while its locks are held."""
+        """Run a call, and record its serial while it holds its locks."""
         self._trail.note(str(call))
         self.attempt.calls.append(call)
         perform(self.session.connection, call)
@@ -92,18 +92,18 @@ class Transaction:
         call.serial = self.session.execute(SERIAL, {"call": call.number})[0][0]
 
     def execute(self, statement: str, parameters: dict[str, object] | None = None) -> None:
-        """Run a statement of the platform's own."""
+        """Run a statement of the platform."""
         self._trail.note(f"{statement} {parameters or ''}")
         self.session.execute(statement, parameters)
 
     def undo(self, savepoint: str, calls_before: int) -> None:
-        """Roll back to a savepoint, before which there were so many calls."""
+        """Roll back to a savepoint, which had this many calls before it."""
         self.execute(f"ROLLBACK TO SAVEPOINT {savepoint}")
         for call in self.attempt.calls[calls_before:]:
             call.undone = True
 
     def commit(self) -> None:
-        """Commit. Where the session is lost meanwhile, the outcome is unknown."""
+        """Commit. If the session is lost meanwhile, the outcome is unknown."""
         self.attempt.outcome = Outcome.UNKNOWN
         try:
             self.session.commit()

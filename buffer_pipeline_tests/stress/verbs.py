@@ -1,9 +1,10 @@
-"""The verbs, and how each is drawn: on what, and with what arguments."""
+"""The verbs, and how their targets and arguments are drawn."""
 
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -15,10 +16,11 @@ from buffer_pipeline.hold import FreezeKind
 from buffer_pipeline.intake import add_many_pending_earnings, add_pending_earnings
 from buffer_pipeline.refund import refund_hold
 from buffer_pipeline.release import release_early
+from buffer_pipeline.reschedule import reschedule_hold
 from buffer_pipeline.wallet import deposit, withdraw
-from buffer_pipeline_tests.builders import ADMIN
 from buffer_pipeline_tests.stress.market import CURRENCIES, Job, Market
 from buffer_pipeline_tests.stress.record import Call
+from buffer_pipeline_tests.support.builders import ADMIN
 
 VERBS: Final[dict[str, Callable[..., Any]]] = {
     "add": add_pending_earnings,
@@ -31,6 +33,8 @@ VERBS: Final[dict[str, Callable[..., Any]]] = {
     "unfreeze": unfreeze_hold,
     "refund": refund_hold,
     "release early": release_early,
+    "release a part": release_early,
+    "reschedule": reschedule_hold,
     "deposit": deposit,
     "withdraw": withdraw,
 }
@@ -42,13 +46,14 @@ MAY_HAVE_A_REFERENCE: Final = (
     "withdraw the backjob",
     "freeze",
     "unfreeze",
+    "reschedule",
 )
 
 Arguments: TypeAlias = dict[str, Any]
 
 
 def perform(connection: AnyConnection, call: Call) -> None:
-    """Run the call's verb and keep its answer, which may be a refusal."""
+    """Run the call's verb and record its answer, which may be a refusal."""
     verb = VERBS[call.verb]
     try:
         if call.verb == "add many":
@@ -66,12 +71,12 @@ class Draw:
     market: Market
     chance: random.Random
     weights: Mapping[str, int]
-    """How often each verb is drawn."""
+    """Relative frequency of each verb."""
     mine: list[int] = field(default_factory=list)
-    """Holds of the transaction in hand, which nobody else knows yet."""
+    """Holds of the current transaction, unknown to others."""
 
     def call(self) -> Call:
-        """Return a call whose verb and arguments are drawn."""
+        """Return a call with a random verb and arguments."""
         while True:
             verb = self.chance.choices(list(self.weights), weights=list(self.weights.values()))[0]
             arguments = _ARGUMENTS[verb](self)
@@ -81,7 +86,7 @@ class Draw:
                 return Call(verb=verb, arguments=arguments, now=self.market.clock.read())
 
     def _with_a_reference(self, verb: str, arguments: Arguments) -> Arguments:
-        """Return the arguments with a reference, or those of a call that had one, now and then changed."""
+        """Return the arguments with a reference, or those of an earlier call, sometimes changed."""
         if (sent := self.market.sent[verb]) and self.chance.random() < 0.1:
             again = dict(self.chance.choice(list(sent)))
             return {**again, "reason": "another"} if self.chance.random() < 0.3 else again
@@ -94,7 +99,7 @@ class Draw:
         return dict(vars(self.market.earning(self.chance)))
 
     def _add_many(self) -> Arguments:
-        # A part of them are those of a team: several for one job, which may have an open backjob.
+        # Some are those of a team: several for one job, which may have an open backjob.
         job = self.market.job(self.chance) if self.chance.random() < 0.3 else None
         earnings = [self.market.earning(self.chance, job) for _ in range(self.chance.randint(2, 12))]
         self.chance.shuffle(earnings)
@@ -104,7 +109,7 @@ class Draw:
         job = self.market.job(self.chance)
         if self.mine and self.chance.random() < 0.3:
             return job, self.chance.choice(self.mine)
-        # The newest are seldom settled.
+        # The newest are rarely settled.
         return (job, self.chance.choice(job.holds[-12:])) if job.holds else None
 
     def _request(self) -> Arguments:
@@ -138,7 +143,7 @@ class Draw:
 
     def _unfreeze(self) -> Arguments | None:
         freezes = dict(self.market.job(self.chance).freezes)
-        # Mostly on holds with several, of which two are closed at once now and then.
+        # Mostly on holds with several freezes, of which two are sometimes closed at once.
         held = Counter(freezes.values())
         several = [freeze_id for freeze_id, hold_id in freezes.items() if held[hold_id] > 1]
         choice = several if several and self.chance.random() < 0.7 else list(freezes)
@@ -174,6 +179,36 @@ class Draw:
             return {**what, "by": ADMIN, "as_admin": True, "reason": "well done"}
         return {**what, "by": job.payer if drawn < 0.95 else "a stranger", "reason": "well done"}
 
+    def _release_part(self) -> Arguments | None:
+        if (parts := self.market.parts) and self.chance.random() < 0.15:
+            again = dict(self.chance.choice(list(parts)))
+            return {**again, "amount": "7"} if self.chance.random() < 0.3 else again
+        if (found := self._hold()) is None:
+            return None
+        job, hold_id = found
+        part: Arguments = {
+            "hold_id": hold_id,
+            "amount": str(self.chance.randint(1, 2_500)),
+            "by": job.payer if self.chance.random() < 0.9 else "a stranger",
+            "reason": "a part is done",
+            "reference": f"part-{self.market.number()}",
+        }
+        parts.append(part)
+        return part
+
+    def _reschedule(self) -> Arguments | None:
+        if (found := self._hold()) is None:
+            return None
+        job, hold_id = found
+        drawn = self.chance.random()
+        # From just before now to beyond the cap. An earlier date is due soon.
+        hours = self.chance.choice((-1, 0, 0, 1, 6, 48, 24 * 30, 24 * 200))
+        to = self.market.clock.read() + timedelta(hours=hours, seconds=self.chance.randint(1, 3_000))
+        what: Arguments = {"hold_id": hold_id, "to": to, "reason": "agreed"}
+        if drawn < 0.6:
+            return {**what, "by": ADMIN, "as_admin": True}
+        return {**what, "by": job.payer if drawn < 0.95 else "a stranger"}
+
     def _move(self, most: int) -> Arguments:
         if self.market.movements and self.chance.random() < 0.15:
             return dict(self.chance.choice(list(self.market.movements)))
@@ -198,6 +233,8 @@ _ARGUMENTS: Final[dict[str, Callable[[Draw], Arguments | None]]] = {
     "unfreeze": Draw._unfreeze,
     "refund": Draw._refund,
     "release early": Draw._release_early,
+    "release a part": Draw._release_part,
+    "reschedule": Draw._reschedule,
     "deposit": partial(Draw._move, most=3_000),
     "withdraw": partial(Draw._move, most=6_000),
 }
@@ -213,6 +250,8 @@ ALL_VERBS: Final = {
     "unfreeze": 14,
     "refund": 8,
     "release early": 5,
+    "release a part": 6,
+    "reschedule": 8,
     "deposit": 10,
     "withdraw": 8,
 }

@@ -1,4 +1,4 @@
-"""Looks at the server's sessions: kills some of them, and finds releases that keep their locks."""
+"""Watches the server's sessions: kills some of them, and finds releases that keep their locks."""
 
 import random
 import time
@@ -13,11 +13,12 @@ from buffer_pipeline_tests.stress.stage import Round
 PLATFORM: Final = "stress_platform"
 
 RELEASE_SECONDS_MAX: Final = 5.0
-"""How long a release's transaction may last: batches are small here, and one that waits for a lock is to give
-up after a twentieth of a second."""
+"""The time limit of a release's transaction. Batches are small here, and one that waits for a lock gives up
+after a twentieth of a second.
+"""
 
 VERB_SECONDS_MAX: Final = 45.0
-"""How long a platform's statement may wait: everybody who keeps a lock here lets go of it sooner."""
+"""The time limit of a platform's statement. All other sessions release their locks sooner."""
 
 _SESSIONS: Final = text(
     "SELECT pid, usename, state, wait_event_type, left(query, 60) AS query,"
@@ -32,32 +33,30 @@ _BLOCKERS: Final = text(
     " JOIN pg_stat_activity AS holder ON holder.pid = by_pid WHERE waiting.pid = :pid"
 )
 
-
 LOOK_SECONDS: Final = 0.25
-"""How long the watcher sleeps between two looks."""
+"""The pause between two looks."""
 
 
 @dataclass
 class Stalls:
-    """When this process itself did not run, because the machine was busy with something else.
-
-    A transaction stays open meanwhile, and keeps its locks, for no reason of its own.
+    """When this process did not run because the machine was busy. Open transactions keep their locks
+    meanwhile, through no fault of their own.
     """
 
     _known: list[tuple[float, float]] = field(default_factory=list)
 
     def slept(self, began: float, ended: float) -> None:
-        """Note a sleep between two looks that lasted twice as long as it was to last."""
+        """Record a sleep that took twice as long as requested."""
         if ended - began > 2 * LOOK_SECONDS:
             self._known.append((began + LOOK_SECONDS, ended))
 
     def within(self, began: float, ended: float) -> float:
-        """Return how many seconds between two moments it did not run."""
+        """Return the seconds between two moments in which the process did not run."""
         return sum(max(0.0, min(ended, end) - max(began, begin)) for begin, end in self._known)
 
 
 class Watcher:
-    """One thread that looks on."""
+    """One thread that watches the sessions."""
 
     name = "watcher"
 
@@ -66,11 +65,11 @@ class Watcher:
         self._trail = round_.findings.trail(self.name)
         self._chance = random.Random(f"{round_.seed} {self.name}")
         self._next_kill = time.monotonic() + 1
-        self._told: set[tuple[int, str]] = set()
+        self._reported: set[tuple[int, str]] = set()
         self._stalls = Stalls()
 
     def work(self) -> None:
-        """Look once, kill now and then, and wait for a moment."""
+        """Look once, kill sometimes, and wait for a moment."""
         with self._round.superuser.connect() as connection:
             sessions = connection.execute(_SESSIONS, {"users": [PLATFORM, DAGSTER]}).mappings().all()
             for session in sessions:
@@ -86,7 +85,7 @@ class Watcher:
         self._stalls.slept(began, time.monotonic())
 
     def _kill(self, connection: Any, pid: int) -> None:
-        # Noted first, since its thread may see it before this one goes on.
+        # Recorded first, because the killed session's thread may see it before this one continues.
         self._round.ground.presence.killed.add(pid)
         self._trail.note(f"kill {pid}")
         connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
@@ -103,7 +102,7 @@ class Watcher:
             kind = "a verb does not end"
         else:
             return
-        if (pid, kind) not in self._told:
-            self._told.add((pid, kind))
+        if (pid, kind) not in self._reported:
+            self._reported.add((pid, kind))
             blockers = connection.execute(_BLOCKERS, {"pid": pid}).mappings().all()
             self._round.findings.add(kind, str(session), rows=[dict(row) for row in blockers], who=self.name)

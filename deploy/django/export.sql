@@ -1,4 +1,4 @@
--- The five tables that an import reads, as CSV files in the folder where psql runs, of one moment:
+-- Exports the five tables that an import reads, in one snapshot, as CSV files into the folder where psql runs:
 --   psql "$DJANGO_URL" --file deploy/django/export.sql
 \set ON_ERROR_STOP on
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;

@@ -1,18 +1,19 @@
--- Back to the Django application: what the books did since the import, written into its own tables.
+-- Goes back to the Django application: writes what happened in the books since the import into Django's tables.
 --   psql "$DJANGO_URL" --file deploy/django/rollback.sql
--- By a login that owns both schemas, with the release, the platform's verbs and the old command stopped. All
--- of it or nothing; a second run changes nothing. It is for books whose import was --strict: where a wallet, a
--- payment or a balance differs at the end from what the books have, it says which and writes nothing.
--- What Django's tables cannot hold: a job has one release date, the latest of what still waits; a freeze of one of
--- its holds is the job's, and keeps the others back too; RISK freezes become ADMIN_HOLD. Withdrawals and deposits
--- become lines of these types.
+-- Run it with a login that owns both schemas, after the release, the platform's verbs and the old command were
+-- stopped. It writes everything or nothing, and a second run changes nothing. It is for books whose import was
+-- --strict: if a wallet, a payment or a balance differs from the books at the end, it names the difference and writes
+-- nothing.
+-- Django's tables cannot express everything. A job has one release date: the latest of the holds that still wait. A
+-- freeze of one hold becomes a freeze of its job, and covers the other holds too. RISK freezes become ADMIN_HOLD.
+-- Withdrawals and deposits become lines of these types.
 \set ON_ERROR_STOP on
--- The books as they are at one moment.
+-- One snapshot of the books.
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SET LOCAL timezone = 'UTC';
 LOCK TABLE public.accounts_transaction, public.accounts_wallet, public.jobs, public.job_disputes IN EXCLUSIVE MODE;
 
--- Each hold as it stands, in Django's words.
+-- The current state of each hold, with Django's ids.
 CREATE TEMPORARY TABLE standing ON COMMIT DROP AS
 SELECT
   hold.hold_id,
@@ -39,7 +40,7 @@ LEFT JOIN public.jobs AS job ON job."jobID"::text = hold.job
 LEFT JOIN public.accounts_wallet AS wallet ON wallet."accountFK_id"::text = payee.owner;
 ANALYZE standing;
 
--- What waits there and the import has left out.
+-- Payments that wait in Django's tables and that the import has left out.
 CREATE TEMPORARY TABLE left_out ON COMMIT DROP AS
 SELECT there."walletID_id" AS wallet_id, there."relatedJobPosting_id" AS job_id, there.amount
 FROM public.accounts_transaction AS there
@@ -47,7 +48,7 @@ WHERE
   (there."transactionType", there.status) = ('PENDING_EARNING', 'PENDING')
   AND NOT EXISTS (SELECT FROM standing WHERE standing.reference = there."referenceNumber");
 
--- Each line that moved a balance since the import, less those that are there already.
+-- Each line that changed a balance since the import, without those that Django already has.
 CREATE TEMPORARY TABLE line ON COMMIT DROP AS
 SELECT
   moved.transaction_id,
@@ -55,7 +56,7 @@ SELECT
   moved.currency,
   owner.owner,
   wallet."walletID" AS wallet_id,
-  -- With the time: other books, after a second switch, count from one again.
+  -- With the time, because the ids of other books, after a second switch, start at one again.
   CASE moved.type
     WHEN 'EARNING' THEN hold.reference
     ELSE format('BUFFER-%s-%s', moved.transaction_id, to_char(moved.recorded_at, 'YYYYMMDDHH24MISSUS'))
@@ -140,7 +141,7 @@ FROM (
 ) AS running
 WHERE line.transaction_id = running.transaction_id;
 
--- What waited there: released, refunded, or still waiting with what a partial refund left of it.
+-- Payments that waited at the import: released, refunded, or still waiting, less what was refunded in part.
 UPDATE public.accounts_transaction AS there
 SET
   "transactionType" = 'EARNING',
@@ -163,7 +164,7 @@ WHERE
   AND (there."transactionType", there.status) = ('PENDING_EARNING', 'PENDING')
   AND (hold.state = 'REFUNDED' OR hold.amount <> there.amount);
 
--- What began here.
+-- Payments that began in the books.
 INSERT INTO public.accounts_transaction (
   "walletID_id", "transactionType", amount, "balanceAfter", status, description, "referenceNumber",
   "relatedJobPosting_id", "createdAt", "completedAt"
@@ -181,7 +182,7 @@ WHERE
     WHERE
       (there."referenceNumber", there."transactionType", there."walletID_id", there.amount)
       = (hold.reference, 'PENDING_EARNING', hold.wallet_id, hold.amount)
-      -- One that was cancelled there long ago is another payment.
+      -- A payment with this reference that was cancelled in Django long ago is another one.
       AND there.status = CASE hold.state WHEN 'REFUNDED' THEN 'CANCELLED' ELSE 'PENDING' END
   )
 ORDER BY hold.hold_id;
@@ -296,8 +297,8 @@ WHERE
   )
 ORDER BY backjob.backjob_id;
 
--- What has been moved is as the books have it, or Django's tables were written since the import, or it left out
--- something that was put right by other means than these tables.
+-- The moved wallets and payments must now equal the books. If not, Django's tables were written to since the import,
+-- or the import left out something that was corrected elsewhere.
 DO $$
 DECLARE
   differs text;

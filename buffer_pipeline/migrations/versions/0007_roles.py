@@ -1,9 +1,8 @@
 """Three roles with the least that each needs, and functions that no session's search path reaches."""
 
-import sqlalchemy as sa
 from alembic import op
 
-from buffer_pipeline.errors import PaymentBufferError
+from buffer_pipeline.migrations.roles import require_roles
 
 revision = "0007"
 down_revision = "0006"
@@ -11,17 +10,6 @@ branch_labels = None
 depends_on = None
 
 _ROLES = ("buffer_platform", "buffer_releaser", "buffer_reader")
-
-# A role belongs to the whole server: another database's migration may be making the same one.
-_CREATE = """
-DO $$
-BEGIN
-  CREATE ROLE {role} NOLOGIN;
-EXCEPTION WHEN duplicate_object OR unique_violation THEN
-  NULL;
-END
-$$
-"""
 
 _FUNCTIONS = (
     "refuse_rewriting()",
@@ -95,7 +83,8 @@ GRANT SELECT, INSERT (kind, period, hold_ids, sent_at) ON buffer.alert TO buffer
 
 
 def upgrade() -> None:
-    _require_roles()
+    # All roles of the newest revision, so that whoever may not create them is told of all at once.
+    require_roles()
     op.execute("REVOKE ALL ON SCHEMA buffer FROM PUBLIC")
     op.execute("REVOKE ALL ON ALL TABLES IN SCHEMA buffer FROM PUBLIC")
     op.execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA buffer FROM PUBLIC")
@@ -113,20 +102,3 @@ def downgrade() -> None:
     op.execute(f"REVOKE ALL ON ALL FUNCTIONS IN SCHEMA buffer FROM {roles}")
     op.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA buffer FROM {roles}")
     op.execute(f"REVOKE ALL ON SCHEMA buffer FROM {roles}")
-
-
-def _require_roles() -> None:
-    connection = op.get_bind()
-    found = set(connection.scalars(sa.text("SELECT rolname FROM pg_roles WHERE rolname LIKE 'buffer\\_%'")))
-    missing = [role for role in _ROLES if role not in found]
-    may_create, user = connection.execute(
-        sa.text("SELECT rolcreaterole OR rolsuper, rolname FROM pg_roles WHERE rolname = current_user")
-    ).one()
-    if missing and not may_create:
-        statements = " ".join(f"CREATE ROLE {role};" for role in missing)
-        raise PaymentBufferError(
-            f"roles: {', '.join(missing)} missing, and {user} may not create them; have somebody who may"
-            f" run `{statements}` and migrate again"
-        )
-    for role in missing:
-        connection.execute(sa.text(_CREATE.format(role=role)))

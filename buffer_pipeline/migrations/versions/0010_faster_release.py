@@ -1,4 +1,4 @@
-"""Running sums of minor units stay integers, and room on the queue's pages keeps a release from tidying them."""
+"""Running sums of minor units stay integers, and free space on the pages keeps a release from pruning them."""
 
 from alembic import op
 

@@ -77,7 +77,7 @@ def _fill() -> None:
                 places[code] = listed_places(code)
             except InvalidInput:
                 raise PaymentBufferError(
-                    f"currency {code!r}: stands in the books, and neither this version nor the installed list of"
+                    f"currency {code!r}: is in the books, and neither this version nor the installed list of"
                     " ISO 4217 has its decimal places; nothing was migrated"
                 ) from None
     if found:

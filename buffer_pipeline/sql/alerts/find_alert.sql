@@ -1,4 +1,4 @@
--- Whether operators were told in :period.
-SELECT count(*) > 0 AS told
+-- Whether operators got this alert in :period.
+SELECT count(*) > 0 AS is_sent
 FROM buffer.alert
 WHERE kind = :kind AND period = CAST(:period AS timestamptz)

@@ -1,5 +1,5 @@
--- What SQL says of the server's disk: the size of this database, and the replication slots that nobody reads
--- from, for which the server keeps its write-ahead log without an end.
+-- The size of this database, and the inactive replication slots. For these the server keeps its write-ahead
+-- log without limit.
 SELECT
   pg_database_size(current_database()) AS database_bytes,
   coalesce(sum(kept.bytes), 0)::bigint AS kept_bytes,

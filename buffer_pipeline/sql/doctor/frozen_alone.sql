@@ -1,5 +1,5 @@
--- Holds that are FROZEN without an open freeze, which no verb leaves behind: how many, and the first :shown.
--- One row; the ids are NULL when there is none.
+-- How many holds are FROZEN without an open freeze, and the first :shown of them. No verb leaves such a hold.
+-- One row; the ids are NULL if there is none.
 WITH
 alone AS MATERIALIZED (
   SELECT hold_id

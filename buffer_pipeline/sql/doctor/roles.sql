@@ -1,5 +1,5 @@
--- Each role of docs/roles.md: whether the server has it, whether it has its rights in these books, which one
--- privilege stands for, and whether this login is one; and who this login is.
+-- The roles of docs/roles.md: whether the server has each, whether it has its rights in these books (one
+-- privilege is checked as a sample), and whether this login is a member. Also the name of this login.
 SELECT
   role.name,
   pg_roles.oid IS NOT NULL AS is_there,
@@ -14,7 +14,8 @@ SELECT
 FROM (
   VALUES ('buffer_platform', 'hold', 'INSERT'),
   ('buffer_releaser', 'batch', 'INSERT'),
-  ('buffer_reader', 'transaction', 'SELECT')
+  ('buffer_reader', 'transaction', 'SELECT'),
+  ('buffer_payouts', 'payout_batch', 'INSERT')
 ) AS role (name, relation, privilege)
 LEFT JOIN pg_roles ON pg_roles.rolname = role.name
 LEFT JOIN pg_namespace AS books ON books.nspname = 'buffer'

@@ -1,4 +1,4 @@
--- A page of an owner's messages behind :before, the newest first.
+-- A page of an owner's messages before :before, the newest first.
 SELECT
   notification_id,
   owner,
@@ -7,6 +7,7 @@ SELECT
   body,
   hold_id,
   backjob_id,
+  payout_id,
   created_at,
   read_at
 FROM buffer.inbox_message

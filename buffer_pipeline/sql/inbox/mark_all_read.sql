@@ -1,4 +1,4 @@
--- Marks an owner's unread messages up to :up_to, locked by id.
+-- Marks an owner's unread messages up to :up_to as read. Locks them by id.
 WITH
 unread AS MATERIALIZED (
   SELECT notification_id

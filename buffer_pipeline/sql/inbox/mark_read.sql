@@ -1,4 +1,5 @@
--- Marks an owner's :notification_ids, locked by id, if all are there; what was read keeps its time.
+-- Marks an owner's :notification_ids as read if all of them exist. A message that was read keeps its time.
+-- Locks them by id.
 WITH
 found AS MATERIALIZED (
   SELECT

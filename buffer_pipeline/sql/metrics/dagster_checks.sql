@@ -1,4 +1,4 @@
--- In Dagster's own database: the latest outcome of each of :checks, on whichever of :asset_keys it was.
+-- In Dagster's database: the latest outcome of each of :checks on any of :asset_keys.
 SELECT
   asked.check_name,
   latest.passed,

@@ -1,4 +1,4 @@
--- When a scheduled release last moved money; nothing where none ever has.
+-- When a scheduled release last moved money; no row if none ever has.
 SELECT recorded_at
 FROM buffer.batch
 WHERE kind = 'DUE'

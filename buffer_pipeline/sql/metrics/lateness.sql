@@ -1,6 +1,7 @@
--- How late the schedule's releases since :since were: releases and their seconds by how many of :bounds_seconds,
--- which are whole and in order, lie below. One second less than the next whole one is at or above a bound
--- exactly where the lateness is above it.
+-- How late the scheduled releases since :since were: for each bucket, the number of releases and the sum of
+-- their seconds. A bucket is the number of :bounds_seconds (whole and ascending) that are below the lateness.
+-- The lateness is rounded up and then reduced by one second, because width_bucket also counts a bound that
+-- equals its value.
 SELECT
   width_bucket(ceil(seconds) - 1, CAST(:bounds_seconds AS double precision [])) AS bounds_below,
   count(*) AS releases,

@@ -1,8 +1,9 @@
--- What waits, by state and currency, and of it what is due by :now and what by :overdue_by. Reads all that
--- waits, once, and nothing of the history.
+-- The holds that wait, by state, currency and kind of share; how much of this is due by :now, and how much by :overdue_by.
+-- Reads all waiting holds once, and no history.
 SELECT
   state,
   currency,
+  kind,
   count(*) AS holds,
   sum(amount_minor) AS amount_minor,
   count(*) FILTER (WHERE due) AS due_holds,
@@ -13,10 +14,11 @@ FROM (
   SELECT
     state,
     currency,
+    kind,
     amount_minor,
     release_date,
     state = 'BUFFERED' AND release_date <= CAST(:now AS timestamptz) AS due
   FROM buffer.unsettled_hold
 ) AS waiting
-GROUP BY state, currency
-ORDER BY state, currency
+GROUP BY state, currency, kind
+ORDER BY state, currency, kind

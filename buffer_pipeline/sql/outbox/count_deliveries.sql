@@ -1,4 +1,5 @@
--- What waits and what is dead, by endpoint; what is not dispatched yet waits too, at the endpoint NULL.
+-- How many deliveries wait and how many are dead, by endpoint. Notifications that are not dispatched yet
+-- count as waiting at the endpoint NULL.
 SELECT
   endpoint,
   count(*) FILTER (WHERE state = 'WAITING') AS waiting,

@@ -1,12 +1,13 @@
--- Writes the deliveries of at most :batch_limit notifications that have none yet, the oldest first: one
--- for each endpoint that takes their type (no types: all), where it needs an address only if it is there.
--- Each notification counts as dispatched, also when no endpoint takes it.
--- A later endpoint takes what is dispatched after it was configured.
+-- Writes the deliveries of at most :batch_limit notifications that have none yet, the oldest first: one for
+-- each endpoint that takes their type (no types means all). An endpoint that needs an address gets one only
+-- if the owner has an address.
+-- A notification counts as dispatched even if no endpoint takes it. A new endpoint gets what is dispatched
+-- after it was configured.
 WITH endpoint AS (
   SELECT
     given.name,
     given.needs_address,
-    -- A list of types in one text, as arrays of different lengths cannot stand in one array.
+    -- The types of an endpoint are one text, because an array cannot contain arrays of different lengths.
     string_to_array(given.types, ',') AS types
   FROM unnest(
     CAST(:endpoints AS text[]), CAST(:types AS text[]), CAST(:needs_address AS boolean[])

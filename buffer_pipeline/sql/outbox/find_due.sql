@@ -1,6 +1,6 @@
--- Whether anything is to be sent at :now. new: a notification is not dispatched yet. due: the first
--- delivery of some owner at one of :endpoints has come due, and nobody has leased it; what waits behind
--- one that has not come due cannot be sent before it, and an endpoint that is left alone is sent nothing.
+-- Whether anything is to be sent at :now. "new": a notification is not dispatched yet. "due": the first
+-- delivery of some owner at one of :endpoints is due and not leased. Deliveries after one that is not due
+-- cannot be sent before it, and nothing is sent to a paused endpoint.
 WITH
 lane_head AS (
   SELECT DISTINCT ON (endpoint, owner)

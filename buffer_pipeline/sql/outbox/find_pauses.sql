@@ -1,4 +1,4 @@
--- The pauses of :endpoints, those whose end has come included: a probe decides about these.
+-- The pauses of :endpoints, also those that are over: a probe decides about these.
 SELECT
   endpoint,
   open_until,

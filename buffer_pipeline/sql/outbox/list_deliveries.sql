@@ -1,4 +1,4 @@
--- Deliveries as they stand, the newest first; what is NULL does not narrow.
+-- Deliveries, the newest first. A NULL argument does not filter.
 SELECT
   delivery.delivery_id,
   delivery.notification_id,

@@ -1,4 +1,4 @@
--- Notifications that have no deliveries yet, the newest first; what is NULL does not narrow.
+-- Notifications that have no deliveries yet, the newest first. A NULL argument does not filter.
 SELECT
   notification_id,
   type,

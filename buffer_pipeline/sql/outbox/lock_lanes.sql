@@ -1,9 +1,10 @@
--- The owners at most :owners_limit of whose lanes at an endpoint may be claimed by this transaction, behind
--- :after_owner: the first delivery is due, nobody has leased it, and no other transaction is claiming the
--- lane. Walks from owner to owner by the index, so that neither a long lane nor many deliveries that are
--- not due cost more than one step each. None of an endpoint that is left alone, but to :probe it.
--- Locks each lane until this transaction ends, and waits for none. A lock that was free says nothing about
--- what this statement saw: claim_deliveries looks again, behind the locks and at a later moment.
+-- The owners, at most :owners_limit and after :after_owner, whose lanes at an endpoint this transaction may
+-- claim: the first delivery is due, it is not leased, and no other transaction is claiming the lane. No owner
+-- if the endpoint is paused, except to :probe it.
+-- Goes from owner to owner by the index, so a long lane, or many deliveries that are not due, cost one step
+-- per owner.
+-- Locks each lane until the transaction ends; skips a locked one, so it never waits. This statement's
+-- snapshot is older than its locks, so claim_deliveries checks again in a later statement.
 WITH RECURSIVE lane (owner) AS (
   (
     SELECT delivery.owner
@@ -46,14 +47,14 @@ head AS MATERIALIZED (
     ORDER BY delivery.owner, delivery.delivery_id
     LIMIT 1
   ) AS first
-  -- A CASE, as nothing else keeps lanes from being locked that are not due.
+  -- A CASE, because only CASE guarantees the order of evaluation: a lane that is not due must not be locked.
   WHERE
     CASE
       WHEN first.next_attempt_at > CAST(:now AS timestamptz) THEN FALSE
       WHEN first.leased_until > CAST(:now AS timestamptz) THEN FALSE
       ELSE pg_try_advisory_xact_lock(hashtext('buffer.lane.' || :endpoint), hashtext(lane.owner))
     END
-  -- No ORDER BY: it would walk over every owner, where the walk is in order anyway and ends here.
+  -- No ORDER BY: it would visit every owner. The walk is in order anyway, and ends at the limit.
   LIMIT :owners_limit -- noqa: AM09
 )
 

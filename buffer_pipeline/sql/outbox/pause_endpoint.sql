@@ -1,4 +1,4 @@
--- Has an endpoint left alone until :open_until, or for longer where another drainer says so.
+-- Pauses an endpoint until :open_until, or longer if another drainer has set a later time.
 INSERT INTO buffer.endpoint_pause AS pause (endpoint, open_until, reason)
 VALUES (:endpoint, CAST(:open_until AS timestamptz), :reason)
 ON CONFLICT (endpoint) DO UPDATE

@@ -1,6 +1,6 @@
--- DEAD -> WAITING, as if never tried, at its old place in the owner's order.
--- By :delivery_ids, by when they were given up ([:since, :until), either open), or by endpoint; what is
--- NULL does not narrow. At most :batch_limit, the oldest first; locks them in that order.
+-- DEAD -> WAITING, as if never tried, at the old place in the owner's order.
+-- Selects by :delivery_ids, by the time at which they were given up (from :since to before :until), and by
+-- endpoint; a NULL argument does not filter. At most :batch_limit, the oldest first, locked in that order.
 WITH dead AS MATERIALIZED (
   SELECT delivery_id
   FROM buffer.delivery

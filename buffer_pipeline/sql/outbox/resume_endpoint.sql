@@ -1,4 +1,4 @@
--- Ends an endpoint's pause: its receiver answers again.
+-- Ends the pause of an endpoint, because its receiver answers again.
 DELETE FROM buffer.endpoint_pause
 WHERE endpoint = :endpoint
 RETURNING endpoint

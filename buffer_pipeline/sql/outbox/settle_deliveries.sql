@@ -1,6 +1,6 @@
--- WAITING -> DELIVERED, DEAD, or WAITING for another attempt; UNSENT gives back a lease unused.
--- Only where the lease is still the one that the delivery was claimed under. Waits for nobody: a row
--- that another transaction has locked is being claimed anew, so its lease was lost.
+-- WAITING -> DELIVERED, DEAD, or WAITING for another attempt. The outcome UNSENT only gives back the lease.
+-- Changes a delivery only if it still has the lease under which it was claimed. Never waits: if another
+-- transaction has locked a row, it is claiming it anew, so the lease is lost.
 WITH outcome AS (
   SELECT *
   FROM unnest(

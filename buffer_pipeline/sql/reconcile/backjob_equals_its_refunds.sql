@@ -1,5 +1,5 @@
--- What a backjob refunded is what its REFUND transactions add up to, each written when it was decided and of a
--- hold that it froze.
+-- A backjob's refund is the sum of its REFUND transactions. Each of them was written at the time of the
+-- decision, for a hold that the backjob froze.
 WITH
 refund AS (
   SELECT

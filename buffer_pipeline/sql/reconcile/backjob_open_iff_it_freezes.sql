@@ -1,4 +1,4 @@
--- A backjob is OPEN if and only if a freeze of its own is.
+-- A backjob is OPEN if and only if one of its freezes is open.
 SELECT
   backjob.backjob_id,
   backjob.job,

@@ -1,4 +1,5 @@
--- Each transaction's balance_after is its wallet's balance before it, changed by its amount.
+-- Each transaction's balance_after is its wallet's balance before it, changed by its amount. A transaction between
+-- two balances has one of each wallet: balance_after is that of the wallet that it enters.
 WITH
 line AS (
   SELECT
@@ -8,6 +9,14 @@ line AS (
     CASE WHEN to_account = 'BALANCE' THEN amount_minor ELSE -amount_minor END AS change_minor
   FROM buffer.transaction
   WHERE balance_after_minor IS NOT NULL
+  UNION ALL
+  SELECT
+    transaction_id,
+    from_balance_after_minor,
+    from_wallet_id,
+    -amount_minor
+  FROM buffer.transaction
+  WHERE from_balance_after_minor IS NOT NULL
 ),
 
 followed AS (

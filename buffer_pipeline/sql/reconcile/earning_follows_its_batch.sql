@@ -1,5 +1,6 @@
--- Each EARNING was written with its batch, one that is not EARLY once it was due: release date, then the batch's
--- cut-off, then the time of writing. No batch is empty.
+-- Each EARNING has the time of its batch, and each EARNING_PART that of an EARLY one. Unless the batch is EARLY, the release date is not after the
+-- batch's cut-off, and the cut-off is not after that time. Each other transaction has the time of its batch, which is of
+-- the kind that makes such transactions. No batch is empty, except a claw-back that only made debts.
 WITH
 line AS (
   SELECT
@@ -27,8 +28,17 @@ FROM buffer.batch
 FULL JOIN line ON batch.batch_id = line.batch_id
 WHERE
   batch.batch_id IS NULL
-  OR line.batch_id IS NULL
-  OR (line.type = 'EARNING') <> (batch.kind IN ('DUE', 'EARLY'))
+  OR (line.batch_id IS NULL AND batch.kind <> 'CLAWBACK')
+  OR batch.kind <> ALL(
+    CASE line.type
+      WHEN 'EARNING' THEN ARRAY['DUE', 'EARLY']
+      WHEN 'EARNING_PART' THEN ARRAY['EARLY']
+      WHEN 'REFUND' THEN ARRAY['REFUND']
+      WHEN 'RECOVERY' THEN ARRAY['DUE', 'EARLY', 'RECOVERY']
+      WHEN 'WRITE_OFF' THEN ARRAY['FORGIVEN']
+      ELSE ARRAY['CLAWBACK']
+    END
+  )
   OR batch.recorded_at <> line.recorded_at
-  OR (batch.kind = 'DUE' AND NOT (line.release_date <= batch.due_by AND batch.due_by <= batch.recorded_at))
+  OR (batch.kind = 'DUE' AND line.type = 'EARNING' AND NOT (line.release_date <= batch.due_by AND batch.due_by <= batch.recorded_at))
 ORDER BY batch.batch_id, line.transaction_id

@@ -5,7 +5,9 @@ said AS (
     hold_id,
     sum(amount_minor) FILTER (WHERE type = 'PENDING_EARNING') AS held_minor,
     coalesce(sum(amount_minor) FILTER (WHERE type = 'REFUND'), 0) AS refunded_minor,
-    coalesce(sum(amount_minor) FILTER (WHERE type = 'EARNING'), 0) AS earned_minor
+    coalesce(sum(amount_minor) FILTER (WHERE type IN ('EARNING', 'EARNING_PART')), 0) AS earned_minor,
+    count(*) FILTER (WHERE type IN ('EARNING', 'REFUND')) > 0 AS may_be_settled,
+    count(*) FILTER (WHERE type = 'EARNING') > 0 AS is_earned
   FROM buffer.transaction
   WHERE hold_id IS NOT NULL
   GROUP BY hold_id
@@ -27,6 +29,6 @@ WHERE
   coalesce(said.held_minor, 0) <> hold.amount_minor
   OR coalesce(said.refunded_minor, 0) + coalesce(said.earned_minor, 0) + coalesce(unsettled_hold.amount_minor, 0)
   <> hold.amount_minor
-  OR (said.earned_minor > 0 AND unsettled_hold.hold_id IS NOT NULL)
-  OR unsettled_hold.release_date < hold.original_release_date
+  OR (said.is_earned AND unsettled_hold.hold_id IS NOT NULL)
+  OR (NOT coalesce(said.may_be_settled, FALSE) AND unsettled_hold.hold_id IS NULL)
 ORDER BY hold.hold_id

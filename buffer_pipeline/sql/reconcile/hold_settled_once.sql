@@ -7,7 +7,7 @@ SELECT
   count(*) FILTER (WHERE transaction.type = 'EARNING') AS earnings
 FROM buffer.hold
 INNER JOIN buffer.transaction ON hold.hold_id = transaction.hold_id
-WHERE transaction.type IN ('EARNING', 'REFUND')
+WHERE transaction.type IN ('EARNING', 'EARNING_PART', 'REFUND')
 GROUP BY hold.hold_id
 HAVING
   sum(transaction.amount_minor) > hold.amount_minor

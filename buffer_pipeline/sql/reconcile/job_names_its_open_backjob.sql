@@ -1,4 +1,4 @@
--- A job names its open backjob, and none when none is open.
+-- A job names its open backjob, or none if none is open.
 WITH
 open_backjob AS (
   SELECT

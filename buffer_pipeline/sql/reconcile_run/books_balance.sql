@@ -1,13 +1,15 @@
 -- Per currency, what the run credited is what came into the buffer for the same holds, less refunds.
--- The run's batches are those of :source with lines recorded at or after :since; each subquery that is
--- LATERAL reads one hold by its index.
+-- The run's batches are those of :source with lines recorded at or after :since. Each LATERAL subquery reads
+-- one hold by its index.
 WITH
 recent AS MATERIALIZED (
   SELECT
     hold_id,
     batch_id
   FROM buffer.transaction
-  WHERE recorded_at >= CAST(:since AS timestamptz) AND batch_id IS NOT NULL
+  WHERE
+    recorded_at >= CAST(:since AS timestamptz) AND batch_id IS NOT NULL
+    AND type IN ('EARNING', 'EARNING_PART', 'REFUND')
 ),
 
 run_batch AS MATERIALIZED (
@@ -38,9 +40,9 @@ moved AS (
       transaction.currency,
       coalesce(sum(amount_minor) FILTER (WHERE type = 'PENDING_EARNING'), 0)
       - coalesce(sum(amount_minor) FILTER (WHERE type = 'REFUND'), 0) AS held_minor,
-      coalesce(sum(amount_minor) FILTER (WHERE type = 'EARNING'), 0) AS credited_minor
+      coalesce(sum(amount_minor) FILTER (WHERE type IN ('EARNING', 'EARNING_PART')), 0) AS credited_minor
     FROM buffer.transaction
-    -- Two indexes hold a hold's lines, each what the other does not.
+    -- Two conditions, because two indexes have the lines of a hold, one EARNING and one all others.
     WHERE
       transaction.hold_id = released.hold_id
       AND (transaction.type = 'EARNING' OR transaction.type <> 'EARNING')

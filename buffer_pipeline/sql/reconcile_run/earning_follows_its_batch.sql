@@ -1,17 +1,19 @@
--- Each line of the run was written with its batch and once it was due: release date, then the batch's cut-off, then
--- the time of writing.
--- The run's batches are those of :source with lines recorded at or after :since; each subquery that is
--- LATERAL reads one batch by its index.
+-- Each line of the run has the time of its batch, a release date not after the batch's cut-off (a recovery of a
+-- debt has none), and a cut-off not after that time.
+-- The run's batches are those of :source with lines recorded at or after :since. Each LATERAL subquery reads
+-- one batch by its index.
 WITH
 recent AS MATERIALIZED (
   SELECT
     transaction_id,
+    type,
     hold_id,
     batch_id,
     release_date,
     recorded_at
   FROM buffer.transaction
-  WHERE recorded_at >= CAST(:since AS timestamptz) AND batch_id IS NOT NULL
+  WHERE
+    recorded_at >= CAST(:since AS timestamptz) AND batch_id IS NOT NULL
 ),
 
 seen AS MATERIALIZED (
@@ -48,5 +50,5 @@ FROM recent
 INNER JOIN run_batch ON recent.batch_id = run_batch.batch_id
 WHERE
   recent.recorded_at <> run_batch.recorded_at
-  OR NOT coalesce(recent.release_date <= run_batch.due_by AND run_batch.due_by <= run_batch.recorded_at, FALSE)
+  OR NOT coalesce(recent.type = 'RECOVERY' OR recent.release_date <= run_batch.due_by AND run_batch.due_by <= run_batch.recorded_at, FALSE)
 ORDER BY recent.transaction_id

@@ -1,6 +1,6 @@
--- Each hold that the run released was released once, to its payee, and has paid what it held.
--- The run's batches are those of :source with lines recorded at or after :since; each subquery that is
--- LATERAL reads one hold by its index.
+-- Each hold that the run released was released once, to its payee, and has paid out exactly its amount.
+-- The run's batches are those of :source with lines recorded at or after :since. Each LATERAL subquery reads
+-- one hold by its index.
 WITH
 recent AS MATERIALIZED (
   SELECT
@@ -9,7 +9,9 @@ recent AS MATERIALIZED (
     currency,
     batch_id
   FROM buffer.transaction
-  WHERE recorded_at >= CAST(:since AS timestamptz) AND batch_id IS NOT NULL
+  WHERE
+    recorded_at >= CAST(:since AS timestamptz) AND batch_id IS NOT NULL
+    AND type IN ('EARNING', 'EARNING_PART', 'REFUND')
 ),
 
 run_batch AS MATERIALIZED (
@@ -22,7 +24,7 @@ run_batch AS MATERIALIZED (
   )
 ),
 
--- Of a hold with several lines any wallet will do: that there are several is said anyway.
+-- If a hold has several lines, any of their wallets will do, because several lines are reported anyway.
 released AS MATERIALIZED (
   SELECT
     hold_id,
@@ -47,10 +49,10 @@ CROSS JOIN LATERAL (
     sum(transaction.amount_minor) AS paid_minor,
     count(*) FILTER (WHERE transaction.type = 'EARNING') AS earnings
   FROM buffer.transaction
-  -- Each by its index.
+  -- Two conditions, because each type has its own index.
   WHERE
     transaction.hold_id = released.hold_id
-    AND (transaction.type = 'EARNING' OR transaction.type = 'REFUND')
+    AND (transaction.type = 'EARNING' OR (transaction.type <> 'EARNING' AND transaction.type <> 'PENDING_EARNING'))
 ) AS said
 LEFT JOIN LATERAL (
   SELECT

@@ -1,8 +1,8 @@
--- Each wallet that the run credited has the balance that stood before the run's first line to it, changed
--- by every line since, and the last of these says the same.
--- The run's batches are those of :source with lines recorded at or after :since; each subquery that is
--- LATERAL reads one wallet by an index, and of its lines those since the balance last moved. What came in is
--- asked of one generation of lines after the other (docs/decisions/0019), backwards until there is one.
+-- Each wallet that the run credited has the balance from before the run, changed by every line since, and its
+-- last line records the same balance.
+-- The run's batches are those of :source with lines recorded at or after :since. Each LATERAL subquery reads
+-- one wallet by an index, and only its lines since the balance last moved. Incoming lines are searched
+-- generation by generation (docs/decisions/0019), backwards until one is found.
 WITH RECURSIVE
 recent AS MATERIALIZED (
   SELECT
@@ -28,11 +28,12 @@ credited AS MATERIALIZED (
     to_wallet_id AS wallet_id,
     min(transaction_id) AS first_id
   FROM recent
-  WHERE batch_id IN (SELECT run_batch.batch_id FROM run_batch)
+  -- A recovery for a bank enters no wallet. It leaves one that was credited before, in the same batch.
+  WHERE batch_id IN (SELECT run_batch.batch_id FROM run_batch) AND to_wallet_id IS NOT NULL
   GROUP BY to_wallet_id
 ),
 
--- The last line before that came into the wallet's balance, where there is one.
+-- The last line before the run that credited the wallet's balance, if there is one.
 sought AS (
   SELECT
     wallet_id,
@@ -95,7 +96,7 @@ moved AS MATERIALIZED (
   LEFT JOIN LATERAL (
     SELECT
       transaction.transaction_id,
-      transaction.balance_after_minor
+      coalesce(transaction.from_balance_after_minor, transaction.balance_after_minor) AS balance_after_minor
     FROM buffer.transaction
     WHERE
       transaction.from_wallet_id = found.wallet_id
@@ -144,7 +145,11 @@ derived AS (
     moved.before_minor,
     moved.before_minor + moved.change_minor AS balance_minor,
     (
-      SELECT transaction.balance_after_minor
+      SELECT
+        CASE
+          WHEN transaction.to_wallet_id = moved.wallet_id THEN transaction.balance_after_minor
+          ELSE coalesce(transaction.from_balance_after_minor, transaction.balance_after_minor)
+        END
       FROM buffer.transaction
       WHERE transaction.transaction_id = moved.last_id
     ) AS balance_after_minor

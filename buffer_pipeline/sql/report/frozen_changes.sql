@@ -1,16 +1,17 @@
--- How the amount of FROZEN holds changed until :until, by currency. A change stands at the first full hour that
--- shows it; all those before :since stand together, at :since.
--- Overlapping freezes of a hold are one interval. What was refunded of it before is not frozen with it.
+-- How the amount of FROZEN holds changed until :until, by currency. A change is listed at the first full hour
+-- after it; all changes before :since are summed up at :since.
+-- Overlapping freezes of a hold are one interval. An amount that was refunded, or released as a part, before an
+-- interval is not frozen in it.
 WITH
-standing AS (
+freeze_interval AS (
   SELECT
     hold_freeze.hold_id,
     hold_freeze.freeze_id,
     hold.currency,
     hold.amount_minor,
-    -- A backjob that was brought over may be older than its hold is in these books.
+    -- An imported backjob may be older than its hold is in these books.
     greatest(hold_freeze.opened_at, added.recorded_at) AS opened_at,
-    -- A caller brings its own clock: a freeze may be closed at a later time than its hold is settled at.
+    -- Callers pass their own clocks, so the closing of a freeze may be recorded after its hold was settled.
     least(hold_freeze.closed_at, hold.settled_at, timestamptz 'infinity') AS ended_at
   FROM buffer.hold_freeze
   INNER JOIN buffer.hold_status AS hold ON hold_freeze.hold_id = hold.hold_id
@@ -28,7 +29,7 @@ reached AS (
       PARTITION BY hold_id ORDER BY opened_at, freeze_id
       ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     ) AS reached_at
-  FROM standing
+  FROM freeze_interval
   WHERE opened_at < ended_at
 ),
 
@@ -60,7 +61,7 @@ refunded AS (
     refund.recorded_at,
     refund.amount_minor
   FROM frozen
-  INNER JOIN buffer.transaction AS refund ON frozen.hold_id = refund.hold_id AND refund.type = 'REFUND'
+  INNER JOIN buffer.transaction AS refund ON frozen.hold_id = refund.hold_id AND refund.type IN ('REFUND', 'EARNING_PART')
 ),
 
 change AS (
@@ -76,7 +77,7 @@ change AS (
     -amount_minor
   FROM frozen
   UNION ALL
-  -- What an interval does not freeze because it was refunded before, or no longer from the refund on.
+  -- Refunds: an amount refunded before the interval is never frozen in it; one refunded during it, until then.
   SELECT
     currency,
     greatest(recorded_at, opened_at),

@@ -1,6 +1,8 @@
--- Different payees that were released to, and the median lateness of what the schedule released, by spans of
--- length :span from :since to before :until: per currency, and over all of them (currency NULL).
--- Neither can be had from the counts of hours: a payee of two hours is one, and medians do not add up.
+-- The number of different payees that were released to, and the median lateness of scheduled releases, for
+-- spans of length :span from :since to before :until, per currency and for all of them together (currency
+-- NULL).
+-- The hourly counts cannot give these figures: a payee in two hours is one payee, and medians cannot be
+-- added.
 SELECT
   date_bin(
     CAST(:span AS interval), transaction.recorded_at, CAST(:since AS timestamptz)
@@ -14,7 +16,7 @@ FROM buffer.transaction
 INNER JOIN buffer.wallet ON transaction.to_wallet_id = wallet.wallet_id
 INNER JOIN buffer.batch ON transaction.batch_id = batch.batch_id
 WHERE
-  transaction.type = 'EARNING'
+  transaction.type IN ('EARNING', 'EARNING_PART')
   AND transaction.recorded_at >= CAST(:since AS timestamptz)
   AND transaction.recorded_at < CAST(:until AS timestamptz)
 GROUP BY GROUPING SETS ((begins_at, transaction.currency), (begins_at))

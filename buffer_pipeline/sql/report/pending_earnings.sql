@@ -1,6 +1,6 @@
--- What is in the buffer now, by currency, and how that has changed since :since. A change stands at the first
--- full hour that shows it; all those from :until on stand together, an hour behind it.
--- One statement, so that what is there now and its changes are of one moment.
+-- What is in the buffer now, by currency, and how it has changed since :since. A change is listed at the
+-- first full hour after it; all changes from :until on are listed one hour after :until.
+-- One statement, so that the amount and its changes are from the same snapshot.
 WITH
 changed AS (
   SELECT
@@ -16,7 +16,7 @@ changed AS (
   GROUP BY currency, seen_at
 ),
 
-standing AS (
+now_held AS (
   SELECT
     currency,
     sum(pending_earnings_minor) AS pending_earnings_minor
@@ -25,10 +25,10 @@ standing AS (
 )
 
 SELECT
-  standing.currency,
-  standing.pending_earnings_minor,
+  now_held.currency,
+  now_held.pending_earnings_minor,
   changed.seen_at,
   changed.change_minor
-FROM standing
-LEFT JOIN changed ON standing.currency = changed.currency
-ORDER BY standing.currency, changed.seen_at
+FROM now_held
+LEFT JOIN changed ON now_held.currency = changed.currency
+ORDER BY now_held.currency, changed.seen_at

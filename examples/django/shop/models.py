@@ -33,7 +33,7 @@ class Wallet(models.Model):
 
     class Meta:
         managed = False
-        # Django quotes the name as it stands, so the dot between schema and table comes quoted along.
+        # Django quotes the whole name, so the dot between schema and table needs quotes too.
         db_table = 'buffer"."wallet'
 
     @property
@@ -48,7 +48,7 @@ class Wallet(models.Model):
 
 
 class Hold(models.Model):
-    """`buffer.hold_status`, to read: each payment as it stands."""
+    """`buffer.hold_status`, to read: the present state of each payment."""
 
     hold_id = models.BigIntegerField(primary_key=True)
     job = models.TextField()

@@ -1,4 +1,4 @@
-"""Settings. The platform's tables and the books stand in one database, so that one commit covers both."""
+"""Settings. The platform's tables and the books are in one database, so that one commit covers both."""
 
 import os
 

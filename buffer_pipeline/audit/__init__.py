@@ -1,0 +1,1 @@
+"""Checks that the books are right: reconciliation and seals."""

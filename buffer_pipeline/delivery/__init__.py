@@ -1,1 +1,0 @@
-"""Delivery of notifications; the only room that touches the network."""

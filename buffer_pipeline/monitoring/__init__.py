@@ -1,0 +1,1 @@
+"""Monitoring: alerts, heartbeat, metrics and the checks of `doctor`."""

@@ -1,0 +1,1 @@
+"""A release run: several workers release batches until nothing is due."""

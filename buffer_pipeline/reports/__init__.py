@@ -1,0 +1,1 @@
+"""Reports: hourly counts, the daily report, statements, lists of holds."""

@@ -1,0 +1,1 @@
+"""A simulated marketplace: many random days of it, or a small sample."""

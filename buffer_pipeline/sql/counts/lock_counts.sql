@@ -1,2 +1,0 @@
--- One count at a time, until this transaction ends: two that delete and insert the same hours would collide.
-SELECT pg_advisory_xact_lock(hashtext('buffer.counts'))

@@ -1,0 +1,2 @@
+-- The database's clock, not the start of the transaction.
+SELECT clock_timestamp() AS now

@@ -1,2 +1,0 @@
--- One sealer at a time, until the transaction ends; whether it is this one.
-SELECT pg_try_advisory_xact_lock(hashtextextended('buffer.seal', 0)) AS is_mine

@@ -1,2 +1,0 @@
--- One verb with this reference at a time, until the transaction ends: who comes second finds what the first wrote.
-SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('buffer.reference:' || CAST(:reference AS text), 0))

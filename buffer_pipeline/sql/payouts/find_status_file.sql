@@ -1,0 +1,6 @@
+-- The import of a bank's status file for a batch, by the file's digest. At most one row. Reads only.
+SELECT
+  imported_by,
+  imported_at
+FROM buffer.payout_status_file
+WHERE payout_batch_id = CAST(:payout_batch_id AS bigint) AND digest = decode(:digest, 'hex')

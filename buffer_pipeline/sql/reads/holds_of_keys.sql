@@ -1,0 +1,25 @@
+-- Of the holds :ids those that match :filters. Reads only; at most as many rows as ids.
+SELECT
+  hold.hold_id,
+  hold.reference,
+  hold.job,
+  hold.title,
+  hold.kind,
+  hold.earning_id,
+  hold.earning_minor,
+  hold.payee,
+  hold.payer,
+  hold.amount_minor,
+  hold.refunded_minor,
+  hold.released_minor,
+  hold.currency,
+  hold.places,
+  hold.state,
+  hold.held_at,
+  hold.original_release_date,
+  hold.release_date,
+  hold.settled_at,
+  hold.metadata,
+  hold.rule,
+  hold.rule_version
+FROM buffer.read_holds(CAST(:ids AS bigint[]), CAST(:filters AS jsonb)) AS hold

@@ -1,0 +1,1 @@
+"""Tests of claw-backs, debts and their recovery."""
