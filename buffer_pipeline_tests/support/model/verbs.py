@@ -143,7 +143,10 @@ class Model(PayoutModel):
         if named is None:
             raise NotFound("no such hold")
         holds = _named_by(named)
-        covered = [hold for hold in holds if hold.settled is None]
+        # The first freeze is that of a share of the payee, who reads its text.
+        covered = sorted(
+            (hold for hold in holds if hold.settled is None), key=lambda hold: hold.owner != holds[0].owner
+        )
         if not covered:
             raise state_refused(named)
         first_id = freeze_ids[covered[0].hold_id]
