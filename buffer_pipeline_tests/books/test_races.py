@@ -11,13 +11,12 @@ With `--everything` each pair is raced 18 times, twice with each head start, and
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from itertools import combinations_with_replacement
-from threading import Barrier, BrokenBarrierError
 from typing import Final, TypeAlias
 
 import dagster as dg
@@ -38,6 +37,7 @@ from buffer_pipeline_tests.support.builders import ADMIN, NOON, WAIT_SECONDS_MAX
 from buffer_pipeline_tests.support.cases import Case, cases_of, earning, lay_out
 from buffer_pipeline_tests.support.databases import fresh_books
 from buffer_pipeline_tests.support.ends import Answer, ends_of
+from buffer_pipeline_tests.support.in_step import Step, in_step
 from buffer_pipeline_tests.support.pairs import (
     ACTIONS,
     NEED_A_BACKJOB,
@@ -72,33 +72,6 @@ PAIRS: Final = (
 
 Needs: TypeAlias = tuple[bool, bool, bool, bool, bool]
 """Whether a case needs a backjob, a freeze, a frozen owner, shares, and a debt."""
-
-Step: TypeAlias = Callable[[Connection], Answer]
-
-
-def in_step(engine: Engine, *sides: Iterable[Step]) -> list[list[Answer]]:
-    """Run each side's steps on its own connection. All sides start each step together."""
-    barrier = Barrier(len(sides))
-
-    def run(steps: Iterable[Step]) -> list[Answer]:
-        answers = []
-        try:
-            with engine.connect() as connection:
-                for step in steps:
-                    barrier.wait(timeout=WAIT_SECONDS_MAX)
-                    answers.append(step(connection))
-        except BaseException:
-            barrier.abort()
-            raise
-        return answers
-
-    with ThreadPoolExecutor(len(sides)) as threads:
-        running = [threads.submit(run, steps) for steps in sides]
-    for error in (future.exception() for future in running):
-        # Raise the error that broke the barrier, not the broken barrier.
-        if error is not None and not isinstance(error, BrokenBarrierError):
-            raise error
-    return [future.result() for future in running]
 
 
 def race(engine: Engine, first: Action, second: Action, cases: list[Case]) -> list[tuple[Answer, Answer]]:
