@@ -17,6 +17,7 @@ MIN_DAYS_MAX: Final = BUFFER_DAYS_MAX
 DESTINATION_WAIT_HOURS_MAX: Final = 8_760
 PAYOUT_ANSWER_DAYS_MAX: Final = 365
 PAYOUT_APPROVAL_HOURS_MAX: Final = 8_760
+PAYOUT_BATCH_DAYS_MAX: Final = 365
 RESCHEDULE_DAYS_MAX: Final = 90
 """A hold is moved to at most so many days after its original release date. The invariant
 `release_date_is_explained` has the same number."""
@@ -89,12 +90,15 @@ class PayoutPolicy:
     """A payout counts as stuck if no status file came for it so long after it was sent."""
     approval_hours: int = 24
     """A batch counts as stuck if nobody approves it for so long, or sends it so long after its approval."""
+    batch_days: int = 7
+    """A payout counts as stuck if no batch has taken it so long after it was requested."""
 
     def __post_init__(self) -> None:
         for name, largest in (
             ("destination_wait_hours", DESTINATION_WAIT_HOURS_MAX),
             ("answer_days", PAYOUT_ANSWER_DAYS_MAX),
             ("approval_hours", PAYOUT_APPROVAL_HOURS_MAX),
+            ("batch_days", PAYOUT_BATCH_DAYS_MAX),
         ):
             if not 0 <= getattr(self, name) <= largest:
                 raise InvalidInput(f"{name}: must be from 0 to {largest}")
@@ -113,6 +117,11 @@ class PayoutPolicy:
     def approval(self) -> timedelta:
         """How long a batch may wait for its approval, and then for its sending."""
         return timedelta(hours=self.approval_hours)
+
+    @property
+    def batch(self) -> timedelta:
+        """How long after its request a payout may be without a batch."""
+        return timedelta(days=self.batch_days)
 
     def minimum_minor(self, currency: str, places: int) -> int:
         """Return the smallest payout in a currency, in minor units.

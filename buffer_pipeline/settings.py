@@ -25,6 +25,7 @@ from buffer_pipeline.policy import (
     DESTINATION_WAIT_HOURS_MAX,
     PAYOUT_ANSWER_DAYS_MAX,
     PAYOUT_APPROVAL_HOURS_MAX,
+    PAYOUT_BATCH_DAYS_MAX,
     STUCK_AFTER_HOURS_MAX,
     PayoutPolicy,
     Policy,
@@ -95,6 +96,7 @@ class Settings(BaseSettings):
     payout_four_eyes_above: Annotated[dict[str, str], NoDecode] = Field(default={})
     payout_answer_days: int = Field(default=5, ge=0, le=PAYOUT_ANSWER_DAYS_MAX)
     payout_approval_hours: int = Field(default=24, ge=0, le=PAYOUT_APPROVAL_HOURS_MAX)
+    payout_batch_days: int = Field(default=7, ge=0, le=PAYOUT_BATCH_DAYS_MAX)
 
     locale: str = "en_US"
     time_zone: str = "UTC"
@@ -201,6 +203,7 @@ class Settings(BaseSettings):
             four_eyes_above=self.payout_four_eyes_above,
             answer_days=self.payout_answer_days,
             approval_hours=self.payout_approval_hours,
+            batch_days=self.payout_batch_days,
         )
 
     def known_alert_urls(self) -> tuple[str, ...]:

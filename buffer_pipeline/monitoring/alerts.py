@@ -14,6 +14,7 @@ from typing import Any, Final
 from buffer_pipeline.explain.words import kind_words
 from buffer_pipeline.money import Places, format_amount
 from buffer_pipeline.notifications.sanitize import counted
+from buffer_pipeline.reports.payouts import UNBATCHED
 
 ALERT_SECONDS_MAX: Final = 15.0
 """How long sending one alert may take. A sensor's tick has 60 seconds and sends one alert."""
@@ -214,19 +215,54 @@ def payout_batch_line(row: dict[str, Any], places: Places) -> str:
     return f"batch {row['payout_batch_id']} {stage}, {amount} {row['currency']}"
 
 
+def unbatched_payout_line(row: dict[str, Any], places: Places) -> str:
+    """Return a row of `unbatched_payouts` as a line."""
+    amount = format_amount(row["amount_minor"], places[row["currency"]])
+    return (
+        f"payout {row['payout_id']} of {row['owner']} requested {_moment(row['since'])}, in no batch,"
+        f" {amount} {row['currency']} by {row['method']}: {UNBATCHED[row['why']]}"
+    )
+
+
+def stuck_payouts_text(*, batches: int, payouts: int) -> str:
+    """Return how many batches, and payouts without one, wait for too long."""
+    parts = [f"{counted(batches, 'batch')} of payouts"] if batches else []
+    parts += [f"{counted(payouts, 'payout')} without a batch"] if payouts else []
+    return " and ".join(parts)
+
+
 def stuck_payouts_alert(
-    rows: Sequence[dict[str, Any]], *, places: Places, amounts: str, dagster_url: str
+    batches: Sequence[dict[str, Any]],
+    payouts: Sequence[dict[str, Any]],
+    *,
+    places: Places,
+    amounts: str,
+    dagster_url: str,
 ) -> Alert:
-    """Return the alert about batches of payouts that wait for too long; `rows` are of `stuck_batches`."""
-    lines = [payout_batch_line(row, places) for row in rows[:LINES_MAX]]
+    """Return the alert about `batches` of payouts that wait for too long, and `payouts` that no batch takes.
+
+    They are rows of `stuck_batches` and `unbatched_payouts`.
+    """
+    advice = []
+    if batches:
+        advice.append(
+            "Ask the bank about a batch without a status, and import its file: buffer-pipeline payout"
+            " import-status. Approve and send the others, or cancel them: buffer-pipeline payout batch."
+        )
+    if payouts:
+        advice.append(
+            "Make a batch of what is in none: buffer-pipeline payout batch make. If its owner is frozen or"
+            " owes a debt, settle that first, or cancel the payout: buffer-pipeline payout cancel."
+        )
+    first, others = batches[:LINES_MAX], payouts[:LINES_MAX]
     return Alert(
-        title=f"{counted(len(rows), 'batch')} of payouts stuck: {amounts}",
+        title=f"{stuck_payouts_text(batches=len(batches), payouts=len(payouts))} stuck: {amounts}",
         body="\n".join(
             [
-                *_shortened(lines, len(rows)),
+                *_shortened([payout_batch_line(row, places) for row in first], len(batches)),
+                *_shortened([unbatched_payout_line(row, places) for row in others], len(payouts)),
                 "",
-                "Ask the bank about a batch without a status, and import its file: buffer-pipeline payout"
-                " import-status. Approve and send the others, or cancel them: buffer-pipeline payout batch.",
+                *advice,
                 f"All of them: buffer-pipeline doctor, or {dagster_url}/assets/payout_batches?view=checks",
             ]
         ),

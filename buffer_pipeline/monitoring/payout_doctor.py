@@ -8,9 +8,9 @@ from buffer_pipeline.database import database_clock
 from buffer_pipeline.monitoring.doctor import Answer, asking, stamp
 from buffer_pipeline.notifications.sanitize import counted
 from buffer_pipeline.policy import PayoutPolicy
-from buffer_pipeline.reports.payouts import stuck_batches
+from buffer_pipeline.reports.payouts import UNBATCHED, stuck_batches, unbatched_payouts
 
-_BATCHES_SHOWN: Final = 5
+_SHOWN: Final = 5
 
 _FACTS: Final = {
     "UNANSWERED": "batch {id} was sent at {since}, without a status of {payouts}",
@@ -21,19 +21,38 @@ _ADVICE: Final = {
     "UNANSWERED": "ask the bank, and run `buffer-pipeline payout import-status`",
     "UNAPPROVED": "run `buffer-pipeline payout batch approve`, or `batch cancel`",
     "UNSENT": "run `buffer-pipeline payout batch send` and `payout export`, or `batch cancel`",
+    "NOT_MADE": "run `buffer-pipeline payout batch make`",
+    "FROZEN": "run `buffer-pipeline unfreeze-owner`, or `payout cancel`",
+    "INDEBTED": "run `buffer-pipeline debt recover`, or `payout cancel`",
+    "NEW_DESTINATION": "wait for the destination, or run `buffer-pipeline payout cancel`",
 }
 
 
 def payouts(engine: Engine, *, policy: PayoutPolicy) -> Answer:
-    """Check whether a batch of payouts waits for its approval, its sending, or the bank for too long."""
+    """Check whether a batch of payouts waits for its approval, its sending, or the bank for too long, or a
+    payout for a batch.
+    """
     with asking(engine) as connection:
-        stuck = stuck_batches(connection, now=database_clock(connection), policy=policy)
-    if not stuck:
-        return True, "no batch of payouts waits for too long", ""
-    more = len(stuck) - _BATCHES_SHOWN
-    facts = [_fact(row) for row in stuck[:_BATCHES_SHOWN]] + ([f"and {more} more"] if more > 0 else [])
-    stages = dict.fromkeys(row["stage"] for row in stuck)
-    return False, "; ".join(facts), "; ".join(_ADVICE[stage] for stage in stages)
+        now = database_clock(connection)
+        stuck = stuck_batches(connection, now=now, policy=policy)
+        unbatched = unbatched_payouts(connection, now=now, policy=policy)
+    if not stuck and not unbatched:
+        return True, "no payout and no batch of payouts waits for too long", ""
+    facts = [*_shown([_fact(row) for row in stuck]), *_shown([_fact_of_payout(row) for row in unbatched])]
+    reasons = dict.fromkeys([*(row["stage"] for row in stuck), *(row["why"] for row in unbatched)])
+    return False, "; ".join(facts), "; ".join(_ADVICE[reason] for reason in reasons)
+
+
+def _shown(facts: list[str]) -> list[str]:
+    more = len(facts) - _SHOWN
+    return facts[:_SHOWN] + ([f"and {more} more"] if more > 0 else [])
+
+
+def _fact_of_payout(row: dict[str, Any]) -> str:
+    return (
+        f"payout {row['payout_id']} of {row['owner']} was requested at {stamp(row['since'])} and is in no"
+        f" batch: {UNBATCHED[row['why']]}"
+    )
 
 
 def _fact(row: dict[str, Any]) -> str:

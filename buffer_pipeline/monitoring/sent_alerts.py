@@ -76,6 +76,12 @@ def reported_payout_batches(connection: AnyConnection, *, period: datetime) -> f
     return frozenset(row["payout_batch_id"] for row in rows)
 
 
+def reported_payouts(connection: AnyConnection, *, period: datetime) -> frozenset[int]:
+    """Return the payouts without a batch of which an alert was sent in `period`."""
+    rows = fetch(connection, "alerts/reported_payouts", period=period)
+    return frozenset(row["payout_id"] for row in rows)
+
+
 def is_alert_sent(connection: AnyConnection, *, kind: AlertKind, period: datetime) -> bool:
     """Return whether an alert of this kind was sent in `period`."""
     return bool(fetch(connection, "alerts/find_alert", kind=kind.value, period=period)[0]["is_sent"])
@@ -89,8 +95,10 @@ def record_sent_alert(
     now: datetime,
     hold_ids: str = NO_HOLDS,
     payout_batch_ids: Sequence[int] = (),
+    payout_ids: Sequence[int] = (),
 ) -> None:
-    """Record that an alert was sent, with what it was about: STUCK_PAYMENT has holds, STUCK_PAYOUT batches.
+    """Record that an alert was sent, with what it was about: STUCK_PAYMENT has holds, STUCK_PAYOUT batches,
+    or payouts that no batch takes, or both.
 
     `hold_ids` are as in `UnreportedStuck`.
     """
@@ -101,5 +109,6 @@ def record_sent_alert(
         period=period,
         hold_ids=hold_ids,
         payout_batch_ids=array_text(payout_batch_ids),
+        payout_ids=array_text(payout_ids),
         now=now,
     )

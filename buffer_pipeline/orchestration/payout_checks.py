@@ -14,7 +14,7 @@ from buffer_pipeline.orchestration.lineage import DEBTS, PAYOUT_BATCHES
 from buffer_pipeline.orchestration.metadata import table_metadata
 from buffer_pipeline.orchestration.resources import Books, Clock
 from buffer_pipeline.policy import PayoutPolicy
-from buffer_pipeline.reports.payouts import stuck_batches
+from buffer_pipeline.reports.payouts import stuck_batches, unbatched_payouts
 
 PAYOUTS_PROVE: Final = (
     "transit_equals_open_payouts",
@@ -65,24 +65,36 @@ def _prove(
 @dg.asset_check(
     asset=PAYOUT_BATCHES,
     description="Each sent payout was paid or returned within BUFFER_PAYOUT_ANSWER_DAYS, and each batch"
-    " approved, and then sent, within BUFFER_PAYOUT_APPROVAL_HOURS. The sensor `stuck_payouts` evaluates it"
-    " too.",
+    " approved, and then sent, within BUFFER_PAYOUT_APPROVAL_HOURS; and each requested payout got into a"
+    " batch within BUFFER_PAYOUT_BATCH_DAYS. The sensor `stuck_payouts` evaluates it too.",
 )
 def no_payout_stuck(books: dg.ResourceParam[Books], clock: dg.ResourceParam[Clock]) -> dg.AssetCheckResult:
-    """List the batches that have waited for too long."""
+    """List the batches that have waited for too long, and the payouts that no batch takes."""
+    policy = books.payout_policy
     with snapshot(books.engine) as connection:
-        rows = stuck_batches(connection, now=clock.books(connection), policy=books.payout_policy)
-        metadata = stuck_batches_metadata(rows, places_of(connection), policy=books.payout_policy)
-    return dg.AssetCheckResult(passed=not rows, metadata=metadata, severity=dg.AssetCheckSeverity.WARN)
+        now = clock.books(connection)
+        batches = stuck_batches(connection, now=now, policy=policy)
+        payouts = unbatched_payouts(connection, now=now, policy=policy)
+        metadata = stuck_payouts_metadata(batches, payouts, places_of(connection), policy=policy)
+    return dg.AssetCheckResult(
+        passed=not batches and not payouts, metadata=metadata, severity=dg.AssetCheckSeverity.WARN
+    )
 
 
-def stuck_batches_metadata(
-    rows: Sequence[dict[str, Any]], places: Places, *, policy: PayoutPolicy
+def stuck_payouts_metadata(
+    batches: Sequence[dict[str, Any]],
+    payouts: Sequence[dict[str, Any]],
+    places: Places,
+    *,
+    policy: PayoutPolicy,
 ) -> dict[str, Any]:
-    """Return how many batches are stuck, and the first rows, the longest first."""
+    """Return how many batches, and payouts without one, are stuck, and the first rows, the longest first."""
     return {
-        "stuck_batches": len(rows),
+        "stuck_batches": len(batches),
+        "payouts_without_a_batch": len(payouts),
         "answer_days": policy.answer_days,
         "approval_hours": policy.approval_hours,
-        **table_metadata("batches", rows, places),
+        "batch_days": policy.batch_days,
+        **table_metadata("batches", batches, places),
+        **table_metadata("payouts", payouts, places),
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from buffer_pipeline.monitoring.alerts import outcome_of
+from buffer_pipeline.monitoring.alerts import outcome_of, stuck_payouts_text
 from buffer_pipeline.notifications.sanitize import counted
 
 _SAME = ", the same as before"
@@ -41,19 +41,19 @@ def overdue_message(*, holds: int, has_changed: bool, sent: bool | None, urls: S
 
 
 def stuck_payouts_message(
-    *, batches: int, unreported_batches: int, has_changed: bool, sent: bool | None, urls: Sequence[str]
+    *, batches: int, payouts: int, unreported: int, has_changed: bool, sent: bool | None, urls: Sequence[str]
 ) -> str:
-    """Return the message about stuck batches of payouts.
+    """Return the message about stuck batches of payouts, and payouts that no batch takes.
 
-    `unreported_batches` of the `batches` were not in an alert of today before this tick. `sent` is None
-    without an alert in this tick.
+    `unreported` of them were not in an alert of today before this tick. `sent` is None without an alert in
+    this tick.
     """
-    if not batches:
+    if not batches + payouts:
         return "no payout waits for too long"
     outcome = "already reported today" if sent is None else outcome_of(sent=sent, urls=urls)
-    if sent is not None and unreported_batches < batches:
-        outcome = f"{unreported_batches} of them {outcome}"
-    fact = f"{counted(batches, 'batch')} of payouts stuck"
+    if sent is not None and unreported < batches + payouts:
+        outcome = f"{unreported} of them {outcome}"
+    fact = f"{stuck_payouts_text(batches=batches, payouts=payouts)} stuck"
     return f"{fact}{'' if has_changed else _SAME}; {outcome}"
 
 

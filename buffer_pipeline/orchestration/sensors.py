@@ -255,6 +255,7 @@ def send_and_record(
     now: datetime,
     hold_ids: str = NO_HOLDS,
     payout_batch_ids: Sequence[int] = (),
+    payout_ids: Sequence[int] = (),
 ) -> bool:
     """Send the alert outside any transaction, record it if it was sent, and return whether it was."""
     if not send_alert(alert, urls=alerts.urls, log=context.log, terminal=alerts.terminal):
@@ -267,6 +268,7 @@ def send_and_record(
             now=now,
             hold_ids=hold_ids,
             payout_batch_ids=payout_batch_ids,
+            payout_ids=payout_ids,
         )
     return True
 

@@ -1,7 +1,7 @@
 """Payouts and their batches. Reads only; no account, only what is shown of it."""
 
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
@@ -48,6 +48,30 @@ def stuck_batches(connection: Connection, *, now: datetime, policy: PayoutPolicy
         "report/stuck_payout_batches",
         sent_by=now - policy.answer,
         waiting_since=now - policy.approval,
+    )
+    return [dict(row) for row in found]
+
+
+UNBATCHED: Final = {
+    "FROZEN": "the owner is frozen",
+    "INDEBTED": "the owner owes a debt",
+    "NEW_DESTINATION": "the owner's destination is new",
+    "NOT_MADE": "nobody makes a batch",
+}
+"""What keeps a payout that no batch takes by `why`."""
+
+
+def unbatched_payouts(connection: Connection, *, now: datetime, policy: PayoutPolicy) -> Rows:
+    """Return the payouts that no batch has taken for longer than the policy says, the longest first.
+
+    A row has payout_id, owner, currency, method, amount_minor, `since`, and `why`: FROZEN, INDEBTED,
+    NEW_DESTINATION, or NOT_MADE if a batch could take it and nobody makes one.
+    """
+    found = fetch(
+        connection,
+        "report/unbatched_payouts",
+        requested_by=now - policy.batch,
+        set_by_now=now - policy.destination_wait,
     )
     return [dict(row) for row in found]
 

@@ -516,8 +516,9 @@ CREATE TABLE buffer.alert (
     hold_ids bigint[] NOT NULL,
     sent_at timestamp with time zone NOT NULL,
     payout_batch_ids bigint[] DEFAULT '{}'::bigint[] NOT NULL,
-    CONSTRAINT alert_has_batches_iff_of_stuck_payouts CHECK (((kind = 'STUCK_PAYOUT'::text) = (cardinality(payout_batch_ids) > 0))),
+    payout_ids bigint[] DEFAULT '{}'::bigint[] NOT NULL,
     CONSTRAINT alert_has_holds_iff_of_stuck_payments CHECK (((kind = 'STUCK_PAYMENT'::text) = (cardinality(hold_ids) > 0))),
+    CONSTRAINT alert_has_payouts_iff_of_stuck_payouts CHECK (((kind = 'STUCK_PAYOUT'::text) = ((cardinality(payout_batch_ids) + cardinality(payout_ids)) > 0))),
     CONSTRAINT alert_kind_is_known CHECK ((kind = ANY (ARRAY['STUCK_PAYMENT'::text, 'OVERDUE_RELEASE'::text, 'STUCK_PAYOUT'::text])))
 );
 ALTER TABLE buffer.alert ALTER COLUMN alert_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.alert_alert_id_seq);
@@ -525,7 +526,7 @@ ALTER TABLE ONLY buffer.alert
     ADD CONSTRAINT alert_pkey PRIMARY KEY (alert_id);
 CREATE INDEX alert_period_idx ON buffer.alert USING btree (kind, period);
 GRANT SELECT ON TABLE buffer.alert TO buffer_releaser;
-GRANT INSERT (kind, period, hold_ids, sent_at, payout_batch_ids) ON TABLE buffer.alert TO buffer_releaser;
+GRANT INSERT (kind, period, hold_ids, sent_at, payout_batch_ids, payout_ids) ON TABLE buffer.alert TO buffer_releaser;
 
 -- audit_line
 

@@ -89,8 +89,8 @@ hourly_release_count = Table(
     ),
 )
 
-# The alerts that operators got, one row per alert, with the holds or the batches of payouts that it named.
-# Alerts of failed runs are not here, because they are sent even if the books cannot be reached.
+# The alerts that operators got, one row per alert, with the holds, batches of payouts or payouts that it
+# named. Alerts of failed runs are not here, because they are sent even if the books cannot be reached.
 alert = Table(
     "alert",
     metadata,
@@ -100,6 +100,8 @@ alert = Table(
     Column("hold_ids", ARRAY(BigInteger), nullable=False),
     time_column("sent_at"),
     Column("payout_batch_ids", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
+    # Payouts that no batch takes.
+    Column("payout_ids", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
     CheckConstraint(
         "kind IN ('STUCK_PAYMENT', 'OVERDUE_RELEASE', 'STUCK_PAYOUT')", name="alert_kind_is_known"
     ),
@@ -108,8 +110,8 @@ alert = Table(
         name="alert_has_holds_iff_of_stuck_payments",
     ),
     CheckConstraint(
-        "(kind = 'STUCK_PAYOUT') = (cardinality(payout_batch_ids) > 0)",
-        name="alert_has_batches_iff_of_stuck_payouts",
+        "(kind = 'STUCK_PAYOUT') = (cardinality(payout_batch_ids) + cardinality(payout_ids) > 0)",
+        name="alert_has_payouts_iff_of_stuck_payouts",
     ),
 )
 Index("alert_period_idx", alert.c.kind, alert.c.period)

@@ -48,7 +48,7 @@ from buffer_pipeline.reports.debts import debts_of_day
 from buffer_pipeline.reports.due import due_holds
 from buffer_pipeline.reports.holds import show_hold
 from buffer_pipeline.reports.hourly_counts import compute_counts
-from buffer_pipeline.reports.payouts import batches_of_day, stuck_batches
+from buffer_pipeline.reports.payouts import batches_of_day, stuck_batches, unbatched_payouts
 from buffer_pipeline.reports.released import released_from, released_shares
 from buffer_pipeline.reports.stuck import count_stuck, stuck_holds
 from buffer_pipeline.reschedule import reschedule_hold
@@ -319,6 +319,9 @@ HOT: Final[dict[str, Callable[[Connection], object]]] = {
     "batches of a day": lambda books: batches_of_day(books, day=NOON.date()),
     "make the batches of a day": lambda books: make_scheduled_batches(books, by="schedule", now=NOON),
     "stuck batches": lambda books: stuck_batches(books, now=NOON, policy=PayoutPolicy()),
+    "payouts without a batch": lambda books: unbatched_payouts(
+        books, now=NOON, policy=PayoutPolicy(batch_days=0)
+    ),
     "metrics of debts and payouts": lambda books: [
         fetch(books, f"metrics/{name}") for name in ("debts", "payouts", "answered_payouts")
     ],

@@ -38,6 +38,7 @@ from buffer_pipeline.reports.payouts import (
     show_payout_batch,
     stuck_batches,
     unanswered_payouts,
+    unbatched_payouts,
     unsent_batches,
 )
 from buffer_pipeline.wallet import deposit
@@ -148,4 +149,5 @@ def payouts_are_read(engine: Engine) -> None:
         assert exported.exported_by == imported.imported_by == MAKER
         assert batches_of_day(connection, day=found["made_at"].date()) != []
         stuck_batches(connection, now=found["made_at"], policy=AT_ONCE)
+        unbatched_payouts(connection, now=found["made_at"], policy=AT_ONCE)
         debts_of_day(connection, day=found["made_at"].date())

@@ -21,6 +21,7 @@ from buffer_pipeline.monitoring.sent_alerts import (
     is_alert_sent,
     record_sent_alert,
     reported_payout_batches,
+    reported_payouts,
     unreported_stuck_payments,
 )
 from buffer_pipeline.notifications.contact import find_contacts
@@ -177,7 +178,11 @@ def operators_are_alerted(releaser: Engine) -> None:
             now=later,
             payout_batch_ids=[1, 2],
         )
+        record_sent_alert(
+            connection, kind=AlertKind.STUCK_PAYOUT, period=day_of(later), now=later, payout_ids=[3]
+        )
         assert reported_payout_batches(connection, period=day_of(later)) == {1, 2}
+        assert reported_payouts(connection, period=day_of(later)) == {3}
 
 
 def _one_hold(connection: Connection, cursor: str | None, **filters: Any) -> Page[Hold]:

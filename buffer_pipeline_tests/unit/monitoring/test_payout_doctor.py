@@ -5,9 +5,12 @@ from datetime import timedelta
 from sqlalchemy import Engine
 
 from buffer_pipeline.database import database_clock
+from buffer_pipeline.hold import FreezeKind
 from buffer_pipeline.monitoring.payout_doctor import payouts
+from buffer_pipeline.owner_freeze import freeze_owner
 from buffer_pipeline.payouts import approve_payout_batch, send_payout_batch
 from buffer_pipeline.policy import PayoutPolicy
+from buffer_pipeline_tests.support.builders import ADMIN
 from buffer_pipeline_tests.support.payouts import APPROVER, MAKER, make_batch, payable, request
 
 
@@ -53,7 +56,30 @@ def test_nothing_waits_or_not_for_so_long(engine: Engine) -> None:
 
     patient = payouts(engine, policy=PayoutPolicy(approval_hours=240))
 
-    assert empty == patient == (True, "no batch of payouts waits for too long", "")
+    assert empty == patient == (True, "no payout and no batch of payouts waits for too long", "")
+
+
+def test_payouts_without_a_batch(engine: Engine) -> None:
+    """Each with what keeps it and what to do."""
+    with engine.begin() as connection:
+        now = database_clock(connection)
+        ids = []
+        for owner in ("worker-1", "worker-2"):
+            payable(connection, owner)
+            ids.append(request(connection, owner, now=now - timedelta(days=8)).payout_id)
+        freeze_owner(connection, owner="worker-2", kind=FreezeKind.RISK, by=ADMIN, reason="a look", now=now)
+
+    ok, fact, advice = payouts(engine, policy=PayoutPolicy())
+    patient = payouts(engine, policy=PayoutPolicy(batch_days=9))
+
+    assert not ok
+    waits, frozen = fact.split("; ")
+    assert waits.startswith(f"payout {ids[0]} of worker-1 was requested at ")
+    assert waits.endswith("Z and is in no batch: nobody makes a batch")
+    assert frozen.endswith("the owner is frozen")
+    assert "`buffer-pipeline payout batch make`" in advice
+    assert "`buffer-pipeline unfreeze-owner`" in advice
+    assert patient[0]
 
 
 def test_many_batches_are_one_line(engine: Engine) -> None:

@@ -40,7 +40,7 @@ def ago(**span: float) -> datetime:
 def place(connection: Connection, owner: str, *, made: datetime, sent: datetime | None = None) -> int:
     """Make a batch with a payout of 100 pesos; approve and send it at `sent`. Return its id."""
     payable(connection, owner)
-    request(connection, owner)
+    request(connection, owner, now=made)
     id_ = make_batch(connection, now=made).payout_batch_id
     if sent is not None:
         approve_payout_batch(connection, payout_batch_id=id_, by=APPROVER, now=sent)
@@ -100,6 +100,38 @@ def test_each_batch_is_reported_once_a_day(engine: Engine, sensor: Sensor, recei
     messages = [message for _, message in receiver.got]
     assert [f"batch {first} " in message for message in messages] == [True, False, True]
     assert [f"batch {second} " in message for message in messages] == [False, True, True]
+
+
+def test_payouts_without_a_batch_are_reported_once_a_day(
+    engine: Engine, sensor: Sensor, receiver: Receiver
+) -> None:
+    """With what keeps them. A later one alone; and nothing waits when a batch has taken them."""
+    with engine.begin() as connection:
+        place(connection, "worker-1", made=ago(days=2))
+        payable(connection, "worker-2")
+        early = request(connection, "worker-2", now=ago(days=9)).payout_id
+        request(connection, "worker-2", now=ago(days=6))
+    tick, again = sensor.tick(), sensor.tick()
+    with engine.begin() as connection:
+        late = request(connection, "worker-2", now=ago(days=8)).payout_id
+    later = sensor.tick()
+    with engine.begin() as connection:
+        make_batch(connection, now=ago(hours=1))
+
+    after = sensor.tick()
+
+    assert [row["payout_id"] for row in rows_of(evaluation_in(tick), "payouts")] == [early]
+    assert tick.skip_message == "1 batch of payouts and 1 payout without a batch stuck; reported"
+    assert again.asset_events == []
+    assert later.skip_message == "1 batch of payouts and 2 payouts without a batch stuck; 1 of them reported"
+    (title, message), (_, second) = receiver.got
+    assert title == "1 batch of payouts and 1 payout without a batch stuck: 200.00 PHP"
+    assert f"payout {early} of worker-2 requested {ago(days=9):%Y-%m-%d}" in message
+    assert "in no batch, 100.00 PHP by IBAN: nobody makes a batch" in message
+    assert "buffer-pipeline payout batch make" in message
+    assert [f"payout {id_} " in second for id_ in (early, late)] == [False, True]
+    assert after.skip_message == "1 batch of payouts stuck; already reported today"
+    assert [row["stage"] for row in rows_of(evaluation_in(after), "batches")] == ["UNAPPROVED"]
 
 
 def test_what_was_answered_or_cancelled_passes(engine: Engine, sensor: Sensor, receiver: Receiver) -> None:
