@@ -24,7 +24,7 @@ HOUR: Final = timedelta(hours=1)
 
 
 def move_a_lot(connection: Connection) -> None:
-    """Write transactions of each direction in two currencies, in three generations with empty ones between."""
+    """Write transactions of each direction in two currencies, in generations with empty ones between."""
     for number in range(3):
         next_generation(connection, generations=number + 1)
         deposit(connection, owner=PAYEE, amount="50", currency="PHP", reference=f"in-{number}", now=NOON)
