@@ -1900,9 +1900,10 @@ CREATE TABLE buffer.payout_status_file (
     imported_at timestamp with time zone NOT NULL,
     paid bigint NOT NULL,
     returned bigint NOT NULL,
-    unknown bigint NOT NULL,
-    differing bigint NOT NULL,
-    CONSTRAINT payout_status_file_counts_not_negative CHECK ((LEAST(paid, returned, unknown, differing) >= 0)),
+    unknown text[] NOT NULL,
+    differing text[] NOT NULL,
+    conflicting text[] NOT NULL,
+    CONSTRAINT payout_status_file_counts_not_negative CHECK ((LEAST(paid, returned) >= 0)),
     CONSTRAINT payout_status_file_digest_length CHECK ((length(digest) = 32)),
     CONSTRAINT payout_status_file_says_who CHECK ((imported_by <> ''::text))
 );
@@ -1920,7 +1921,7 @@ GRANT SELECT ON TABLE buffer.payout_status_file TO buffer_platform;
 GRANT SELECT ON TABLE buffer.payout_status_file TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.payout_status_file TO buffer_reader;
 GRANT SELECT ON TABLE buffer.payout_status_file TO buffer_payouts;
-GRANT INSERT (payout_batch_id, digest, imported_by, imported_at, paid, returned, unknown, differing) ON TABLE buffer.payout_status_file TO buffer_payouts;
+GRANT INSERT (payout_batch_id, digest, imported_by, imported_at, paid, returned, unknown, differing, conflicting) ON TABLE buffer.payout_status_file TO buffer_payouts;
 
 -- rule_assignment
 
