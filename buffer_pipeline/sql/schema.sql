@@ -9,6 +9,7 @@ GRANT USAGE ON SCHEMA buffer TO buffer_platform;
 GRANT USAGE ON SCHEMA buffer TO buffer_releaser;
 GRANT USAGE ON SCHEMA buffer TO buffer_reader;
 GRANT USAGE ON SCHEMA buffer TO buffer_payouts;
+GRANT USAGE ON SCHEMA buffer TO buffer_api;
 
 -- enter_hour
 
@@ -506,6 +507,7 @@ GRANT SELECT ON TABLE buffer.alembic_version TO buffer_platform;
 GRANT SELECT ON TABLE buffer.alembic_version TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.alembic_version TO buffer_reader;
 GRANT SELECT ON TABLE buffer.alembic_version TO buffer_payouts;
+GRANT SELECT ON TABLE buffer.alembic_version TO buffer_api;
 
 -- alert
 
@@ -526,6 +528,59 @@ ALTER TABLE ONLY buffer.alert
 CREATE INDEX alert_period_idx ON buffer.alert USING btree (kind, period);
 GRANT SELECT ON TABLE buffer.alert TO buffer_releaser;
 GRANT INSERT (kind, period, hold_ids, sent_at, payout_batch_ids) ON TABLE buffer.alert TO buffer_releaser;
+
+-- api_key
+
+CREATE TABLE buffer.api_key (
+    api_key_id bigint NOT NULL,
+    name text NOT NULL,
+    role text NOT NULL,
+    digest bytea NOT NULL,
+    made_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    CONSTRAINT api_key_digest_is_sha256 CHECK ((octet_length(digest) = 32)),
+    CONSTRAINT api_key_expires_after_it_is_made CHECK ((expires_at > made_at)),
+    CONSTRAINT api_key_name_is_one_line CHECK (((name !~ '[[:cntrl:]]'::text) AND (name = btrim(name)))),
+    CONSTRAINT api_key_name_length CHECK (((length(name) >= 1) AND (length(name) <= 100))),
+    CONSTRAINT api_key_revoked_after_it_is_made CHECK ((revoked_at >= made_at)),
+    CONSTRAINT api_key_role_is_known CHECK ((role = ANY (ARRAY['platform'::text, 'operator'::text, 'payouts'::text, 'reader'::text])))
+);
+ALTER TABLE buffer.api_key ALTER COLUMN api_key_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.api_key_api_key_id_seq);
+ALTER TABLE ONLY buffer.api_key
+    ADD CONSTRAINT api_key_digest_key UNIQUE (digest);
+ALTER TABLE ONLY buffer.api_key
+    ADD CONSTRAINT api_key_name_key UNIQUE (name);
+ALTER TABLE ONLY buffer.api_key
+    ADD CONSTRAINT api_key_pkey PRIMARY KEY (api_key_id);
+GRANT SELECT ON TABLE buffer.api_key TO buffer_api;
+
+-- api_request
+
+CREATE TABLE buffer.api_request (
+    api_request_id bigint NOT NULL,
+    api_key_id bigint NOT NULL,
+    idempotency_key text NOT NULL,
+    method text NOT NULL,
+    path text NOT NULL,
+    content_digest bytea NOT NULL,
+    status smallint NOT NULL,
+    answer text NOT NULL,
+    request_id text NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    CONSTRAINT api_request_content_digest_is_sha256 CHECK ((octet_length(content_digest) = 32)),
+    CONSTRAINT api_request_idempotency_key_length CHECK (((length(idempotency_key) >= 1) AND (length(idempotency_key) <= 200))),
+    CONSTRAINT api_request_status_is_a_success CHECK (((status >= 200) AND (status <= 299)))
+);
+ALTER TABLE buffer.api_request ALTER COLUMN api_request_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.api_request_api_request_id_seq);
+ALTER TABLE ONLY buffer.api_request
+    ADD CONSTRAINT api_request_idempotency_key_key UNIQUE (api_key_id, idempotency_key);
+ALTER TABLE ONLY buffer.api_request
+    ADD CONSTRAINT api_request_pkey PRIMARY KEY (api_request_id);
+ALTER TABLE ONLY buffer.api_request
+    ADD CONSTRAINT api_request_api_key_fkey FOREIGN KEY (api_key_id) REFERENCES buffer.api_key(api_key_id);
+CREATE INDEX api_request_recorded_at_idx ON buffer.api_request USING btree (recorded_at);
+GRANT SELECT,INSERT,DELETE ON TABLE buffer.api_request TO buffer_api;
 
 -- audit_line
 

@@ -5,6 +5,7 @@ tables, and no statement depends on a search path. Alembic's migrations create t
 compares them with these definitions.
 """
 
+from buffer_pipeline.tables.api import api_key, api_request
 from buffer_pipeline.tables.audit import audit_line
 from buffer_pipeline.tables.debts import clawback_share, debt
 from buffer_pipeline.tables.freezes import backjob, hold_freeze, owner_freeze
@@ -34,6 +35,8 @@ from buffer_pipeline.tables.wallets import currency, owner, wallet
 __all__ = [
     "SCHEMA",
     "alert",
+    "api_key",
+    "api_request",
     "audit_line",
     "backjob",
     "batch",

@@ -43,7 +43,7 @@ def fresh_books(server: EmbeddedServer, template: str = "buffer") -> Iterator[st
     admin.dispose()
 
 
-ROLES: Final = ("platform", "releaser", "reader", "payouts")
+ROLES: Final = ("platform", "releaser", "reader", "payouts", "api")
 """The roles of docs/roles.md besides the owner, without their common prefix."""
 
 
@@ -56,6 +56,7 @@ class Books:
     releaser: Engine
     reader: Engine
     payouts: Engine
+    api: Engine
 
     def of(self, role: str) -> Engine:
         """Return the role's engine."""
