@@ -48,7 +48,7 @@ _ROLES: Final = {
     API: "LOGIN NOINHERIT IN ROLE buffer_api, buffer_platform, buffer_payouts, buffer_reader",
     DAGSTER: "LOGIN IN ROLE buffer_releaser",
 }
-"""In the order in which they are made. Migrations 0007, 0025 and 0027 grant the rights of those that cannot log in."""
+"""In the order in which they are made. Migrations grant the rights of those that cannot log in."""
 
 # For a solid-state disk and large batches. All other settings are PostgreSQL's defaults.
 _SERVER_SETTINGS: Final = {

@@ -10,7 +10,7 @@ import anyio.to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy import Engine
+from sqlalchemy import URL
 from starlette.exceptions import HTTPException
 
 from buffer_pipeline.api.books import Books
@@ -26,17 +26,17 @@ CONNECTIONS: Final = 16
 
 
 def create_app(
-    engine: Engine,
+    url: URL | str,
     settings: Settings,
     *,
     connections: int = CONNECTIONS,
     stopping: threading.Event | None = None,
 ) -> FastAPI:
-    """Return the API on the books that `engine` names. The login must be a member of the roles of its keys.
+    """Return the API on the books at `url`. The login must be a member of the roles of its keys.
 
     While `stopping` is set, `/readyz` answers 503.
     """
-    books = Books(engine, settings, connections=connections)
+    books = Books(url, settings, connections=connections)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

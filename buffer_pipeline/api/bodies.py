@@ -46,6 +46,11 @@ Reference = Annotated[
 ]
 
 
+def _given(model: BaseModel) -> dict[str, Any]:
+    given = model.model_fields_set
+    return {name: getattr(model, name) for name in type(model).model_fields if name in given}
+
+
 class Body(BaseModel):
     """The JSON object of a write: no other fields, and no value of another type."""
 
@@ -53,7 +58,9 @@ class Body(BaseModel):
 
     def facts(self) -> dict[str, Any]:
         """Return the fields that the caller gave, as keyword arguments."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        return {
+            name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set
+        }
 
 
 class Filters(BaseModel):
@@ -63,7 +70,9 @@ class Filters(BaseModel):
 
     def facts(self) -> dict[str, Any]:
         """Return what the caller gave, as keyword arguments."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        return {
+            name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set
+        }
 
 
 class StrictRequest(Request):
@@ -101,8 +110,8 @@ def parse_json(body: bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        Problem: not UTF-8 or not JSON; a key twice in an object, NaN or Infinity, a number that a reader would
-            round to infinity, half a surrogate pair or a NUL in a text, or too many levels.
+        Problem: not UTF-8 or not JSON; a key twice in an object, NaN or Infinity, a number that a reader
+            would round to infinity, half a surrogate pair or a NUL in a text, or too many levels.
     """
     try:
         text = body.decode("utf-8")
@@ -133,7 +142,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _refused(f"{ascii(twice[:60])} occurs twice in an object")
+        raise _refused(f"{twice[:60]!a} occurs twice in an object")
     return found
 
 

@@ -1,13 +1,13 @@
-"""The transaction of a request: the role of its key, the idempotency key, the verb, and the answer to keep."""
+"""The transaction of a request: its key's role, its idempotency key, the verb, and the answer to keep."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from buffer_pipeline.api.documents import document_of, json_text
@@ -20,6 +20,8 @@ from buffer_pipeline.hours import clock_of_a_writer
 from buffer_pipeline.money import Places
 from buffer_pipeline.settings import Settings
 
+T = TypeVar("T")
+
 ATTEMPTS: Final = 4
 """How often a transaction is tried that fails only because of another one, such as by a deadlock."""
 
@@ -29,7 +31,7 @@ _NO_SUCH_ROLE: Final = frozenset({"42501", "22023"})
 
 @dataclass(frozen=True)
 class Call:
-    """What an endpoint works with: a connection in the role of the key, the database's clock, the settings."""
+    """What an endpoint works with: a connection in the key's role, the database's clock, settings."""
 
     connection: Connection
     now: datetime
@@ -60,10 +62,10 @@ class Answer:
 class Books:
     """The books as the API uses them."""
 
-    def __init__(self, engine: Engine, settings: Settings, *, connections: int) -> None:
+    def __init__(self, url: URL | str, settings: Settings, *, connections: int) -> None:
         self._settings = settings
-        self._engine = make_engine(engine.url, connections_kept=connections, role=API_ROLE)
-        # The answer of an earlier request must be seen although it was committed after this transaction began.
+        self._engine = make_engine(url, connections_kept=connections, role=API_ROLE)
+        # An earlier request's answer must be seen even if it was committed after this transaction began.
         self._writing = self._engine.execution_options(isolation_level="READ COMMITTED")
         self._reading = self._engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -130,7 +132,8 @@ class Books:
             raise Problem(
                 409,
                 "request-in-flight",
-                f"Idempotency-Key {write.idempotency_key!r}: its first request has not ended; repeat it later",
+                f"Idempotency-Key {write.idempotency_key!r}: its first request has not ended;"
+                " repeat it later",
                 headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
         # A statement of its own, after the lock: it sees what the first request has committed.
@@ -141,7 +144,8 @@ class Books:
                 raise Problem(
                     422,
                     "idempotency-key-reused",
-                    f"Idempotency-Key {write.idempotency_key!r}: was used for another request; take a new one",
+                    f"Idempotency-Key {write.idempotency_key!r}: was used for another request;"
+                    " take a new one",
                 )
             confirm(connection)
             return Answer(begun[0]["status"], begun[0]["answer"], replayed=True)
@@ -161,7 +165,7 @@ class Books:
         )
         return Answer(200, text)
 
-    def _run(self, engine: Engine, work: Callable[[Connection], Any]) -> Any:
+    def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         for left in range(ATTEMPTS - 1, -1, -1):
             try:
                 with _begun(engine) as connection:

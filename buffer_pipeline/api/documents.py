@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from enum import StrEnum
 from functools import cache
+from types import NoneType
 from typing import Annotated, Any, Final, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, WithJsonSchema, create_model
@@ -34,7 +34,7 @@ class InCurrency:
 
 
 def document_of(result: Any, places: Callable[[], Places]) -> Any:
-    """Return a result as a value for JSON. `places` reads the places of the currencies, if they are needed."""
+    """Return a result as a value for JSON. `places` reads those of the currencies, if needed."""
     if isinstance(result, InCurrency):
         return {**_value(result.result, places, result.currency), "currency": result.currency}
     return _value(result, places, None)
@@ -51,16 +51,9 @@ def time_text(moment: datetime) -> str:
 
 
 def _value(value: Any, places: Callable[[], Places], currency: str | None) -> Any:
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, datetime):
-        return time_text(value)
-    if isinstance(value, Decimal):
-        return percent_text(value)
-    if isinstance(value, bytes):
-        return value.hex()
+    for kinds, shown in _SHOWN:
+        if isinstance(value, kinds):
+            return shown(value)
     if isinstance(value, list | tuple):
         return [_value(item, places, currency) for item in value]
     if isinstance(value, Mapping):
@@ -92,8 +85,18 @@ def _row(row: Mapping[str, Any], places: Callable[[], Places], currency: str | N
     return shown
 
 
+_SHOWN: Final[tuple[tuple[Any, Callable[[Any], Any]], ...]] = (
+    (NoneType | bool | int | float, lambda value: value),
+    (str, str),
+    (datetime, time_text),
+    (Decimal, percent_text),
+    (bytes, bytes.hex),
+)
+"""How values are shown that have no others in them."""
+
+
 @cache
-def model_of(answer: type, *, with_currency: bool = False) -> type[BaseModel]:
+def model_of(answer: type[Any], *, with_currency: bool = False) -> type[BaseModel]:
     """Return the model of what `document_of` makes of a dataclass, for OpenAPI."""
     if issubclass(answer, BaseModel):
         return answer
@@ -112,31 +115,31 @@ def model_of(answer: type, *, with_currency: bool = False) -> type[BaseModel]:
 
 
 @cache
-def page_model(item: type) -> type[BaseModel]:
+def page_model(item: type[Any]) -> type[BaseModel]:
     """Return the model of a page of a list."""
     return create_model(
         f"{item.__name__}Page",
         __config__=ConfigDict(extra="forbid"),
-        items=(list[model_of(item)], ...),  # type: ignore[misc] - made here
+        items=(_list_of(model_of(item)), ...),
         next_cursor=(str | None, ...),
     )
+
+
+def _list_of(item: Any) -> Any:
+    return list[item]
 
 
 def _type_of(hint: Any, *, is_amount: bool = False) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in {Union, types.UnionType}:
-        union = _type_of(arguments[0], is_amount=is_amount)
-        for argument in arguments[1:]:
-            union = union | _type_of(argument, is_amount=is_amount)
-        return union
+        found = [_type_of(argument, is_amount=is_amount) for argument in arguments]
+        return Union[tuple(found)]  # noqa: UP007 - made here
     if origin is tuple:
-        return list[_type_of(arguments[0], is_amount=is_amount)]  # type: ignore[misc]
-    if origin in {dict, Mapping} or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        return _list_of(_type_of(arguments[0]))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         return dict[str, AmountText if is_amount else _type_of(arguments[1])]  # type: ignore[misc]
     if is_amount:
-        return None if hint is type(None) else AmountText
+        return hint if hint is NoneType else AmountText
     if is_dataclass(hint):
         return model_of(hint)  # type: ignore[arg-type]
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return hint
     return {datetime: TimeText, Decimal: str, bytes: str}.get(hint, hint)

@@ -1,4 +1,4 @@
-"""What every request passes first: its id, its key, the limit of its body. Nothing of a body is read before."""
+"""What every request passes first: its id, its key, its limits. Nothing of a body is read before."""
 
 import json
 import logging
@@ -75,7 +75,7 @@ class Gate:
                 _require_sound(scope)
                 _require_json(scope, headers)
             await self._app(scope, _limited(scope, headers, receive), send_with_id)
-        except Exception as error:  # noqa: BLE001 - every error has an answer
+        except Exception as error:
             if status:
                 raise
             await self._refuse(error, scope, receive, send_with_id)

@@ -87,7 +87,7 @@ def make_key(
     added = fetch(
         connection,
         "api/add_key",
-        name=name,
+        key_name=name,
         role=role.value,
         digest=digest_of(key),
         now=now,
@@ -110,7 +110,9 @@ def revoke_key(connection: AnyConnection, *, name: str, now: datetime) -> dateti
     Raises:
         NotFound: no such key.
     """
-    rows = fetch(connection, "api/revoke_key", name=require_text("name", name), now=require_time("now", now))
+    rows = fetch(
+        connection, "api/revoke_key", key_name=require_text("name", name), now=require_time("now", now)
+    )
     if not rows:
         raise NotFound(f"key {name!r}: does not exist; `api-key list` shows the keys")
     revoked_at = rows[0]["revoked_at"]

@@ -25,13 +25,18 @@ MEDIA_TYPE: Final = "application/problem+json"
 URN: Final = "urn:buffer-pipeline:problem:"
 RETRY_AFTER_SECONDS: Final = 1
 
-_STATUSES: Final[Sequence[tuple[type[PaymentBufferError], HTTPStatus]]] = (
-    (InvalidInput, HTTPStatus.UNPROCESSABLE_CONTENT if hasattr(HTTPStatus, "UNPROCESSABLE_CONTENT") else HTTPStatus.UNPROCESSABLE_ENTITY),
-    (NotFound, HTTPStatus.NOT_FOUND),
-    (NotAllowed, HTTPStatus.FORBIDDEN),
+_STATUSES: Final[Sequence[tuple[type[PaymentBufferError], int]]] = (
+    (
+        InvalidInput,
+        HTTPStatus.UNPROCESSABLE_CONTENT
+        if hasattr(HTTPStatus, "UNPROCESSABLE_CONTENT")
+        else HTTPStatus.UNPROCESSABLE_ENTITY,
+    ),
+    (NotFound, 404),
+    (NotAllowed, 403),
     # The request is good, and the state of the books does not allow it.
-    (Refused, HTTPStatus.CONFLICT),
-    (MissingExtra, HTTPStatus.NOT_IMPLEMENTED),
+    (Refused, 409),
+    (MissingExtra, 501),
 )
 """The first class that an error is of decides."""
 
@@ -72,21 +77,23 @@ class Problem(Exception):
 
 def problem_of(error: Exception) -> Problem:
     """Return the problem of any error. An unexpected one says nothing of itself."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, BooksOutOfBalance):
-        return Problem(500, "books-out-of-balance", "the books are wrong; nothing was written. See the runbook")
-    if isinstance(error, PaymentBufferError):
-        for kind, status in _STATUSES:
-            if isinstance(error, kind):
-                return Problem(status, _kebab(type(error).__name__), str(error), **facts_of(error))
-    if isinstance(error, HTTPException):
-        return _of_the_framework(error)
-    if isinstance(error, NoConnectionLeft):
-        return unavailable("all connections to the database are in use")
-    if isinstance(error, DBAPIError):
-        return _of_the_database(error)
-    return Problem(500, "internal-error", "an unexpected error; the log has it, by the request's id")
+    match error:
+        case Problem():
+            found = error
+        case BooksOutOfBalance():
+            found = Problem(500, "books-out-of-balance", "the books are wrong; nothing was written")
+        case Refused() | MissingExtra():
+            status = next(status for kind, status in _STATUSES if isinstance(error, kind))
+            found = Problem(status, _kebab(type(error).__name__), str(error), **facts_of(error))
+        case HTTPException():
+            found = _of_the_framework(error)
+        case NoConnectionLeft():
+            found = unavailable("all connections to the database are in use")
+        case DBAPIError():
+            found = _of_the_database(error)
+        case _:
+            found = _unexpected()
+    return found
 
 
 def unavailable(detail: str) -> Problem:
@@ -142,6 +149,10 @@ def _of_the_database(error: DBAPIError) -> Problem:
         return unavailable("the database does not answer; repeat the request")
     if state is not None and state.startswith(_NOT_NOW):
         return unavailable("the database cannot do that now; repeat the request")
+    return _unexpected()
+
+
+def _unexpected() -> Problem:
     return Problem(500, "internal-error", "an unexpected error; the log has it, by the request's id")
 
 

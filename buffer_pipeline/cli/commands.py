@@ -181,6 +181,19 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "metrics": Entry(
         "metrics", "Serve metrics of the books to Prometheus, at /metrics, until Ctrl-C or SIGTERM."
     ),
+    "serve": Entry(
+        "serve",
+        "Serve the HTTP API until Ctrl-C or SIGTERM; what is being answered then is answered to its end.",
+    ),
+    "api-key": Entry(
+        "api_key",
+        "Keys of the HTTP API.",
+        {
+            "create": "Make a key and show it, once: the books keep only its digest.",
+            "list": "List the keys, the oldest first, without the keys themselves.",
+            "revoke": "Revoke a key: from now on, requests with it are refused.",
+        },
+    ),
     "migrate": Entry("books", "Migrate the books to the schema of this version, or create them."),
     "import-legacy": Entry(
         "books", "Import the waiting payments, open backjobs and balances of the Django application."

@@ -57,9 +57,7 @@ api_request = Table(
     Column("request_id", Text, nullable=False),
     time_column("recorded_at"),
     UniqueConstraint("api_key_id", "idempotency_key", name="api_request_idempotency_key_key"),
-    CheckConstraint(
-        "length(idempotency_key) BETWEEN 1 AND 200", name="api_request_idempotency_key_length"
-    ),
+    CheckConstraint("length(idempotency_key) BETWEEN 1 AND 200", name="api_request_idempotency_key_length"),
     CheckConstraint("octet_length(content_digest) = 32", name="api_request_content_digest_is_sha256"),
     CheckConstraint("status BETWEEN 200 AND 299", name="api_request_status_is_a_success"),
 )

@@ -56,7 +56,8 @@ class Books:
     releaser: Engine
     reader: Engine
     payouts: Engine
-    api: Engine
+    api: Engine | None = None
+    """None where nobody has such a login, as in Compose."""
 
     def of(self, role: str) -> Engine:
         """Return the role's engine."""

@@ -60,7 +60,7 @@ class EarningBody(Body):
     title: str = ""
     held_at: Time | None = None
     release_date: Time | None = None
-    shares: list[ShareBody] = []
+    shares: list[ShareBody] = Field(default=[])
     rule: str | None = None
     metadata: dict[str, MetadataValue] | None = None
 

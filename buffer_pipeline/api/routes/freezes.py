@@ -24,7 +24,9 @@ class FreezeBody(Body):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"kind": "RISK", "by": "risk-2", "reason": "card reported stolen", "reference": "case-12"}]
+            "examples": [
+                {"kind": "RISK", "by": "risk-2", "reason": "card reported stolen", "reference": "case-12"}
+            ]
         }
     )
 

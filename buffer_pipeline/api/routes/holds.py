@@ -45,7 +45,7 @@ class HoldFilters(Filters):
     due_by: Time | None = None
     held_since: Time | None = None
     held_before: Time | None = None
-    metadata: Annotated[list[str], Field(description="`key=value`, once for each key.")] = []
+    metadata: list[str] = Field(default=[], description="`key=value`, once for each key.")
     oldest_first: bool = False
     limit: Limit = 10
     cursor: Cursor = None
@@ -76,9 +76,7 @@ class AuditFilters(Filters):
 class ReleaseBody(Body):
     """An early release. Without `as_admin`, `by` must be the payer."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"by": "client-3", "reason": "well done", "reference": "job-8-early"}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"by": "client-3", "reason": "well done"}]})
 
     by: By
     reason: Reason

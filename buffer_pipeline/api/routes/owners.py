@@ -25,7 +25,9 @@ class ContactBody(Body):
     """What to change; null removes a value, and what is left out stays as it is."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"owner": "worker-17", "locale": "fil_PH", "time_zone": "Asia/Manila"}]}
+        json_schema_extra={
+            "examples": [{"owner": "worker-17", "locale": "fil_PH", "time_zone": "Asia/Manila"}]
+        }
     )
 
     owner: str

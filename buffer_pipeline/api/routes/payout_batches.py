@@ -77,14 +77,10 @@ def approve_batch(call: Call, payout_batch_id: Id, body: ByBody) -> PayoutBatch:
 @write(router, "/payout-batches/{payout_batch_id}/send", answer=PayoutBatch)
 def send_batch(call: Call, payout_batch_id: Id, body: ByBody) -> PayoutBatch:
     """Mark an approved batch as sent; its owners are notified."""
-    return send_payout_batch(
-        call.connection, payout_batch_id=payout_batch_id, **body.facts(), now=call.now
-    )
+    return send_payout_batch(call.connection, payout_batch_id=payout_batch_id, **body.facts(), now=call.now)
 
 
 @write(router, "/payout-batches/{payout_batch_id}/cancel", answer=PayoutBatch)
 def cancel_batch(call: Call, payout_batch_id: Id, body: CancelBatchBody) -> PayoutBatch:
     """Cancel a batch before it is sent: its payouts wait for the next one."""
-    return cancel_payout_batch(
-        call.connection, payout_batch_id=payout_batch_id, **body.facts(), now=call.now
-    )
+    return cancel_payout_batch(call.connection, payout_batch_id=payout_batch_id, **body.facts(), now=call.now)

@@ -70,7 +70,9 @@ class PayoutBody(Body):
 class CancelBody(Body):
     """Who cancels, and why."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"by": "worker-17", "reason": "changed my mind"}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"by": "worker-17", "reason": "changed my mind"}]}
+    )
 
     by: By
     reason: Reason

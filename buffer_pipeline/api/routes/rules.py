@@ -94,7 +94,9 @@ class AssignBody(Body):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"owner": "worker-17", "name": "marketplace", "by": "admin-1", "reason": "new terms"}]
+            "examples": [
+                {"owner": "worker-17", "name": "marketplace", "by": "admin-1", "reason": "new terms"}
+            ]
         }
     )
 
