@@ -120,7 +120,7 @@ def page_model(item: type[Any]) -> type[BaseModel]:
     return create_model(
         f"{item.__name__}Page",
         __config__=ConfigDict(extra="forbid"),
-        items=(_list_of(model_of(item)), ...),
+        items=(_list_of(_type_of(item)), ...),
         next_cursor=(str | None, ...),
     )
 

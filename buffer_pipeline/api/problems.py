@@ -130,7 +130,9 @@ def of_validation(errors: Sequence[Any]) -> Problem:
 
 
 def _of_the_framework(error: HTTPException) -> Problem:
-    name = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    name = {404: "no-such-path", 413: "body-too-large"}.get(error.status_code) or HTTPStatus(
+        error.status_code
+    ).phrase.lower().replace(" ", "-")
     detail = {
         404: "there is no such path; /openapi.json lists them",
         405: "this path does not have that method; /openapi.json lists them",

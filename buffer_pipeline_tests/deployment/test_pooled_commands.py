@@ -114,6 +114,9 @@ ON_NEW_BOOKS: Final = (
     "payout request-scheduled --by finance-1",
     "contact set worker-17 --locale fil_PH",
     "contact show worker-17",
+    "api-key create --name shop --role platform",
+    "api-key list",
+    "api-key revoke shop",
     "notifications list",
     "notifications drain",
     "notifications replay --all",
@@ -129,7 +132,7 @@ ON_EMPTY_BOOKS: Final = (
     f"import-legacy {EXPORT}",
     f"shadow {EXPORT} {EXPORT} --at 2026-11-18T23:35Z",
 )
-SERVERS: Final = {"metrics", "dev"}
+SERVERS: Final = {"metrics", "dev", "serve"}
 """Commands that run until they are stopped."""
 
 

@@ -66,6 +66,7 @@ from buffer_pipeline_tests.support.builders import DAY_7, NOON, PAYEE
 from buffer_pipeline_tests.support.databases import Books
 from buffer_pipeline_tests.support.hot_reads import READS
 from buffer_pipeline_tests.support.read_rows import all_backjobs, all_holds, all_lines
+from buffer_pipeline_tests.support.work_of_api import requests_are_answered
 from buffer_pipeline_tests.support.work_of_debts import debts_are_read, money_is_taken_back
 from buffer_pipeline_tests.support.work_of_payouts import (
     a_batched_payout_is_cancelled,
@@ -325,3 +326,5 @@ def do_all(books: Books) -> None:
         work(books.of(role))
     a_batched_payout_is_cancelled(books.platform, books.payouts)
     owners_read_their_inbox(books.platform)
+    if books.api is not None:
+        requests_are_answered(books.owner, books.api)

@@ -82,6 +82,10 @@ OTHERS: Final = {
     "shadow": f"{EXPORT} {EXPORT} --at 2026-11-18T23:35Z",
     "verify": "",
     "metrics": "",
+    "serve": "",
+    "api-key create": "--name shop --role platform",
+    "api-key list": "",
+    "api-key revoke": "shop",
     "doctor": "",
 }
 """Commands that read books or move money, with their required arguments."""
