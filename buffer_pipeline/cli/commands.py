@@ -194,6 +194,15 @@ COMMANDS: Final[Mapping[str, Entry]] = {
             "revoke": "Revoke a key: from now on, requests with it are refused.",
         },
     ),
+    "clock": Entry(
+        "clock",
+        "The clock of a sandbox, for tests.",
+        {
+            "start": "Make empty books a sandbox, whose clock moves only when told; they stay one.",
+            "show": "Show the clock of a sandbox.",
+            "advance": "Move the clock of a sandbox, and do what would have happened meanwhile, hour by hour.",
+        },
+    ),
     "migrate": Entry("books", "Migrate the books to the schema of this version, or create them."),
     "import-legacy": Entry(
         "books", "Import the waiting payments, open backjobs and balances of the Django application."

@@ -28,6 +28,7 @@ from buffer_pipeline.tables.payouts import (
 )
 from buffer_pipeline.tables.reports import alert, counted_hour, hourly_release_count
 from buffer_pipeline.tables.rules import hold_rule, rule_assignment
+from buffer_pipeline.tables.sandbox import sandbox
 from buffer_pipeline.tables.schema import SCHEMA, metadata
 from buffer_pipeline.tables.transactions import batch, seal, transaction
 from buffer_pipeline.tables.wallets import currency, owner, wallet
@@ -66,6 +67,7 @@ __all__ = [
     "payout_schedule",
     "payout_status_file",
     "rule_assignment",
+    "sandbox",
     "seal",
     "transaction",
     "unsettled_hold",

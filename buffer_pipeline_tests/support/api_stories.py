@@ -227,9 +227,7 @@ def requested(story: Story) -> dict[str, Any]:
 def batch(story: Story) -> dict[str, Any]:
     """Make a batch of payouts."""
     payout(story)
-    made = make_payout_batch(
-        story.connection, currency="PHP", by="finance-1", now=story.now, policy=AT_ONCE
-    )
+    made = make_payout_batch(story.connection, currency="PHP", by="finance-1", now=story.now, policy=AT_ONCE)
     return {"payout_batch_id": made.payout_batch_id}
 
 

@@ -3,4 +3,4 @@ SELECT set_config('role', CAST(:database_role AS text), TRUE) AS database_role
 FROM buffer.api_key
 WHERE api_key.api_key_id = CAST(:api_key_id AS bigint)
   AND api_key.revoked_at IS NULL
-  AND (api_key.expires_at IS NULL OR api_key.expires_at > clock_timestamp())
+  AND (api_key.expires_at IS NULL OR api_key.expires_at > buffer.clock())

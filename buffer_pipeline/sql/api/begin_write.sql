@@ -12,4 +12,4 @@ LEFT JOIN buffer.api_request
   AND api_request.idempotency_key = CAST(:idempotency_key AS text)
 WHERE api_key.api_key_id = CAST(:api_key_id AS bigint)
   AND api_key.revoked_at IS NULL
-  AND (api_key.expires_at IS NULL OR api_key.expires_at > clock_timestamp())
+  AND (api_key.expires_at IS NULL OR api_key.expires_at > buffer.clock())

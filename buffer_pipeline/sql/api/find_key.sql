@@ -6,4 +6,4 @@ SELECT
 FROM buffer.api_key
 WHERE api_key.digest = CAST(:digest AS bytea)
   AND api_key.revoked_at IS NULL
-  AND (api_key.expires_at IS NULL OR api_key.expires_at > clock_timestamp())
+  AND (api_key.expires_at IS NULL OR api_key.expires_at > buffer.clock())

@@ -4,7 +4,7 @@ WITH
 too_old AS MATERIALIZED (
   SELECT api_request.api_request_id
   FROM buffer.api_request
-  WHERE api_request.recorded_at < clock_timestamp() - interval '30 days'
+  WHERE api_request.recorded_at < (SELECT buffer.clock() - interval '30 days')
     AND (SELECT pg_try_advisory_xact_lock(hashtextextended('buffer.api_request.delete', 0)))
   ORDER BY api_request.recorded_at
   LIMIT 100
@@ -22,6 +22,6 @@ INSERT INTO buffer.api_request (
 VALUES (
   CAST(:api_key_id AS bigint), CAST(:idempotency_key AS text), CAST(:method AS text), CAST(:path AS text),
   CAST(:content_digest AS bytea), CAST(:status AS smallint), CAST(:answer AS text), CAST(:request_id AS text),
-  clock_timestamp()
+  buffer.clock()
 )
 RETURNING api_request_id
