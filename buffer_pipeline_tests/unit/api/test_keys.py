@@ -68,7 +68,6 @@ def test_expired_key_is_refused(api: Api) -> None:
         None,
         "",
         "Bearer",
-        "Bearer ",
         "Bearer bp_" + "x" * 43,
         "Bearer bp_x",
         "Basic dTpw",
