@@ -77,7 +77,7 @@ def test_login_without_the_roles_is_not_ready(database_url: str) -> None:
     assert asked.headers["retry-after"] == "1"
 
 
-def test_database_that_is_down_is_a_503(database_url: str) -> None:
+def test_database_that_is_down_is_a_503() -> None:
     """The server starts without it, and says so."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
