@@ -674,7 +674,8 @@ ALTER TABLE ONLY buffer.api_request
 ALTER TABLE ONLY buffer.api_request
     ADD CONSTRAINT api_request_api_key_fkey FOREIGN KEY (api_key_id) REFERENCES buffer.api_key(api_key_id);
 CREATE INDEX api_request_recorded_at_idx ON buffer.api_request USING btree (recorded_at);
-GRANT SELECT,INSERT,DELETE ON TABLE buffer.api_request TO buffer_api;
+GRANT SELECT,DELETE ON TABLE buffer.api_request TO buffer_api;
+GRANT INSERT (api_key_id, idempotency_key, method, path, content_digest, status, answer, request_id, recorded_at) ON TABLE buffer.api_request TO buffer_api;
 
 -- audit_line
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import httpx
 import uvicorn
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine, make_url, text
 
 from buffer_pipeline.api.app import create_app
 from buffer_pipeline.api.keys import KeyRole, make_key
@@ -73,6 +73,19 @@ class Api:
     url: str
     engine: Engine
     callers: dict[KeyRole, Caller] = field(default_factory=dict)
+
+    def is_waiting_for_a_lock(self) -> bool:
+        """Return True if a session on the books waits for another one. Only a superuser sees that."""
+        admin = make_engine(self.engine.url.set(username="postgres"))
+        with admin.connect() as connection:
+            waiting = connection.scalar(
+                text(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND wait_event_type = 'Lock'"
+                )
+            )
+        admin.dispose()
+        return bool(waiting)
 
     def __getattr__(self, name: str) -> Caller:
         return self.callers[KeyRole(name)]

@@ -23,6 +23,7 @@ from buffer_pipeline.rules import add_rule, assign_rule
 from buffer_pipeline.wallet import deposit, withdraw
 
 _IDS: Final = re.compile(r"(worker|client|job|case|movement|payout|marketplace)[-\w]*")
+_DATE: Final = re.compile(r"20\d\d-\d\d-\d\dT00:00:00Z")
 AT_ONCE: Final = PayoutPolicy(destination_wait_hours=0)
 
 
@@ -35,13 +36,15 @@ class Story:
     number: int
 
     def own(self, value: Any) -> Any:
-        """Return an example with the ids of this story."""
+        """Return an example with the ids of this story, and a date that is still to come."""
         if isinstance(value, dict):
             return {name: self.own(item) for name, item in value.items()}
         if isinstance(value, list):
             return [self.own(item) for item in value]
         if isinstance(value, str) and _IDS.fullmatch(value):
             return f"{value}-{self.number}"
+        if isinstance(value, str) and _DATE.fullmatch(value):
+            return (self.now + timedelta(days=8)).isoformat()
         return value
 
     def text(self, value: str) -> str:

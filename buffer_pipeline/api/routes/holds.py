@@ -106,7 +106,7 @@ class RescheduleBody(Body):
         json_schema_extra={
             "examples": [
                 {
-                    "to": "2999-01-01T00:00:00Z",
+                    "to": "2026-12-24T00:00:00Z",
                     "by": "admin-1",
                     "reason": "the client is on leave",
                     "as_admin": True,

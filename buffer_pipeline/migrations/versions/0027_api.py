@@ -52,7 +52,10 @@ CREATE INDEX api_request_recorded_at_idx ON buffer.api_request (recorded_at);
 _GRANTS = """
 GRANT USAGE ON SCHEMA buffer TO buffer_api;
 GRANT SELECT ON buffer.api_key, buffer.alembic_version TO buffer_api;
-GRANT SELECT, INSERT, DELETE ON buffer.api_request TO buffer_api;
+GRANT SELECT, DELETE ON buffer.api_request TO buffer_api;
+GRANT INSERT (
+  api_key_id, idempotency_key, method, path, content_digest, status, answer, request_id, recorded_at
+) ON buffer.api_request TO buffer_api;
 """
 
 
