@@ -31,11 +31,15 @@ _NO_SUCH_ROLE: Final = frozenset({"42501", "22023"})
 
 @dataclass(frozen=True)
 class Call:
-    """What an endpoint works with: a connection in the key's role, the database's clock, settings."""
+    """What an endpoint works with: a connection in the key's role, the clock of the books, settings.
+
+    `engine_of` returns an engine in another role, for work in transactions of its own.
+    """
 
     connection: Connection
     now: datetime
     settings: Settings
+    engine_of: Callable[[str], Engine]
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Books:
 
     def __init__(self, url: URL | str, settings: Settings, *, connections: int) -> None:
         self._settings = settings
+        self._url = url
+        self._others: dict[str, Engine] = {}
         self._engine = make_engine(url, connections_kept=connections, role=API_ROLE)
         # An earlier request's answer must be seen even if it was committed after this transaction began.
         self._writing = self._engine.execution_options(isolation_level="READ COMMITTED")
@@ -73,7 +79,8 @@ class Books:
 
     def close(self) -> None:
         """Close the connections."""
-        self._engine.dispose()
+        for engine in (self._engine, *self._others.values()):
+            engine.dispose()
 
     def find_key(self, token: str) -> Key | None:
         """Return the key of a request, before its body is read."""
@@ -103,7 +110,7 @@ class Books:
                 database_role=key.database_role,
             )
             _require_key(acting)
-            call = Call(connection, database_clock(connection), self._settings)
+            call = Call(connection, database_clock(connection), self._settings, self._engine_of)
             return json_text(document_of(work(call), _places(connection)))
 
         return self._run(self._reading, do)
@@ -149,7 +156,7 @@ class Books:
                 )
             confirm(connection)
             return Answer(begun[0]["status"], begun[0]["answer"], replayed=True)
-        call = Call(connection, clock_of_a_writer(connection), self._settings)
+        call = Call(connection, clock_of_a_writer(connection), self._settings, self._engine_of)
         text = json_text(document_of(work(call), _places(connection)))
         fetch(connection, "api/act_as_api")
         fetch(
@@ -165,6 +172,16 @@ class Books:
         )
         return Answer(200, text)
 
+    def _engine_of(self, role: str) -> Engine:
+        """Return an engine whose transactions are in a role.
+
+        Raises:
+            Problem: this server's login is no member of the role.
+        """
+        engine = self._others.setdefault(role, make_engine(self._url, connections_kept=1, role=role))
+        with _begun(engine, role):
+            return engine
+
     def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         for left in range(ATTEMPTS - 1, -1, -1):
             try:
@@ -177,15 +194,15 @@ class Books:
 
 
 @contextmanager
-def _begun(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection in a transaction, in the role of the API."""
+def _begun(engine: Engine, role: str = API_ROLE) -> Iterator[Connection]:
+    """Yield a connection in a transaction, in the role of the engine."""
     with engine.connect() as connection:
         try:
             transaction = connection.begin()
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) in _NO_SUCH_ROLE:
                 raise unavailable(
-                    f"this server's login may not act as {API_ROLE}: {first_line(error)}"
+                    f"this server's login may not act as {role}: {first_line(error)}"
                 ) from error
             raise
         with transaction:

@@ -200,7 +200,8 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         {
             "start": "Make empty books a sandbox, whose clock moves only when told; they stay one.",
             "show": "Show the clock of a sandbox.",
-            "advance": "Move the clock of a sandbox, and do what would have happened meanwhile, hour by hour.",
+            "advance": "Move the clock of a sandbox, and do what would have happened meanwhile, hour by"
+            " hour.",
         },
     ),
     "migrate": Entry("books", "Migrate the books to the schema of this version, or create them."),

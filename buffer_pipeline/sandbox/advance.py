@@ -20,7 +20,7 @@ from buffer_pipeline.payouts import make_scheduled_batches
 from buffer_pipeline.policy import PayoutPolicy
 from buffer_pipeline.release_run.run import release_all_due
 from buffer_pipeline.reports.due import due_holds
-from buffer_pipeline.sandbox.clock import require_clock, target_of
+from buffer_pipeline.sandbox.clock import Advanced, require_clock, target_of
 
 SOURCE: Final = "test clock"
 """The source of the releases of an advance."""
@@ -29,29 +29,6 @@ PAYOUT_HOUR: Final = 6
 """When Dagster's schedule `daily_payouts` makes the batches of a day, in UTC."""
 
 PAID_OUT_BY: Final = "schedule"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Advanced:
-    """What an advance did.
-
-    It began at `advanced_from`, and the clock is at `now`, which is before `advance_to` if it was
-    `interrupted`. `hours` are the full hours that it worked through. `released_minor` has the released
-    amounts by currency, and `payouts` and `payout_batches` what was requested by schedule and put into
-    batches. `sent` messages were sent, and `dead` are those that were given up.
-    """
-
-    advanced_from: datetime
-    advance_to: datetime
-    now: datetime
-    hours: int
-    holds_released: int
-    released_minor: dict[str, int]
-    payouts: int
-    payout_batches: int
-    sent: int
-    dead: int
-    interrupted: bool
 
 
 @dataclass(kw_only=True)

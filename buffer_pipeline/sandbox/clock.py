@@ -38,6 +38,29 @@ class SandboxClock:
     daily_payouts: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Advanced:
+    """What an advance did.
+
+    It began at `advanced_from`, and the clock is at `now`, which is before `advance_to` if it was
+    `interrupted`. `hours` are the full hours that it worked through. `released_minor` has the released
+    amounts by currency, and `payouts` and `payout_batches` what was requested by schedule and put into
+    batches. `sent` messages were sent, and `dead` are those that were given up.
+    """
+
+    advanced_from: datetime
+    advance_to: datetime
+    now: datetime
+    hours: int
+    holds_released: int
+    released_minor: dict[str, int]
+    payouts: int
+    payout_batches: int
+    sent: int
+    dead: int
+    interrupted: bool
+
+
 def start_clock(connection: Connection, *, now: datetime, daily_payouts: bool = False) -> SandboxClock:
     """Mark the books as a sandbox for good, and set its clock. Only for the login of the books' owner.
 

@@ -326,6 +326,8 @@ STORIES: Final[Mapping[str, Given]] = {
     "retire": rule_is_there,
     "assign": rule_is_there,
     "unassign": assigned,
+    "show_clock": nothing,
+    "advance_clock": nothing,
 }
 """The operations of OpenAPI, each with what its example needs."""
 

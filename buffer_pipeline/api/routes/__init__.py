@@ -14,6 +14,7 @@ from buffer_pipeline.api.routes import (
     payout_batches,
     payouts,
     rules,
+    test_clock,
     wallets,
 )
 
@@ -28,4 +29,5 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     payouts.router,
     payout_batches.router,
     rules.router,
+    test_clock.router,
 )
