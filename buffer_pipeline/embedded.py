@@ -46,7 +46,8 @@ _ROLES: Final = {
     "buffer_payouts": "NOLOGIN",
     "buffer_api": "NOLOGIN",
     # A releaser only for the clock of a sandbox: no key has that role.
-    API: "LOGIN NOINHERIT IN ROLE buffer_api, buffer_platform, buffer_payouts, buffer_reader, buffer_releaser",
+    API: "LOGIN NOINHERIT IN ROLE"
+    " buffer_api, buffer_platform, buffer_payouts, buffer_reader, buffer_releaser",
     DAGSTER: "LOGIN IN ROLE buffer_releaser",
 }
 """In the order in which they are made. Migrations grant the rights of those that cannot log in."""

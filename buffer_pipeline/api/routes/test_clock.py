@@ -24,7 +24,7 @@ _ONLY_FOR_PLATFORMS: Final = frozenset({KeyRole.PAYOUTS, KeyRole.READER})
 
 
 class AdvanceBody(Body):
-    """A duration in days, hours or minutes, or the time to advance to; neither goes on with what was cut short."""
+    """A duration in days, hours or minutes, or a time; neither goes on with what was cut short."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"duration": "7d"}]})
 

@@ -188,7 +188,7 @@ def test_mark_stays(engine: Engine, superuser_url: str) -> None:
 
 @pytest.mark.parametrize("year", [1999, 2900])
 def test_roles_work_by_the_clock_of_the_sandbox(roles: Books, year: int) -> None:
-    """Row-level security compares with it: the platform holds, and a releaser releases when it is due there."""
+    """Row-level security compares with it: what a releaser may release is what is due there."""
     now = datetime(year, 3, 2, 12, tzinfo=UTC)
     started(roles.owner, now - timedelta(days=7))
     with roles.platform.begin() as connection:
@@ -220,7 +220,11 @@ def test_policies_of_later_migrations_follow_too(engine: Engine) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [NEW_YEAR.replace(tzinfo=None), datetime(1969, 12, 31, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)],
+    [
+        NEW_YEAR.replace(tzinfo=None),
+        datetime(1969, 12, 31, tzinfo=UTC),
+        datetime(3000, 1, 1, tzinfo=UTC),
+    ],
 )
 def test_wrong_times_are_refused(engine: Engine, wrong: Any) -> None:
     """Without a zone, or outside the years."""
