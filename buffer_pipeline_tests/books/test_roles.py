@@ -41,7 +41,7 @@ def test_each_role_can_do_its_work(roles: Books) -> None:
     do_all(roles)
 
     # What hours count is fetched by the driver's own cursor, which this does not see; two read Dagster's
-    # storage and not the books; and only the owner makes and revokes keys of the API.
+    # storage and not the books; and only the owner makes and revokes keys of the API, and makes a sandbox.
     assert sorted(set(known.values()) - ran) == [
         "api/add_key",
         "api/list_keys",
@@ -50,6 +50,8 @@ def test_each_role_can_do_its_work(roles: Books) -> None:
         "hourly_counts/released_shares",
         "metrics/dagster_checks",
         "metrics/dagster_runs",
+        "sandbox/follow",
+        "sandbox/start",
     ]
     with roles.owner.connect() as connection:
         assert reconcile(connection) == []

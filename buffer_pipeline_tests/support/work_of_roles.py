@@ -86,6 +86,7 @@ from buffer_pipeline_tests.support.work_of_platform import (
     owners_read_their_inbox,
 )
 from buffer_pipeline_tests.support.work_of_rules import rules_are_kept, rules_are_read
+from buffer_pipeline_tests.support.work_of_sandbox import clock_is_moved
 
 HOUR: Final = timedelta(hours=1)
 
@@ -326,5 +327,6 @@ def do_all(books: Books) -> None:
         work(books.of(role))
     a_batched_payout_is_cancelled(books.platform, books.payouts)
     owners_read_their_inbox(books.platform)
+    clock_is_moved(books.releaser)
     if books.api is not None:
         requests_are_answered(books.owner, books.api)

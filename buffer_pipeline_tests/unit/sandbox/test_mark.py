@@ -1,4 +1,4 @@
-"""The mark of a sandbox: empty books get it once, real books and roles cannot get it, and nothing removes it."""
+"""The mark of a sandbox: empty books get it once, real books and roles cannot, and nothing removes it."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
