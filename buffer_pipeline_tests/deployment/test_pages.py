@@ -44,6 +44,7 @@ ELSEWHERE: Final = {
     "docs/adoption.md": "test_adoption",
     "docs/compose.md": "test_compose",
     "docs/runbook.md": "test_operations",
+    "docs/testing.md": "test_testing_page",
 }
 """Pages whose blocks another test runs completely."""
 
