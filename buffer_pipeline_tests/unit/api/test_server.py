@@ -203,7 +203,7 @@ def test_killed_server_loses_and_doubles_nothing(engine: Engine, database_url: s
     assert len(answers) == CLIENTS * WRITES
     with engine.connect() as connection:
         stored = connection.execute(text("SELECT reference, hold_id FROM buffer.hold")).all()
-        assert {reference: hold_id for reference, hold_id in stored} == {
+        assert {row.reference: row.hold_id for row in stored} == {
             key: answer["hold_id"] for key, answer in answers.items()
         }
         assert len(stored) == CLIENTS * WRITES
