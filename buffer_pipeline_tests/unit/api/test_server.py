@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -186,12 +187,8 @@ def test_killed_server_loses_and_doubles_nothing(engine: Engine, database_url: s
                 for thread in threads:
                     thread.start()
                 started = True
-            before = len(answers)
-            wait_until(
-                lambda before=before: (
-                    len(answers) > before + 3 or not any(thread.is_alive() for thread in threads)
-                )
-            )
+            enough = partial(has_answers, answers, len(answers) + 4, threads)
+            wait_until(enough)
             time.sleep(chance.random() / 50)
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
@@ -209,6 +206,11 @@ def test_killed_server_loses_and_doubles_nothing(engine: Engine, database_url: s
         assert len(stored) == CLIENTS * WRITES
         assert connection.scalar(text("SELECT count(*) FROM buffer.api_request")) == CLIENTS * WRITES
         assert reconcile(connection) == []
+
+
+def has_answers(answers: dict[str, Any], wanted: int, threads: list[threading.Thread]) -> bool:
+    """Return True if there are so many answers, or no client is left."""
+    return len(answers) >= wanted or not any(thread.is_alive() for thread in threads)
 
 
 def post(url: str, token: str, body: dict[str, Any], *, key: str) -> httpx.Response:
