@@ -121,7 +121,7 @@ def test_digests_are_computed_outside_the_database(every_kind: Engine, superuser
         ).all()
     engine.dispose()
 
-    # They mark an hour, sum what a release credits, find an owner's holds, choose recipients, and list holds.
+    # They mark an hour, sum what a release credits, find an owner's holds, choose recipients, and read.
     assert set(names) == {
         "enter_hour",
         "sum_minor",
@@ -129,6 +129,8 @@ def test_digests_are_computed_outside_the_database(every_kind: Engine, superuser
         "notifies_of",
         "read_holds",
         "holds_of_owner",
+        "statement_lines",
+        "facts_of_hold",
     }
     assert verified(every_kind).offence is None
 
