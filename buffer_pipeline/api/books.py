@@ -34,8 +34,13 @@ class Call:
     """What an endpoint works with: a connection in the key's role, the database's clock, settings."""
 
     connection: Connection
-    now: datetime
+    clock: Callable[[], datetime]
     settings: Settings
+
+    @property
+    def now(self) -> datetime:
+        """The time of the request. A read that does not ask for it saves a statement."""
+        return self.clock()
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,8 @@ class Books:
                 database_role=key.database_role,
             )
             _require_key(acting)
-            call = Call(connection, database_clock(connection), self._settings)
+            clock = cache(lambda: database_clock(connection))
+            call = Call(connection, clock, self._settings)
             return json_text(document_of(work(call), _places(connection)))
 
         return self._run(self._reading, do)
@@ -149,7 +155,8 @@ class Books:
                 )
             confirm(connection)
             return Answer(begun[0]["status"], begun[0]["answer"], replayed=True)
-        call = Call(connection, clock_of_a_writer(connection), self._settings)
+        now = clock_of_a_writer(connection)
+        call = Call(connection, lambda: now, self._settings)
         text = json_text(document_of(work(call), _places(connection)))
         fetch(connection, "api/act_as_api")
         fetch(
