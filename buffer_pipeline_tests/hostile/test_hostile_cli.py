@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -237,7 +236,7 @@ def _nothing_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers end at once: `dev` because of a setting, `metrics` and `serve` because their port is taken."""
     monkeypatch.setenv("BUFFER_ALERT_URLS", "nonsense")
     monkeypatch.setattr(prometheus_client, "start_http_server", _taken)
-    monkeypatch.setattr(socket.socket, "listen", _taken)
+    monkeypatch.setattr("socket.socket.listen", _taken)
 
 
 @pytest.fixture
