@@ -37,9 +37,14 @@ class Call:
     """
 
     connection: Connection
-    now: datetime
+    clock: Callable[[], datetime]
     settings: Settings
     engine_of: Callable[[str], Engine]
+
+    @property
+    def now(self) -> datetime:
+        """The time of the request. A read that does not ask for it saves a statement."""
+        return self.clock()
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,8 @@ class Books:
                 database_role=key.database_role,
             )
             _require_key(acting)
-            call = Call(connection, database_clock(connection), self._settings, self._engine_of)
+            clock = cache(lambda: database_clock(connection))
+            call = Call(connection, clock, self._settings, self._engine_of)
             return json_text(document_of(work(call), _places(connection)))
 
         return self._run(self._reading, do)
@@ -156,7 +162,8 @@ class Books:
                 )
             confirm(connection)
             return Answer(begun[0]["status"], begun[0]["answer"], replayed=True)
-        call = Call(connection, clock_of_a_writer(connection), self._settings, self._engine_of)
+        now = clock_of_a_writer(connection)
+        call = Call(connection, lambda: now, self._settings, self._engine_of)
         text = json_text(document_of(work(call), _places(connection)))
         fetch(connection, "api/act_as_api")
         fetch(

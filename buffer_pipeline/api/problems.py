@@ -41,6 +41,8 @@ _STATUSES: Final[Sequence[tuple[type[PaymentBufferError], int]]] = (
 """The first class that an error is of decides."""
 
 _PERMISSION_DENIED: Final = "42501"
+_NO_BOOKS: Final = frozenset({"42P01", "3F000"})
+"""No such table, no such schema."""
 _AGAIN: Final = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock not available: nothing is wrong with the request."""
 _NOT_NOW: Final = ("08", "53", "57", "25006")
@@ -145,6 +147,8 @@ def _of_the_database(error: DBAPIError) -> Problem:
     state = _sqlstate(error)
     if state == _PERMISSION_DENIED:
         return Problem(403, "permission-denied", "the role of this key may not do that; nothing was written")
+    if state in _NO_BOOKS:
+        return unavailable("the books are not there; they may be migrated just now")
     if state in _AGAIN:
         return unavailable("other transactions kept this one from ending; repeat the request")
     if state is None and isinstance(error, OperationalError | InterfaceError):

@@ -72,15 +72,18 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=STOP_SECONDS_MAX,
     )
+    if not host:
+        raise PaymentBufferError("--host: must not be empty; 0.0.0.0 is every address of this machine")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
         listener.listen(config.backlog)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listener.close()
-        reason = error.strerror or type(error).__name__
+        # Python's text about a name that cannot be one has all of it.
+        reason = getattr(error, "strerror", None) or "not an address"
         raise PaymentBufferError(f"{host}, port {port}: {reason}; see --host and --port") from None
     shown = f"[{host}]" if ":" in host else host
     listening(f"http://{shown}:{listener.getsockname()[1]}")

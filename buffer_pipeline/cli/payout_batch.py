@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
+from buffer_pipeline.cli.not_marked import lines_to_look_at, summary_of, to_look_at
 from buffer_pipeline.cli.options import By
 from buffer_pipeline.cli.output import Output, iso
 from buffer_pipeline.cli.session import one_snapshot, one_transaction
@@ -17,6 +18,7 @@ from buffer_pipeline.payouts import (
     cancel_payout_batch,
     make_payout_batch,
     payout_exports,
+    payout_status_files,
     send_payout_batch,
 )
 from buffer_pipeline.reports.payouts import show_payout_batch
@@ -98,7 +100,9 @@ def cancel(
 
 @app.command("batch show")
 def show(context: typer.Context, batch: Batch) -> None:
-    """Show a batch: its state, its payouts and their sum. It lists the files that were written for it.
+    """Show a batch: its state, its payouts, their sum, and the files that were written and imported for it.
+
+    Of an imported file it names the lines that have marked nothing, which a person has to look at.
 
     Example: `buffer-pipeline payout batch show 3`
     """
@@ -106,6 +110,7 @@ def show(context: typer.Context, batch: Batch) -> None:
     with one_snapshot() as (connection, _, _now):
         found = show_payout_batch(connection, payout_batch_id=batch)
         exports = payout_exports(connection, payout_batch_id=batch)
+        imports = payout_status_files(connection, payout_batch_id=batch)
         amount = format_amount(found["amount_minor"], places_of(connection)[found["currency"]])
     steps = [f"made by {found['made_by']}"]
     for name, word in (("approved_by", "approved"), ("sent_by", "sent"), ("cancelled_by", "cancelled")):
@@ -129,10 +134,25 @@ def show(context: typer.Context, batch: Batch) -> None:
                 }
                 for each in exports
             ],
+            "status_files": [
+                {
+                    "by": each.imported_by,
+                    "at": iso(each.imported_at),
+                    "sha256": each.digest.hex(),
+                    "paid": each.paid,
+                    "returned": each.returned,
+                    **to_look_at(each),
+                }
+                for each in imports
+            ],
         },
         text=f"Batch {batch} is {found['state']}: {counted(found['payouts'], 'payout')}, {amount}"
         f" {found['currency']} by {found['method']}; {', '.join(steps)}.",
     )
+    for each in imports:
+        output.remark(f"status file of {iso(each.imported_at)} by {each.imported_by}: {summary_of(each)}")
+        for line in lines_to_look_at(each):
+            output.remark(line)
 
 
 def _amount(connection: Connection, done: PayoutBatch) -> str:

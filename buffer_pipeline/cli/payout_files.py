@@ -11,6 +11,7 @@ from typing import IO, Annotated, Final
 import typer
 from sqlalchemy import Connection
 
+from buffer_pipeline.cli.not_marked import lines_to_look_at, summary_of, to_look_at
 from buffer_pipeline.cli.output import Output, iso
 from buffer_pipeline.cli.session import login_of, one_transaction
 from buffer_pipeline.cli.whole_file import require_writable, whole_file
@@ -32,15 +33,6 @@ from buffer_pipeline.reports.payouts import show_payout_batch
 from buffer_pipeline.settings import Settings
 
 app = typer.Typer(rich_markup_mode="markdown")
-
-NAMED_MAX: Final = 20
-
-NOT_MARKED: Final = {
-    "unknown": "no payout of the batch",
-    "differing": "its amount or currency is not that of the payout; this payout was not marked",
-    "conflicting": "came back and is paid, or was paid and is rejected; it was not marked: ask the bank",
-}
-"""What a person has to look at, and what it is."""
 
 ASK: Final = "nothing was marked, because the bank may pay the first one; ask it"
 
@@ -166,8 +158,9 @@ def import_status(
 ) -> None:
     """Mark the payouts of a batch as paid or returned, as a status file says.
 
-    Money that came back is in its balance again at once. Lines that are no payout of the batch, or have
-    another amount, are reported, and change nothing. The same file is imported once.
+    Money that came back is in its balance again at once. Lines that are no payout of the batch, have another
+    amount, or contradict what became of a payout are reported and kept (`payout batch show`), and change
+    nothing. The same file is imported once.
 
     Example: `buffer-pipeline payout import-status 3 status.xml`
     """
@@ -191,18 +184,9 @@ def import_status(
     for status, times in sorted(skipped.items()):
         why = ASK if status == DUPLICATE else "nothing was marked"
         output.remark(f"{counted(times, 'line')} with status {status}: {why}")
-    to_look_at = {"unknown": done.unknown, "differing": done.differing, "conflicting": done.conflicting}
-    for what, ids in to_look_at.items():
-        for each in ids[:NAMED_MAX]:
-            output.remark(f"{what}: {each!r}: {NOT_MARKED[what]}")
-        if len(ids) > NAMED_MAX:
-            output.remark(f"and {len(ids) - NAMED_MAX} more are {what}")
-    found = ", ".join(f"{len(ids)} {what}" for what, ids in to_look_at.items() if ids or what == "unknown")
+    for text in lines_to_look_at(done):
+        output.remark(text)
     output.answer(
-        {
-            "paid": done.paid,
-            "returned": done.returned,
-            **{what: list(ids) for what, ids in to_look_at.items()},
-        },
-        text=f"Batch {batch}: {done.paid} paid, {done.returned} returned, {found}.",
+        {"paid": done.paid, "returned": done.returned, **to_look_at(done)},
+        text=f"Batch {batch}: {summary_of(done)}.",
     )

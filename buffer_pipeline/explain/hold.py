@@ -4,21 +4,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from buffer_pipeline.database import AnyConnection, Row, database_clock, fetch
+from buffer_pipeline.database import AnyConnection, Row
 from buffer_pipeline.explain.reason import Actor, Explanation, Reason, ReasonCode, Way, WayVerb, run_at
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.inputs import require_time
 from buffer_pipeline.policy import Policy
-from buffer_pipeline.reads import Hold, find_hold, find_wallet
-from buffer_pipeline.rules import read_policies
+from buffer_pipeline.reads import Hold
+from buffer_pipeline.reads.holds import find_rows, hold_of
+from buffer_pipeline.rules import HoldRule
 from buffer_pipeline.shares import ShareKind
 
-_CODES = {
+_FREEZES = {
     FreezeKind.BACKJOB: ReasonCode.BACKJOB_OPEN,
     FreezeKind.ADMIN: ReasonCode.ADMIN_FREEZE,
     FreezeKind.RISK: ReasonCode.RISK_FREEZE,
 }
-_SETTLED = {
+_HISTORY = {
+    "RESCHEDULE": ReasonCode.DATE_MOVED,
     "EARNING": ReasonCode.RELEASED,
     "EARNING_PART": ReasonCode.PART_RELEASED,
     "REFUND": ReasonCode.REFUNDED,
@@ -44,60 +46,66 @@ def explain_hold(
     Raises:
         InvalidInput, NotFound: as `find_hold`.
     """
-    now = database_clock(connection) if now is None else require_time("now", now)
-    hold = find_hold(connection, hold_id=hold_id, reference=reference)
-    while True:
-        settlements = fetch(connection, "explain/settlements", hold_id=hold.hold_id)
-        reasons = [*_waiting(connection, hold, now=now, policy=policy), *_settled(hold, settlements)]
-        # Under READ COMMITTED each statement sees what was committed meanwhile. If the hold changed between
-        # them, the reasons may be of both.
-        again = find_hold(connection, hold_id=hold.hold_id)
-        if again == hold:
-            break
-        hold = again
+    # All facts come from one statement, so that they are of one moment.
+    rows = find_rows(connection, "explain/facts", hold_id=hold_id, reference=reference)
+    hold = hold_of(rows[0])
+    now = rows[0]["now"] if now is None else require_time("now", now)
+    facts = [row for row in rows if row["fact"] is not None]
     waits = hold.state is HoldState.BUFFERED
     return Explanation(
         hold=hold,
         at=now,
         released_at=run_at(hold.release_date, now=now) if waits else None,
-        reasons=tuple(reasons),
+        reasons=(*_waiting(hold, rows[0], facts, now=now, policy=policy), *_history(hold, facts)),
     )
 
 
-def _waiting(connection: AnyConnection, hold: Hold, *, now: datetime, policy: Policy | None) -> list[Reason]:
+def _waiting(
+    hold: Hold, row: Row, facts: Sequence[Row], *, now: datetime, policy: Policy | None
+) -> list[Reason]:
     """Return what keeps an unsettled hold; nothing for a settled one."""
     if hold.state not in (HoldState.BUFFERED, HoldState.FROZEN):
         return []
-    shares = fetch(connection, "explain/shares", hold_id=hold.hold_id)
-    rule_id = next(share["rule_id"] for share in shares if share["hold_id"] == hold.hold_id)
-    terms = read_policies(connection, [rule_id], defaults=policy)[rule_id]
+    terms = _terms(row, defaults=policy or Policy())
     reasons: list[Reason | None] = []
     if hold.state is HoldState.FROZEN:
-        freezes = fetch(connection, "explain/open_freezes", hold_id=hold.hold_id)
+        freezes = [fact for fact in facts if fact["fact"] in _FREEZES]
         reasons = _frozen(hold, freezes, now=now, cooldown=terms.cooldown)
-    by_date = _by_date(hold, shares, now=now, minimum=terms.minimum)
+    by_date = _by_date(hold, now=now, minimum=terms.minimum, is_share_frozen=row["is_share_frozen"])
     if by_date is not None and by_date.code is ReasonCode.IN_WINDOW:
-        by_date = replace(by_date, backjob_until=_backjob_until(connection, hold, now=now, terms=terms))
+        by_date = replace(by_date, backjob_until=_backjob_until(hold, row, now=now, terms=terms))
     reasons.append(by_date)
-    debt_minor = find_wallet(connection, owner=hold.payee, currency=hold.currency).debt_minor
-    if debt_minor:
-        reasons.append(Reason(code=ReasonCode.OWES_DEBT, amount_minor=debt_minor))
+    if row["debt_minor"]:
+        reasons.append(Reason(code=ReasonCode.OWES_DEBT, amount_minor=row["debt_minor"]))
     return [reason for reason in reasons if reason is not None]
 
 
-def _backjob_until(connection: AnyConnection, hold: Hold, *, now: datetime, terms: Policy) -> datetime | None:
+def _terms(row: Row, *, defaults: Policy) -> Policy:
+    """Return the numbers of the hold's rule."""
+    if row["rule"] is None:
+        return defaults
+    rule = HoldRule(
+        name=row["rule"],
+        days=row["rule_days"],
+        min_days=row["rule_min_days"],
+        cooldown_hours=row["rule_cooldown_hours"],
+        max_backjobs=row["rule_max_backjobs"],
+    )
+    return rule.policy(defaults)
+
+
+def _backjob_until(hold: Hold, row: Row, *, now: datetime, terms: Policy) -> datetime | None:
     """Return until when `request_backjob` would freeze the hold; None if it would not do so now."""
-    (window,) = fetch(connection, "explain/window", hold_id=hold.hold_id)
-    payees_date: datetime | None = window["payees_release_date"]
-    if not window["is_of_job"] or window["open_backjob_id"] is not None:
+    payees_date: datetime | None = row["payees_release_date"]
+    if not row["is_of_job"] or row["open_backjob_id"] is not None:
         return None
-    if window["rejected"] >= terms.max_backjobs_per_job or payees_date is None or payees_date <= now:
+    if row["backjobs_rejected"] >= terms.max_backjobs_per_job or payees_date is None or payees_date <= now:
         return None
     # The window of a fee or a tax is that of the payee's share.
     return min(hold.release_date, payees_date)
 
 
-def _by_date(hold: Hold, shares: Sequence[Row], *, now: datetime, minimum: timedelta) -> Reason | None:
+def _by_date(hold: Hold, *, now: datetime, minimum: timedelta, is_share_frozen: bool) -> Reason | None:
     """Return the window, the reserve or the next run; None for a frozen hold that is due."""
     waits = hold.release_date > now
     if not waits and hold.state is HoldState.FROZEN:
@@ -109,7 +117,7 @@ def _by_date(hold: Hold, shares: Sequence[Row], *, now: datetime, minimum: timed
         code = ReasonCode.RESERVE
     ways = []
     # An early release takes all of these shares or none, and a frozen one refuses it.
-    if hold.state is HoldState.BUFFERED and all(share["state"] != HoldState.FROZEN for share in shares):
+    if not is_share_frozen:
         ways = _early(hold, now=now, minimum=minimum)
     if not waits:
         run = Way(
@@ -164,7 +172,7 @@ def _frozen(hold: Hold, freezes: Sequence[Row], *, now: datetime, cooldown: time
 def _code_of(freeze: Row) -> ReasonCode:
     if freeze["owner_freeze_id"] is not None:
         return ReasonCode.OWNER_FROZEN
-    return _CODES[FreezeKind(freeze["kind"])]
+    return _FREEZES[freeze["fact"]]
 
 
 def _freeze(
@@ -182,65 +190,61 @@ def _freeze(
         )
 
     code = _code_of(freeze)
+    backjob_id, freeze_id, owner_freeze_id = freeze["backjob_id"], None, freeze["owner_freeze_id"]
+    ways: tuple[Way, ...]
     if code is ReasonCode.BACKJOB_OPEN:
-        backjob_id = freeze["backjob_id"]
-        return Reason(
-            code=code,
-            since=freeze["opened_at"],
-            by=freeze["requested_by"],
-            reason=freeze["reason"],
-            backjob_id=backjob_id,
-            ways=(
-                way(WayVerb.WITHDRAW_BACKJOB, Actor.PAYER, backjob_id, hold.release_date),
-                way(WayVerb.REJECT_BACKJOB, Actor.ADMIN, backjob_id, max(hold.release_date, now) + cooldown),
-            ),
+        rejected_until = max(hold.release_date, now) + cooldown
+        ways = (
+            way(WayVerb.WITHDRAW_BACKJOB, Actor.PAYER, backjob_id, hold.release_date),
+            way(WayVerb.REJECT_BACKJOB, Actor.ADMIN, backjob_id, rejected_until),
         )
-    if code is ReasonCode.OWNER_FROZEN:
-        return Reason(
-            code=code,
-            since=freeze["owner_frozen_at"],
-            by=freeze["owner_frozen_by"],
-            reason=freeze["owner_frozen_because"],
-            payee_text=freeze["payee_text"],
-            owner_freeze_id=freeze["owner_freeze_id"],
-            ways=(way(WayVerb.UNFREEZE_OWNER, Actor.ADMIN, freeze["owner_freeze_id"], hold.release_date),),
-        )
+    elif code is ReasonCode.OWNER_FROZEN:
+        ways = (way(WayVerb.UNFREEZE_OWNER, Actor.ADMIN, owner_freeze_id, hold.release_date),)
+    else:
+        freeze_id = freeze["freeze_id"]
+        ways = (way(WayVerb.UNFREEZE_HOLD, Actor.ADMIN, freeze_id, hold.release_date),)
     return Reason(
         code=code,
-        since=freeze["opened_at"],
-        by=freeze["opened_by"],
+        since=freeze["since"],
+        by=freeze["by"],
         reason=freeze["reason"],
         payee_text=freeze["payee_text"],
-        freeze_id=freeze["freeze_id"],
-        ways=(way(WayVerb.UNFREEZE_HOLD, Actor.ADMIN, freeze["freeze_id"], hold.release_date),),
+        backjob_id=backjob_id,
+        freeze_id=freeze_id,
+        owner_freeze_id=owner_freeze_id,
+        ways=ways,
     )
 
 
-def _settled(hold: Hold, settlements: Sequence[Row]) -> list[Reason]:
-    """Return what left the buffer, and what was taken back, the oldest first."""
+def _history(hold: Hold, facts: Sequence[Row]) -> list[Reason]:
+    """Return the moves of its date, then what left the buffer and was taken back, each the oldest first."""
     reasons = []
-    for line in settlements:
-        code = _SETTLED[line["type"]]
-        if code is ReasonCode.RELEASED and line["by"] is not None:
+    for fact in facts:
+        if fact["fact"] in _FREEZES:
+            continue
+        code = _HISTORY[fact["fact"]]
+        if code is ReasonCode.RELEASED and fact["by"] is not None:
             code = ReasonCode.RELEASED_EARLY
         if code is ReasonCode.REFUNDED and hold.state is not HoldState.REFUNDED:
             code = ReasonCode.PART_REFUNDED
         reasons.append(
             Reason(
                 code=code,
-                since=line["recorded_at"],
-                by=line["by"],
-                reason=line["reason"],
-                amount_minor=line["amount_minor"],
-                backjob_id=line["backjob_id"],
+                since=fact["since"],
+                by=fact["by"],
+                reason=fact["reason"],
+                amount_minor=fact["fact_minor"],
+                backjob_id=fact["backjob_id"],
+                from_date=fact["from_date"],
+                to_date=fact["to_date"],
             )
         )
-        if line["recovered_minor"]:
+        if fact["recovered_minor"]:
             reasons.append(
                 Reason(
                     code=ReasonCode.RECOVERED_FOR_DEBT,
-                    since=line["recorded_at"],
-                    amount_minor=line["recovered_minor"],
+                    since=fact["since"],
+                    amount_minor=fact["recovered_minor"],
                 )
             )
     return reasons

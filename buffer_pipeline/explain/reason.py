@@ -21,6 +21,7 @@ class ReasonCode(StrEnum):
     NO_OPEN_FREEZE = "NO_OPEN_FREEZE"
     """FROZEN without an open freeze: only in damaged books."""
     OWES_DEBT = "OWES_DEBT"
+    DATE_MOVED = "DATE_MOVED"
     PART_RELEASED = "PART_RELEASED"
     PART_REFUNDED = "PART_REFUNDED"
     RELEASED = "RELEASED"
@@ -75,7 +76,8 @@ class Reason:
     `by` and `reason` are internal, and for operators only. `payee_text` is what somebody wrote for the payee.
     `amount_minor` is what a part, a refund, a claw-back or a debt is about; of OWES_DEBT what is outstanding
     now, of RECOVERED_FOR_DEBT what the release of this payee's holds paid. `backjob_until` of IN_WINDOW is
-    until when a backjob can be requested that freezes the hold, None if it cannot be.
+    until when a backjob can be requested that freezes the hold, None if it cannot be. DATE_MOVED has the
+    release date before the move as `from_date`, and after it as `to_date`.
     """
 
     code: ReasonCode
@@ -87,6 +89,8 @@ class Reason:
     amount_minor: int | None = None
     backjob_id: int | None = None
     backjob_until: datetime | None = None
+    from_date: datetime | None = None
+    to_date: datetime | None = None
     freeze_id: int | None = None
     owner_freeze_id: int | None = None
     ways: tuple[Way, ...] = ()

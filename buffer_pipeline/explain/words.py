@@ -32,6 +32,9 @@ _FOR_OPERATORS: Final = {
     ReasonCode.OWNER_FROZEN: "Its payee has been frozen since {since}, by {by}: {reason}{told}",
     ReasonCode.NO_OPEN_FREEZE: "FROZEN without an open freeze. To repair it, open a freeze and close it.",
     ReasonCode.OWES_DEBT: "Its payee owes {amount}, which a release pays first.",
+    ReasonCode.DATE_MOVED: (
+        "Its release date was moved at {since} from {from_date} to {to_date} by {by}: {reason}"
+    ),
     ReasonCode.PART_RELEASED: "{amount} of it was released early at {since} by {by}: {reason}",
     ReasonCode.PART_REFUNDED: "{amount} of it was refunded at {since} by {by}: {reason}",
     ReasonCode.RELEASED: "{amount} was released at {since} by the release run.",
@@ -51,6 +54,7 @@ _FOR_PAYEES: Final = {
     ReasonCode.OWNER_FROZEN: "All your payments have been frozen since {since}{of_owner}",
     ReasonCode.NO_OPEN_FREEZE: "It is frozen while it is checked.",
     ReasonCode.OWES_DEBT: "You owe {amount}. What is released pays that first.",
+    ReasonCode.DATE_MOVED: "Its release date was moved at {since} from {from_date} to {to_date}.",
     ReasonCode.PART_RELEASED: "{amount} of it was released to you at {since}.",
     ReasonCode.PART_REFUNDED: "{amount} of it was refunded to the client at {since}.",
     ReasonCode.RELEASED: "{amount} was released to you at {since}.",
@@ -182,6 +186,8 @@ def _facts(explanation: Explanation, reason: Reason, moment: Moment) -> dict[str
     return {
         "since": "" if reason.since is None else moment(reason.since),
         "until": until,
+        "from_date": "" if reason.from_date is None else moment(reason.from_date),
+        "to_date": "" if reason.to_date is None else moment(reason.to_date),
         "window": window,
         "released": released and f" {released}",
         "by": reason.by or "the release run",

@@ -74,7 +74,9 @@ GRANT INSERT (currency, method, payouts, amount_minor, four_eyes, made_by, made_
     cancellation_reason, cancelled_at
   )
   ON buffer.payout_batch TO buffer_payouts;
-GRANT INSERT (payout_batch_id, digest, imported_by, imported_at, paid, returned, unknown, differing)
+GRANT INSERT (
+  payout_batch_id, digest, imported_by, imported_at, paid, returned, unknown, differing, conflicting
+)
   ON buffer.payout_status_file TO buffer_payouts;
 GRANT INSERT (payout_batch_id, number, format, digest, exported_by, exported_at)
   ON buffer.payout_export TO buffer_payouts;

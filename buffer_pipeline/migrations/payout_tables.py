@@ -138,12 +138,13 @@ CREATE TABLE buffer.payout_status_file (
   imported_at timestamptz NOT NULL,
   paid bigint NOT NULL,
   returned bigint NOT NULL,
-  unknown bigint NOT NULL,
-  differing bigint NOT NULL,
+  unknown text [] NOT NULL,
+  differing text [] NOT NULL,
+  conflicting text [] NOT NULL,
   CONSTRAINT payout_status_file_pkey PRIMARY KEY (payout_batch_id, digest),
   CONSTRAINT payout_status_file_digest_length CHECK (length(digest) = 32),
   CONSTRAINT payout_status_file_says_who CHECK (imported_by <> ''),
-  CONSTRAINT payout_status_file_counts_not_negative CHECK (least(paid, returned, unknown, differing) >= 0)
+  CONSTRAINT payout_status_file_counts_not_negative CHECK (least(paid, returned) >= 0)
 );
 CREATE TRIGGER payout_status_file_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON buffer.payout_status_file
 FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();

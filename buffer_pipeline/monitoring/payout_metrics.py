@@ -1,16 +1,13 @@
 """The metrics of debts and payouts. Amounts are minor units."""
 
 from datetime import datetime
-from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy import Connection
 
 from buffer_pipeline.currencies import places_of
 from buffer_pipeline.database import fetch
-from buffer_pipeline.payouts.state import OPEN_PAYOUT, PayoutBatchState, PayoutState
-
-_BATCHED: Final = (PayoutBatchState.MADE, PayoutBatchState.APPROVED)
+from buffer_pipeline.payouts.state import OPEN_BATCH, OPEN_PAYOUT, PayoutState
 
 
 def debt_metrics(connection: Connection) -> list[Metric]:
@@ -58,16 +55,16 @@ def payout_metrics(connection: Connection, *, now: datetime) -> list[Metric]:
     answered = {row["currency"]: row for row in fetch(connection, "metrics/answered_payouts")}
     for currency in places_of(connection):
         for state in OPEN_PAYOUT:
-            states = _BATCHED if state is PayoutState.BATCHED else (state,)
+            states = OPEN_BATCH if state is PayoutState.BATCHED else (state,)
             here = [row for row in rows if row["currency"] == currency and row["state"] in states]
             payouts.add_metric([state, currency], sum(row["payouts"] for row in here))
             amounts.add_metric([state, currency], sum(row["amount_minor"] for row in here))
         row = answered.get(currency)
         paid.add_metric([currency], row["paid"] if row else 0)
         returned.add_metric([currency], row["returned"] if row else 0)
-    for waits in _BATCHED:
+    for waits in OPEN_BATCH:
         batches.add_metric([waits], sum(row["batches"] for row in rows if row["state"] == waits))
-    for name in (PayoutState.REQUESTED.value, *_BATCHED, PayoutState.SENT.value):
+    for name in (PayoutState.REQUESTED.value, *OPEN_BATCH, PayoutState.SENT.value):
         since = min((row["since"] for row in rows if row["state"] == name), default=now)
         age.add_metric([name], max(0.0, (now - since).total_seconds()))
     return [payouts, amounts, batches, age, paid, returned]

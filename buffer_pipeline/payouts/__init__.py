@@ -34,6 +34,7 @@ from buffer_pipeline.payouts.scheduled_batches import (
     make_scheduled_batches,
 )
 from buffer_pipeline.payouts.state import PayoutBatchState, PayoutState
+from buffer_pipeline.payouts.status_files import PayoutStatusFile, payout_status_files
 
 __all__ = [
     "BankIds",
@@ -50,6 +51,7 @@ __all__ = [
     "PayoutResult",
     "PayoutSchedule",
     "PayoutState",
+    "PayoutStatusFile",
     "RestOfBatch",
     "ScheduledBatches",
     "ScheduledPayouts",
@@ -62,6 +64,7 @@ __all__ = [
     "mark_payouts",
     "payout_exports",
     "payout_lines",
+    "payout_status_files",
     "record_payout_export",
     "request_payout",
     "request_scheduled_payouts",

@@ -9,7 +9,12 @@ from buffer_pipeline.errors import BooksOutOfBalance, InvalidInput, NotAllowed, 
 from buffer_pipeline.hours import enter_hour
 from buffer_pipeline.inputs import require_id, require_reason, require_text, require_time
 from buffer_pipeline.payouts.destination import PayoutMethod
-from buffer_pipeline.payouts.state import PayoutBatchState, PayoutBatchVerb, batch_states_that_allow
+from buffer_pipeline.payouts.state import (
+    OPEN_BATCH,
+    PayoutBatchState,
+    PayoutBatchVerb,
+    batch_states_that_allow,
+)
 from buffer_pipeline.policy import PayoutPolicy
 
 
@@ -224,7 +229,12 @@ def _lock(
     now: datetime,
     reason: str | None = None,
 ) -> tuple[Row, bool]:
-    """Lock a batch, and its payouts if the verb changes them. Return it, and whether this was done before."""
+    """Lock a batch, and before it its payouts if the verb changes them. Return it, and whether this was done
+    before.
+
+    The payouts are locked although the batch is not approved yet: it can be while this waits. A batch that is
+    sent or cancelled is not locked, because it never changes, and who marks its payouts locks it before them.
+    """
     require_time("now", now)
     require_text("by", by)
     require_id("payout batch", payout_batch_id)
@@ -232,11 +242,14 @@ def _lock(
     found = fetch(connection, "payouts/find_batch", payout_batch_id=payout_batch_id)
     if not found:
         raise NotFound(f"payout batch {payout_batch_id}: does not exist", payout_batch_id=payout_batch_id)
-    if found[0]["state"] in batch_states_that_allow(verb) and verb is not PayoutBatchVerb.APPROVE:
-        # Payouts first, then their batch, as when one of them is cancelled. Those of a sent batch are locked
-        # only by who marks them, after the batch.
+    if found[0]["state"] in OPEN_BATCH and verb is not PayoutBatchVerb.APPROVE:
+        # Payouts first, then their batch, as when one of them is cancelled. While they are locked, nobody
+        # sends the batch.
         fetch(connection, "payouts/lock_payouts_of_batch", payout_batch_id=payout_batch_id)
-    batch = fetch(connection, "payouts/lock_batch", payout_batch_id=payout_batch_id)[0]
+        found = fetch(connection, "payouts/find_batch", payout_batch_id=payout_batch_id)
+    if found[0]["state"] in OPEN_BATCH:
+        found = fetch(connection, "payouts/lock_batch", payout_batch_id=payout_batch_id)
+    batch = found[0]
     state, who = _DONE[verb]
     if (batch["state"], batch[who]) == (state, by) and (
         reason is None or batch["cancellation_reason"] == reason

@@ -11,19 +11,21 @@ from buffer_pipeline.errors import BooksOutOfBalance, InvalidInput, NotFound, Pa
 from buffer_pipeline.hours import enter_hour
 from buffer_pipeline.inputs import require_id, require_text, require_time
 from buffer_pipeline.locks import lock_wallets
-from buffer_pipeline.payouts.bank_ids import BankIds, bank_ids
+from buffer_pipeline.payouts.bank_ids import bank_ids
 from buffer_pipeline.payouts.result import PayoutResult, RestOfBatch
 from buffer_pipeline.payouts.said import Said, read_results
 from buffer_pipeline.payouts.state import PayoutBatchState, PayoutState
 
 _DIGEST_LENGTH: Final = 32
+_COUNTED: Final = ("paid", "returned", "unknown", "differing", "conflicting")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MarkedPayouts:
     """How many payouts a status file has marked, without those that were marked before.
 
-    Nothing was changed for the others that it names, and a person has to look at them:
+    Nothing was changed for the others that it names, and a person has to look at them. Their ids are stored
+    with the file (`payout_status_files`):
 
     - `unknown` are the ids of its lines that are no payout of the batch: first those that are no payout at
       all.
@@ -53,12 +55,13 @@ def mark_payouts(
     `file_digest` is the SHA-256 of the file that `results` come from; a file is imported once for a batch. A
     line that says what is so already changes nothing, so the files of a bank may overlap. A payout that was
     paid can be returned later, but not rejected. Lines that are no payout of this batch are reported as
-    unknown, and those of another amount or currency as differing; nothing is changed for them. A
-    `RestOfBatch` is about all payouts of the batch that no line names. Returned money is not held
-    again. Owners are notified.
+    unknown, those of another amount or currency as differing, and those that contradict the books as
+    conflicting; nothing is changed for them, and their ids are stored. A `RestOfBatch` is about all payouts
+    of the batch that no line names. Returned money is not held again. Owners are notified.
 
     Raises:
-        InvalidInput: a digest that is not 32 bytes, or an outcome that is neither PAID nor RETURNED.
+        InvalidInput: a digest that is not 32 bytes, an outcome that is neither PAID nor RETURNED, or an id
+            that cannot be stored.
         NotFound: no such batch.
         PayoutRefused: the batch is not SENT, so nothing of it can be paid or returned; the file was imported
             before; no line is of this batch; or it speaks of another number of payouts.
@@ -79,7 +82,7 @@ def mark_payouts(
     batch = _require_sent(connection, payout_batch_id)
     _require_new(connection, payout_batch_id, file_digest)
     here = _payouts_of(connection, batch, said)
-    unknown = (*said.unknown, *map(ids.of_payout, sorted(said.named - here.keys())))
+    unknown = [*said.unknown, *map(ids.of_payout, sorted(said.named - here.keys()))]
     if not here and not unknown:
         # What the file says of all others is about no payout: each line has a status that is not final.
         return MarkedPayouts(paid=0, returned=0, unknown=())
@@ -103,6 +106,11 @@ def mark_payouts(
         for id_ in sorted(said.returned.keys() & here.keys() - differing)
         if here[id_]["state"] != PayoutState.RETURNED and not said.is_refuted(id_, here[id_]["state"])
     ]
+    to_look_at = {
+        "unknown": unknown,
+        "differing": [ids.of_payout(id_) for id_ in sorted(differing)],
+        "conflicting": [ids.of_payout(id_) for id_ in _conflicting(said, here)],
+    }
     fetch(
         connection,
         "payouts/add_status_file",
@@ -112,8 +120,7 @@ def mark_payouts(
         now=now,
         paid=len(paid),
         returned=len(returned),
-        unknown=len(unknown),
-        differing=len(differing),
+        **{what: array_text(named) for what, named in to_look_at.items()},
     )
     # All wallets in one statement, by id, before any of them changes.
     lock_wallets(connection, (here[id_]["wallet_id"] for id_ in returned))
@@ -131,9 +138,7 @@ def mark_payouts(
     return MarkedPayouts(
         paid=len(paid),
         returned=len(returned),
-        unknown=unknown,
-        conflicting=_conflicting(said, here, ids),
-        differing=tuple(map(ids.of_payout, sorted(differing))),
+        **{what: tuple(named) for what, named in to_look_at.items()},
     )
 
 
@@ -184,16 +189,18 @@ def _require_new(connection: AnyConnection, payout_batch_id: int, file_digest: b
         connection, "payouts/find_status_file", payout_batch_id=payout_batch_id, digest=file_digest.hex()
     )
     if imported:
+        before = imported[0]
+        counts = ", ".join(f"{before[what]} {what}" for what in _COUNTED)
         raise PayoutRefused(
-            f"payout batch {payout_batch_id}: this file was imported by {imported[0]['imported_by']!r}"
-            f" at {imported[0]['imported_at'].isoformat()}",
+            f"payout batch {payout_batch_id}: this file was imported by {before['imported_by']!r}"
+            f" at {before['imported_at'].isoformat()}: {counts}",
             payout_batch_id=payout_batch_id,
             state="IMPORTED",
         )
 
 
-def _conflicting(said: Said, here: Mapping[int, Row], ids: BankIds) -> tuple[str, ...]:
-    """Return the payouts that are paid after all, or rejected after they were paid.
+def _conflicting(said: Said, here: Mapping[int, Row]) -> list[int]:
+    """Return the payouts that are paid after all, or rejected after they were paid, by id.
 
     The first ones came back unpaid, and the file does not say so too.
     """
@@ -203,7 +210,7 @@ def _conflicting(said: Said, here: Mapping[int, Row], ids: BankIds) -> tuple[str
         if id_ in here and here[id_]["state"] == PayoutState.RETURNED and not here[id_]["was_paid"]
     }
     refuted = {id_ for id_, row in here.items() if said.is_refuted(id_, row["state"])}
-    return tuple(map(ids.of_payout, sorted(after_all | refuted)))
+    return sorted(after_all | refuted)
 
 
 def _mark(

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from buffer_pipeline.errors import InvalidInput
+from buffer_pipeline.inputs import require_text
 from buffer_pipeline.payouts.bank_ids import BankIds
 from buffer_pipeline.payouts.result import Outcome, PayoutResult, RestOfBatch
 from buffer_pipeline.payouts.state import PayoutState
@@ -82,7 +83,8 @@ def read_results(results: Iterable[PayoutResult | RestOfBatch], ids: BankIds) ->
     """Return what the results say.
 
     Raises:
-        InvalidInput: an outcome that is neither PAID nor RETURNED, or two results of the rest.
+        InvalidInput: an outcome that is neither PAID nor RETURNED, two results of the rest, or an id that
+            cannot be stored.
     """
     said = Said()
     for result in results:
@@ -98,7 +100,8 @@ def read_results(results: Iterable[PayoutResult | RestOfBatch], ids: BankIds) ->
         line = _Line(result.amount, result.currency, _reason(result.reason), result.rejected)
         payout_id = ids.payout_of(result.end_to_end_id)
         if payout_id is None:
-            said.unknown.append(result.end_to_end_id)
+            # It is stored, so that a person can look at it later.
+            said.unknown.append(require_text("end_to_end_id", result.end_to_end_id))
         elif result.outcome == Outcome.PAID:
             said.paid[payout_id] = line
             if not result.unordered:

@@ -68,6 +68,10 @@ NEXT_BATCH_STATE: Final = {
 """A pair that is not in the table is refused. The trigger `payout_batch_moves_on` has the same pairs."""
 
 
+OPEN_BATCH: Final = (PayoutBatchState.MADE, PayoutBatchState.APPROVED)
+"""The states from which a batch is sent or cancelled. The others never change."""
+
+
 def payout_states_that_allow(verb: PayoutVerb) -> tuple[PayoutState, ...]:
     """Return the states of a payout from which `verb` is allowed."""
     return tuple(state for state, allowed_verb in NEXT_PAYOUT_STATE if allowed_verb is verb)

@@ -1,6 +1,6 @@
 """Find a hold, and list holds. Reads only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -67,13 +67,24 @@ def find_hold(connection: AnyConnection, *, hold_id: int | None = None, referenc
         InvalidInput: both or neither are given, or a value cannot be accepted.
         NotFound: no such hold.
     """
+    return hold_of(find_rows(connection, "reads/find_hold", hold_id=hold_id, reference=reference)[0])
+
+
+def find_rows(
+    connection: AnyConnection, statement: str, *, hold_id: int | None, reference: str | None
+) -> Sequence[Row]:
+    """Return the rows of a statement that reads one hold, by its id or its reference.
+
+    Raises:
+        InvalidInput, NotFound: as `find_hold`.
+    """
     if (hold_id is None) == (reference is None):
         raise InvalidInput("find_hold: needs a hold_id or a reference, one of them")
     if hold_id is not None:
         require_id("hold", hold_id)
     else:
         require_text("reference", reference or "")
-    rows = fetch(connection, "reads/find_hold", hold_id=hold_id, reference=reference)
+    rows = fetch(connection, statement, hold_id=hold_id, reference=reference)
     if not rows:
         raise NotFound(
             f"hold {hold_id}: does not exist"
@@ -82,7 +93,7 @@ def find_hold(connection: AnyConnection, *, hold_id: int | None = None, referenc
             hold_id=hold_id,
             reference=reference,
         )
-    return _hold_of(rows[0])
+    return rows
 
 
 def list_holds(
@@ -152,13 +163,14 @@ def list_holds(
 
     def next_step(key: int, size: int) -> Step[Hold]:
         rows, through, examined = walk.rows(key, size, is_first_page=cursor is None)
-        pairs = [(row["key"], None if row["hold_id"] is None else _hold_of(row)) for row in rows]
+        pairs = [(row["key"], None if row["hold_id"] is None else hold_of(row)) for row in rows]
         return Step(pairs, through, examined)
 
     return read_page(listing, next_step, every_row_matches=walk.every_row_matches)
 
 
-def _hold_of(row: Row) -> Hold:
+def hold_of(row: Row) -> Hold:
+    """Return the hold of a row that has the columns of `buffer.read_holds`."""
     amount_minor, refunded_minor, released_minor = (
         row["amount_minor"],
         row["refunded_minor"],

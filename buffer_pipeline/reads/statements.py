@@ -155,7 +155,7 @@ def _lines(rows: list[Row], *, newest: bool, held: Sums) -> tuple[list[Statement
             held[row["currency"]] = after
         sums[row["transaction_id"]] = dict(held)
         fields = dict(row)
-        for name in ("wallet_id", "base_minor", "pending_base_minor", "snapshot"):
+        for name in ("base_minor", "pending_base_minor", "snapshot"):
             del fields[name]
         fields["kind"] = None if fields["kind"] is None else ShareKind(fields["kind"])
         lines.append(

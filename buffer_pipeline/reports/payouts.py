@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 
 from buffer_pipeline.database import fetch
 from buffer_pipeline.errors import NotFound
-from buffer_pipeline.payouts.state import PayoutBatchState, PayoutState
+from buffer_pipeline.payouts.state import OPEN_BATCH, PayoutState
 from buffer_pipeline.policy import PayoutPolicy
 from buffer_pipeline.reports.rows import Rows, rows_of
 from buffer_pipeline.tables import payout, payout_batch, wallet
@@ -73,11 +73,10 @@ def unanswered_payouts(connection: Connection, *, sent_by: datetime, limit: int 
 
 def unsent_batches(connection: Connection, *, made_by: datetime, limit: int = 100) -> Rows:
     """Return batches that were made at or before a moment and wait to be sent, the oldest first."""
-    waiting = [PayoutBatchState.MADE.value, PayoutBatchState.APPROVED.value]
     return rows_of(
         connection,
         select(payout_batch)
-        .where(payout_batch.c.state.in_(waiting), payout_batch.c.made_at <= made_by)
+        .where(payout_batch.c.state.in_(OPEN_BATCH), payout_batch.c.made_at <= made_by)
         .order_by(payout_batch.c.made_at, payout_batch.c.payout_batch_id)
         .limit(limit),
     )

@@ -1,6 +1,7 @@
 """Payouts, the batches that send them, and the destinations that they go to."""
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -268,15 +269,15 @@ payout_status_file = Table(
     time_column("imported_at"),
     Column("paid", BigInteger, nullable=False),
     Column("returned", BigInteger, nullable=False),
-    Column("unknown", BigInteger, nullable=False),
-    # Lines whose amount is not the payout's.
-    Column("differing", BigInteger, nullable=False),
+    # The end-to-end ids of what the file did not mark: lines that are no payout of the batch, those whose
+    # amount or currency is not the payout's, and those that contradict what became of it.
+    Column("unknown", ARRAY(Text), nullable=False),
+    Column("differing", ARRAY(Text), nullable=False),
+    Column("conflicting", ARRAY(Text), nullable=False),
     PrimaryKeyConstraint("payout_batch_id", "digest", name="payout_status_file_pkey"),
     CheckConstraint("length(digest) = 32", name="payout_status_file_digest_length"),
     CheckConstraint("imported_by <> ''", name="payout_status_file_says_who"),
-    CheckConstraint(
-        "least(paid, returned, unknown, differing) >= 0", name="payout_status_file_counts_not_negative"
-    ),
+    CheckConstraint("least(paid, returned) >= 0", name="payout_status_file_counts_not_negative"),
 )
 
 # The files that were written for a batch, by the SHA-256 of their bytes. A bank must get only one of them.

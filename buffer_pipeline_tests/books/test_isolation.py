@@ -24,13 +24,11 @@ from buffer_pipeline_tests.support.cases import Case, cases_of, lay_out
 from buffer_pipeline_tests.support.ends import Answer, as_answer, ends_of
 from buffer_pipeline_tests.support.pairs import (
     ACTIONS,
-    NEED_A_BACKJOB,
-    NEED_A_DEBT,
-    NEED_A_FREEZE,
-    NEED_A_FROZEN_OWNER,
     OF_SHARES,
     Action,
+    Needs,
     attempt,
+    by_needs,
 )
 
 SNAPSHOTS: Final = ("REPEATABLE READ", "SERIALIZABLE")
@@ -107,53 +105,21 @@ def test_closings_of_two_freezes_on_one_snapshot_conflict(
         assert reconcile(connection) == []
 
 
-def pairs_for(
-    *, backjob: bool, freeze: bool, frozen_owner: bool, divided: bool, debt: bool
-) -> list[tuple[str, str]]:
-    """Return the pairs of verbs for cases with a backjob, a freeze and so on."""
-    return [
-        (first, second)
-        for first, second in product(OF_SHARES if divided else ACTIONS, repeat=2)
-        if (not NEED_A_BACKJOB.isdisjoint((first, second))) is backjob
-        and (not NEED_A_FREEZE.isdisjoint((first, second))) is freeze
-        and (not NEED_A_FROZEN_OWNER.isdisjoint((first, second))) is frozen_owner
-        and (not NEED_A_DEBT.isdisjoint((first, second))) is debt
-    ]
-
-
 @pytest.mark.parametrize("isolation", SNAPSHOTS)
 @pytest.mark.parametrize(
-    ("backjob", "freeze", "frozen_owner", "divided", "debt"),
+    ("needs", "pairs"),
     [
-        needs
-        for needs in product((False, True), repeat=5)
-        if pairs_for(
-            backjob=needs[0], freeze=needs[1], frozen_owner=needs[2], divided=needs[3], debt=needs[4]
-        )
+        *by_needs(product(ACTIONS, ACTIONS), divided=False).items(),
+        *by_needs(product(OF_SHARES, OF_SHARES), divided=True).items(),
     ],
 )
 def test_verb_on_an_outdated_snapshot_conflicts_or_ends_as_in_one_order(
-    engine: Engine,
-    isolation: str,
-    backjob: bool,
-    freeze: bool,
-    frozen_owner: bool,
-    divided: bool,
-    debt: bool,
+    engine: Engine, isolation: str, needs: Needs, pairs: list[tuple[str, str]]
 ) -> None:
     """After a conflict, the retry ends as if it had run after the other verb. The books balance."""
-    verbs = OF_SHARES if divided else ACTIONS
-    pairs = pairs_for(backjob=backjob, freeze=freeze, frozen_owner=frozen_owner, divided=divided, debt=debt)
+    verbs = OF_SHARES if needs.divided else ACTIONS
     with engine.begin() as connection:
-        lay_out(
-            connection,
-            cases=3 * len(pairs),
-            backjob=backjob,
-            freeze=freeze,
-            frozen_owner=frozen_owner,
-            divided=divided,
-            debt=debt,
-        )
+        lay_out(connection, cases=3 * len(pairs), **needs._asdict())
     answers: list[tuple[Answer, Answer]] = []
     conflicts = 0
 
@@ -196,4 +162,4 @@ def test_verb_on_an_outdated_snapshot_conflicts_or_ends_as_in_one_order(
     assert wrong == {}
     assert violations == []
     # Most pairs on shares that need a backjob and a freeze are refused in both orders.
-    assert conflicts > (0 if divided else len(pairs) / 4)
+    assert conflicts > (0 if needs.divided else len(pairs) / 4)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from buffer_pipeline.audit.reconcile import reconcile
 from buffer_pipeline.backjob import approve_backjob, reject_backjob, request_backjob, withdraw_backjob
 from buffer_pipeline.embedded import EmbeddedServer
-from buffer_pipeline.errors import Refused
+from buffer_pipeline.errors import PayoutRefused, Refused
 from buffer_pipeline.freeze import Freeze, freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.release import release_early
@@ -20,7 +20,7 @@ from buffer_pipeline_tests.support.crasher import BATCH_LIMIT, drain
 from buffer_pipeline_tests.support.crashes import HOLDS, EndState, end_of, engine_on, failure, released
 from buffer_pipeline_tests.support.databases import fresh_books
 from buffer_pipeline_tests.support.money_books import make_ready
-from buffer_pipeline_tests.support.money_verbs import MONEY
+from buffer_pipeline_tests.support.money_verbs import MONEY, REFUSED_AGAIN
 from buffer_pipeline_tests.support.processes import start
 from buffer_pipeline_tests.support.proxy import cutting_proxy
 
@@ -77,6 +77,31 @@ def test_payment_whose_answer_was_lost_is_replayed_by_its_reference(
         again = verb(connection)
 
     assert again.replayed
+    with engine.connect() as connection:
+        assert books(connection) == before
+        assert reconcile(connection) == []
+
+
+@pytest.mark.parametrize("verb", REFUSED_AGAIN)
+def test_batch_or_file_whose_answer_was_lost_is_refused_the_second_time(
+    engine: Engine, database_url: str, verb: Callable[[Connection], Any]
+) -> None:
+    """Cut off after COMMIT, the caller repeats the call. The first one counts and nothing is written."""
+    with engine.begin() as connection:
+        make_ready(connection)
+    with (
+        cutting_proxy(database_url, cut_at=1) as (through, _),
+        engine_on(through) as cut_off,
+        pytest.raises(OperationalError),
+        cut_off.begin() as connection,
+    ):
+        verb(connection)
+    with engine.connect() as connection:
+        before = books(connection)
+
+    with pytest.raises(PayoutRefused), engine.begin() as connection:
+        verb(connection)
+
     with engine.connect() as connection:
         assert books(connection) == before
         assert reconcile(connection) == []

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -14,12 +14,13 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
 from buffer_pipeline.embedded import EmbeddedServer
+from buffer_pipeline.errors import PayoutRefused
 from buffer_pipeline_tests.support.builders import WAIT_SECONDS_MAX
 from buffer_pipeline_tests.support.crasher import BATCH_LIMIT, at_each_boundary, drain
 from buffer_pipeline_tests.support.crashes import HOLDS, EndState, end_of, engine_on, released
 from buffer_pipeline_tests.support.databases import fresh_books
 from buffer_pipeline_tests.support.money_books import make_ready
-from buffer_pipeline_tests.support.money_verbs import MONEY
+from buffer_pipeline_tests.support.money_verbs import MONEY, REFUSED_AGAIN
 from buffer_pipeline_tests.support.processes import wait_until
 
 # ---- the releasing process and its backend, at each boundary between two statements
@@ -146,12 +147,12 @@ def ready(server: EmbeddedServer) -> Iterator[str]:
         yield url.partition("?")[0].rpartition("/")[2]
 
 
-@pytest.mark.parametrize("verb", MONEY)
+@pytest.mark.parametrize("verb", [*MONEY, *REFUSED_AGAIN])
 def test_backend_terminated_at_any_boundary_of_a_verb_leaves_all_or_nothing(
     server: EmbeddedServer, ready: str, verb: Callable[[Connection], Any]
 ) -> None:
     """pg_terminate_backend before and after each statement and COMMIT. The books are unchanged or complete,
-    and a repeated call leaves them complete.
+    and a repeated call leaves them complete, or is refused after the COMMIT.
     """
     boundaries: list[int] = []
     with fresh_books(server, ready) as url, engine_on(url) as engine:
@@ -161,6 +162,7 @@ def test_backend_terminated_at_any_boundary_of_a_verb_leaves_all_or_nothing(
             with watched.begin() as connection:
                 verb(connection)
         done = end_of(engine)
+    refused = pytest.raises(PayoutRefused) if verb in REFUSED_AGAIN else nullcontext()
     admin_url = server.url("postgres", user="postgres").set(drivername="postgresql")
     found = []
     with psycopg.connect(admin_url.render_as_string(), autocommit=True) as admin:
@@ -172,7 +174,7 @@ def test_backend_terminated_at_any_boundary_of_a_verb_leaves_all_or_nothing(
                         verb(connection)
                 found.append(end_of(engine))
 
-                with engine.begin() as connection:
+                with refused if found[-1] == done else nullcontext(), engine.begin() as connection:
                     verb(connection)
 
                 assert end_of(engine) == done, f"boundary {at}"

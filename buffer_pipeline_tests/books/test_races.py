@@ -10,15 +10,12 @@ With `--everything` each pair is raced 18 times, twice with each head start, and
 
 import json
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
-from itertools import combinations_with_replacement
-from threading import Barrier, BrokenBarrierError
-from typing import Final, TypeAlias
+from itertools import combinations_with_replacement, islice
+from typing import Final
 
 import dagster as dg
 import pytest
@@ -27,7 +24,6 @@ from sqlalchemy import Connection, Engine, text
 from buffer_pipeline.audit.reconcile import reconcile
 from buffer_pipeline.backjob import request_backjob
 from buffer_pipeline.database import make_engine
-from buffer_pipeline.embedded import EmbeddedServer
 from buffer_pipeline.errors import Refused
 from buffer_pipeline.freeze import freeze_hold
 from buffer_pipeline.hold import FreezeKind
@@ -36,19 +32,18 @@ from buffer_pipeline.release import Shard
 from buffer_pipeline.wallet import deposit
 from buffer_pipeline_tests.support.builders import ADMIN, NOON, WAIT_SECONDS_MAX
 from buffer_pipeline_tests.support.cases import Case, cases_of, earning, lay_out
-from buffer_pipeline_tests.support.databases import fresh_books
 from buffer_pipeline_tests.support.ends import Answer, ends_of
+from buffer_pipeline_tests.support.in_step import Step, in_step
 from buffer_pipeline_tests.support.pairs import (
     ACTIONS,
     NEED_A_BACKJOB,
-    NEED_A_DEBT,
-    NEED_A_FREEZE,
-    NEED_A_FROZEN_OWNER,
     OF_SHARES,
     ONCE,
     VERBS,
     Action,
+    Needs,
     attempt,
+    by_needs,
     refund,
     release_job_early,
 )
@@ -63,42 +58,19 @@ LEADS: Final = 2 * LEAD_MAX + 1
 
 ROUNDS: Final = count("RACE_ROUNDS", part=LEADS, whole=2 * LEADS)
 
-PAIRS: Final = (
-    *((first, second, False) for first, second in combinations_with_replacement(VERBS, 2)),
-    *((name, name, False) for name in ONCE),
-    *((first, second, True) for first, second in combinations_with_replacement(OF_SHARES, 2)),
-)
-"""Two verbs, and whether the earning has shares."""
-
-Needs: TypeAlias = tuple[bool, bool, bool, bool, bool]
-"""Whether a case needs a backjob, a freeze, a frozen owner, shares, and a debt."""
-
-Step: TypeAlias = Callable[[Connection], Answer]
+TOGETHER: Final = 20
+"""Pairs on the same books. Their statements are planned once for all of them."""
 
 
-def in_step(engine: Engine, *sides: Iterable[Step]) -> list[list[Answer]]:
-    """Run each side's steps on its own connection. All sides start each step together."""
-    barrier = Barrier(len(sides))
-
-    def run(steps: Iterable[Step]) -> list[Answer]:
-        answers = []
-        try:
-            with engine.connect() as connection:
-                for step in steps:
-                    barrier.wait(timeout=WAIT_SECONDS_MAX)
-                    answers.append(step(connection))
-        except BaseException:
-            barrier.abort()
-            raise
-        return answers
-
-    with ThreadPoolExecutor(len(sides)) as threads:
-        running = [threads.submit(run, steps) for steps in sides]
-    for error in (future.exception() for future in running):
-        # Raise the error that broke the barrier, not the broken barrier.
-        if error is not None and not isinstance(error, BrokenBarrierError):
-            raise error
-    return [future.result() for future in running]
+def groups() -> Iterator[tuple[Needs, list[tuple[str, str]]]]:
+    """Yield all pairs of verbs, those whose cases need the same together."""
+    once = [(name, name) for name in ONCE]
+    for needs, pairs in (
+        *by_needs((*combinations_with_replacement(VERBS, 2), *once), divided=False).items(),
+        *by_needs(combinations_with_replacement(OF_SHARES, 2), divided=True).items(),
+    ):
+        for place in range(0, len(pairs), TOGETHER):
+            yield needs, pairs[place : place + TOGETHER]
 
 
 def race(engine: Engine, first: Action, second: Action, cases: list[Case]) -> list[tuple[Answer, Answer]]:
@@ -123,67 +95,45 @@ def race(engine: Engine, first: Action, second: Action, cases: list[Case]) -> li
     return list(zip(*in_step(engine, steps(first, "a"), steps(second, "b")), strict=True))
 
 
-@pytest.fixture(scope="module")
-def laid_out(server: EmbeddedServer) -> Iterator[Callable[[Needs], str]]:
-    """The name of a database with cases, by what they need, to copy from."""
-    with ExitStack() as stack:
-        names: dict[Needs, str] = {}
-
-        def find(needs: Needs) -> str:
-            if needs not in names:
-                url = stack.enter_context(fresh_books(server))
-                engine = make_engine(url)
-                backjob, freeze, frozen_owner, divided, debt = needs
-                with engine.begin() as connection:
-                    lay_out(
-                        connection,
-                        cases=ROUNDS + 2,
-                        backjob=backjob,
-                        freeze=freeze,
-                        frozen_owner=frozen_owner,
-                        divided=divided,
-                        debt=debt,
-                    )
-                names[needs] = engine.url.database or ""
-                engine.dispose()
-            return names[needs]
-
-        yield find
-
-
-@pytest.mark.parametrize(("first", "second", "divided"), PAIRS)
-def test_concurrent_pair_ends_as_one_after_the_other(
-    server: EmbeddedServer, laid_out: Callable[[Needs], str], first: str, second: str, divided: bool
+@pytest.mark.timeout(300 + TOGETHER * ROUNDS)
+@pytest.mark.parametrize(("needs", "pairs"), groups())
+def test_concurrent_pairs_end_as_one_after_the_other(
+    engine: Engine, needs: Needs, pairs: list[tuple[str, str]]
 ) -> None:
     """Results, refusals and books match one of the two orders. Neither ends in a deadlock, and the books
     balance.
     """
-    verbs = OF_SHARES if divided else ACTIONS
-    backjob = not NEED_A_BACKJOB.isdisjoint((first, second))
-    freeze = not NEED_A_FREEZE.isdisjoint((first, second))
-    frozen_owner = not NEED_A_FROZEN_OWNER.isdisjoint((first, second))
-    debt = not NEED_A_DEBT.isdisjoint((first, second))
-    with fresh_books(server, laid_out((backjob, freeze, frozen_owner, divided, debt))) as url:
-        engine = make_engine(url)
-        with engine.connect() as connection:
-            forwards, backwards, *raced = cases_of(connection)
-            connection.rollback()
+    verbs = OF_SHARES if needs.divided else ACTIONS
+    with engine.begin() as connection:
+        lay_out(connection, cases=len(pairs) * (ROUNDS + 2), **needs._asdict())
+    allowed: list[list[tuple[Answer, Answer, Case]]] = []
+    raced: list[list[tuple[Answer, Answer, Case]]] = []
+
+    with engine.connect() as connection:
+        cases = iter(cases_of(connection))
+        connection.rollback()
+        for first, second in pairs:
+            forwards, backwards, *others = islice(cases, ROUNDS + 2)
             one, two = verbs[first], verbs[second]
             in_order = attempt(connection, one, forwards, "a"), attempt(connection, two, forwards, "b")
             turned = attempt(connection, two, backwards, "b"), attempt(connection, one, backwards, "a")
+            allowed.append([(*in_order, forwards), (turned[1], turned[0], backwards)])
+            answers = race(engine, one, two, others)
+            raced.append([(*answer, case) for case, answer in zip(others, answers, strict=True)])
+        ends = ends_of(connection)
+        violations = reconcile(connection)
 
-            answers = race(engine, one, two, raced)
+    def end(of_first: Answer, of_second: Answer, case: Case) -> tuple[Answer, Answer, list[str]]:
+        return of_first, of_second, ends[case.number]
 
-            ends = ends_of(connection)
-            violations = reconcile(connection)
-        engine.dispose()
-
-    allowed = [(*in_order, ends[forwards.number]), (*reversed(turned), ends[backwards.number])]
-    found = Counter(
-        allowed.index(outcome) if outcome in allowed else str(outcome)
-        for outcome in ((*answer, ends[case.number]) for case, answer in zip(raced, answers, strict=True))
-    )
-    assert not set(found) - {0, 1}
+    wrong = {}
+    for pair, orders, rounds in zip(pairs, allowed, raced, strict=True):
+        assert len(rounds) == ROUNDS
+        expected = [end(*order) for order in orders]
+        unexpected = [found for found in (end(*each) for each in rounds) if found not in expected]
+        if unexpected:
+            wrong[pair] = unexpected[0]
+    assert wrong == {}
     assert violations == []
 
 

@@ -17,14 +17,12 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from buffer_pipeline.api import server
 from buffer_pipeline.audit.reconcile import reconcile
 from buffer_pipeline.backjob import request_backjob
 from buffer_pipeline.cli.app import app
 from buffer_pipeline.cli.commands import CommandList
 from buffer_pipeline.database import make_engine
 from buffer_pipeline.embedded import EmbeddedServer
-from buffer_pipeline.errors import PaymentBufferError
 from buffer_pipeline.hold import HoldState
 from buffer_pipeline.wallet import deposit
 from buffer_pipeline_tests.support.builders import NOON, PAYEE, PAYER, place_hold
@@ -233,16 +231,12 @@ def _taken(*_: object) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-def _serves_nothing(*_: object, **__: object) -> None:
-    raise PaymentBufferError("127.0.0.1, port 1: in use")
-
-
 @pytest.fixture(autouse=True)
 def _nothing_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers end at once: `dev` because of a setting, `metrics` and `serve` because their port is taken."""
     monkeypatch.setenv("BUFFER_ALERT_URLS", "nonsense")
     monkeypatch.setattr(prometheus_client, "start_http_server", _taken)
-    monkeypatch.setattr(server, "serve", _serves_nothing)
+    monkeypatch.setattr("socket.socket.listen", _taken)
 
 
 @pytest.fixture

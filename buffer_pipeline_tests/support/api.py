@@ -87,8 +87,25 @@ class Api:
         admin.dispose()
         return bool(waiting)
 
-    def __getattr__(self, name: str) -> Caller:
-        return self.callers[KeyRole(name)]
+    @property
+    def platform(self) -> Caller:
+        """The client with a key of this role."""
+        return self.callers[KeyRole.PLATFORM]
+
+    @property
+    def operator(self) -> Caller:
+        """The client with a key of this role."""
+        return self.callers[KeyRole.OPERATOR]
+
+    @property
+    def payouts(self) -> Caller:
+        """The client with a key of this role."""
+        return self.callers[KeyRole.PAYOUTS]
+
+    @property
+    def reader(self) -> Caller:
+        """The client with a key of this role."""
+        return self.callers[KeyRole.READER]
 
 
 def keys_for_all(engine: Engine) -> dict[KeyRole, str]:

@@ -21,12 +21,14 @@ from buffer_pipeline.release import release_early
 from buffer_pipeline.shares import Share, ShareKind
 from buffer_pipeline.tables import (
     audit_line,
+    debt,
     hold_freeze,
     hold_status,
     metadata,
     notification,
     payout,
     payout_batch,
+    payout_status_file,
     transaction,
     wallet,
 )
@@ -209,7 +211,7 @@ def books(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def end_state(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
-    """Return every wallet, hold, payout, transaction and notification, without ids and times."""
+    """Return every wallet, hold, payout, debt, transaction and notification, without ids and times."""
     by_hold = (
         select(hold_status.c.reference)
         .where(hold_status.c.hold_id == transaction.c.hold_id)
@@ -241,6 +243,8 @@ def end_state(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
             payout_batch.c.sent_by,
             payout_batch.c.cancelled_by,
         ),
+        "status files": select(payout_status_file.c.paid, payout_status_file.c.returned),
+        "debts": select(debt.c.amount_minor, debt.c.outstanding_minor),
         "audit lines": select(audit_line.c.verb, audit_line.c.by, audit_line.c.owner, audit_line.c.reason),
         "transactions": select(
             by_hold,

@@ -11,9 +11,12 @@ from buffer_pipeline.hold import FreezeKind
 from buffer_pipeline.intake import add_pending_earnings
 from buffer_pipeline.owner_freeze import freeze_owner, unfreeze_owner
 from buffer_pipeline.payouts import (
+    PayoutResult,
     approve_payout_batch,
+    bank_ids,
     cancel_payout,
     cancel_payout_batch,
+    mark_payouts,
     request_payout,
     send_payout_batch,
 )
@@ -30,7 +33,7 @@ from buffer_pipeline_tests.support.money_books import (
     named,
     payout_named,
 )
-from buffer_pipeline_tests.support.payouts import APPROVER, MAKER
+from buffer_pipeline_tests.support.payouts import APPROVER, DAY_3, MAKER, make_batch
 
 
 def _add(connection: Connection) -> object:
@@ -284,6 +287,29 @@ def _cancel_payouts(connection: Connection) -> object:
         connection, payout_batch_id=batch_named(connection, "approved"), by=MAKER, reason="no", now=NOW
     )
 
+
+def _make_payouts(connection: Connection) -> object:
+    return make_batch(connection)
+
+
+def _mark_payouts(connection: Connection) -> object:
+    ids = bank_ids(connection)
+    paid, returned = (ids.of_payout(payout_named(connection, name)) for name in ("sent", "sent too"))
+    return mark_payouts(
+        connection,
+        payout_batch_id=batch_named(connection, "sent"),
+        results=[
+            PayoutResult(end_to_end_id=paid, outcome="PAID"),
+            PayoutResult(end_to_end_id=returned, outcome="RETURNED", reason="AC04 account closed"),
+        ],
+        by=MAKER,
+        file_digest=b"1" * 32,
+        now=DAY_3,
+    )
+
+
+REFUSED_AGAIN: Final = (_make_payouts, _mark_payouts)
+"""Repeated, these are refused: nothing is left to pay, and the file was imported."""
 
 MONEY: Final = (
     _request_payout,

@@ -20,6 +20,7 @@ from buffer_pipeline.payouts import (
     mark_payouts,
     payout_exports,
     payout_lines,
+    payout_status_files,
     record_payout_export,
     request_payout,
     request_scheduled_payouts,
@@ -143,7 +144,8 @@ def payouts_are_read(engine: Engine) -> None:
         assert unanswered_payouts(connection, sent_by=found["made_at"]) != []
         assert unsent_batches(connection, made_by=found["made_at"]) == []
         (exported,) = payout_exports(connection, payout_batch_id=batch)
-        assert exported.exported_by == MAKER
+        (imported,) = payout_status_files(connection, payout_batch_id=batch)
+        assert exported.exported_by == imported.imported_by == MAKER
         assert batches_of_day(connection, day=found["made_at"].date()) != []
         stuck_batches(connection, now=found["made_at"], policy=AT_ONCE)
         debts_of_day(connection, day=found["made_at"].date())

@@ -2,6 +2,8 @@
 
 from alembic import op
 
+from buffer_pipeline.migrations.read_functions import READ_FUNCTIONS, READ_FUNCTIONS_DROPPED
+
 revision = "0026"
 down_revision = "0025"
 branch_labels = None
@@ -198,9 +200,13 @@ def upgrade() -> None:
     op.execute(_FUNCTION)
     op.execute(_OF_OWNER)
     op.execute(_TEXTS)
+    for statement in READ_FUNCTIONS:
+        op.execute(statement)
 
 
 def downgrade() -> None:
+    for statement in READ_FUNCTIONS_DROPPED:
+        op.execute(statement)
     # A privilege on a column outlives the column.
     for table in ("hold_freeze", "owner_freeze"):
         op.execute(f"REVOKE INSERT (payee_text) ON buffer.{table} FROM buffer_platform")

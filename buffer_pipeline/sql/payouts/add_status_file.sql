@@ -1,7 +1,7 @@
--- Notes that a bank's status file is being imported for a batch. Waits for another import of the same file.
+-- Notes that a bank's status file is being imported for a batch, and which of its lines mark nothing. Waits for another import of the same file.
 -- No row if it was imported before.
 INSERT INTO buffer.payout_status_file (
-  payout_batch_id, digest, imported_by, imported_at, paid, returned, unknown, differing
+  payout_batch_id, digest, imported_by, imported_at, paid, returned, unknown, differing, conflicting
 )
 VALUES (
   CAST(:payout_batch_id AS bigint),
@@ -10,8 +10,9 @@ VALUES (
   CAST(:now AS timestamptz),
   CAST(:paid AS bigint),
   CAST(:returned AS bigint),
-  CAST(:unknown AS bigint),
-  CAST(:differing AS bigint)
+  CAST(:unknown AS text[]),
+  CAST(:differing AS text[]),
+  CAST(:conflicting AS text[])
 )
 ON CONFLICT (payout_batch_id, digest) DO NOTHING
 RETURNING payout_batch_id

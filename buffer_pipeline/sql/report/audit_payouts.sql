@@ -1,8 +1,8 @@
--- Who did what to payouts: requests and cancellations, batches that were made, approved, sent or cancelled, status
--- files, destinations and schedules. The newest first, at most :row_limit of those that match every filter which is
--- not NULL: :owner, :acted_by and :since. A batch and a status file have no owner.
+-- Who did what to payouts: requests and cancellations, batches that were made, approved, sent, exported or cancelled,
+-- status files, destinations and schedules. The newest first, at most :row_limit of those that match every filter which is
+-- not NULL: :owner, :acted_by and :since. A batch and its files have no owner.
 -- Each part reads at most :row_limit rows by an index on the time, or on the person and the time, or all rows of
--- :owner by an index on it. Batches and status files are few, and are read whole. No account, only its mask.
+-- :owner by an index on it. Batches and their files are few, and are read whole. No account, only its mask.
 WITH
 of_owner AS MATERIALIZED (
   SELECT wallet_id
@@ -107,13 +107,37 @@ fact AS (
     NULL,
     NULL,
     NULL,
-    jsonb_build_object('paid', file.paid, 'returned', file.returned, 'unknown', file.unknown),
+    jsonb_build_object(
+      'paid', file.paid, 'returned', file.returned, 'unknown', cardinality(file.unknown),
+      'differing', cardinality(file.differing), 'conflicting', cardinality(file.conflicting)
+    ),
     file.payout_batch_id
   FROM buffer.payout_status_file AS file
   WHERE
     CAST(:owner AS text) IS NULL
     AND (CAST(:acted_by AS text) IS NULL OR file.imported_by = CAST(:acted_by AS text))
     AND (CAST(:since AS timestamptz) IS NULL OR file.imported_at >= CAST(:since AS timestamptz))
+  UNION ALL
+  SELECT
+    exported.exported_at,
+    exported.exported_by,
+    'EXPORT_PAYOUT_BATCH',
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    exported.payout_batch_id,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    jsonb_build_object('format', exported.format, 'number', exported.number, 'sha256', encode(exported.digest, 'hex')),
+    exported.payout_batch_id
+  FROM buffer.payout_export AS exported
+  WHERE
+    CAST(:owner AS text) IS NULL
+    AND (CAST(:acted_by AS text) IS NULL OR exported.exported_by = CAST(:acted_by AS text))
+    AND (CAST(:since AS timestamptz) IS NULL OR exported.exported_at >= CAST(:since AS timestamptz))
   UNION ALL
   (
     SELECT

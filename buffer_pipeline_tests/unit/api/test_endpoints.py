@@ -90,8 +90,8 @@ def test_example_of_each_endpoint_runs_with_the_keys_of_its_roles(
     assert first.status_code == 200, first.text
     schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
     jsonschema.validate(first.json(), {**schema, "components": DOCUMENT["components"]})
-    for role in refused:
-        assert answers[KeyRole(role)].headers["content-type"] == "application/problem+json"
+    for name_of_role in refused:
+        assert answers[KeyRole(name_of_role)].headers["content-type"] == "application/problem+json"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,7 +18,7 @@ def changed(name: str, value: str) -> str:
     return GOOD.replace(json.dumps(EARNING[name]), value, 1)
 
 
-BODIES: Final = {
+BODIES: Final[dict[str, str | bytes]] = {
     "empty": "",
     "no JSON": "{",
     "a list": "[]",

@@ -77,7 +77,7 @@ def test_expired_key_is_refused(api: Api) -> None:
 )
 def test_request_without_a_key_is_refused(api: Api, header: str | None) -> None:
     """Whatever stands in the header, and also for a path that does not exist."""
-    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    headers = [] if header is None else [(b"Authorization", header.encode("latin-1"))]
     for path in ("/wallets", "/nowhere"):
         refused = api.reader.http.get(path, headers=headers)
 

@@ -1,4 +1,4 @@
-"""Requests that schemathesis makes of the OpenAPI document: no 500, and no answer that it does not describe."""
+"""Requests that schemathesis makes of the OpenAPI document: no 500, and only answers that it describes."""
 
 from typing import Any, Final
 

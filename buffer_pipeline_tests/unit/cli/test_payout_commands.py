@@ -86,7 +86,7 @@ def test_batch_goes_from_hand_to_hand(rich: Run) -> None:
     assert made.json == {**facts, "state": "MADE"}
     assert approved.json == {**facts, "state": "APPROVED"}
     assert sent.json == {**facts, "state": "SENT"}
-    assert shown.json == {**facts, "state": "SENT", "exports": []}
+    assert shown.json == {**facts, "state": "SENT", "exports": [], "status_files": []}
     assert (refused.code, late.code) == (1, 1)
     assert "somebody else has to approve it" in refused.err
     assert "made by finance-1, approved by finance-2, sent by finance-1" in text.out

@@ -146,6 +146,7 @@ def test_import_marks_what_the_bank_says_once(sent: Run, tmp_path: Path) -> None
     assert f"unknown: '{NINE}': no payout of the batch" in done.err
     assert again.code == 1
     assert "this file was imported by 'buffer' at" in again.err
+    assert ": 1 paid, 1 returned, 2 unknown, 0 differing, 0 conflicting" in again.err
     rows = sent("payout", "list", "--json").json
     assert [(row["payout_id"], row["state"]) for row in rows] == [(2, "RETURNED"), (1, "PAID")]
     balances = [
@@ -180,6 +181,25 @@ def test_another_amount_is_named(sent: Run, tmp_path: Path) -> None:
     assert "Batch 1: 1 paid, 0 returned, 0 unknown, 1 differing." in done.out
     assert f"differing: '{ONE}': its amount or currency is not that of the payout" in done.out
     assert [row["state"] for row in sent("payout", "list", "--json").json] == ["PAID", "SENT"]
+
+
+def test_lines_that_mark_nothing_are_read_later(sent: Run, tmp_path: Path) -> None:
+    """The batch shows each file with its unknown, differing and conflicting lines, in its words."""
+    file = tmp_path / "status.csv"
+    file.write_text(f"end_to_end_id,outcome,amount\n{ONE},RETURNED,\n{TWO},PAID,299.99\norder-7,PAID,\n")
+    sent("payout", "import-status", "1", str(file), "--by", "finance-1")
+    sent("payout", "import-status", "1", status_file(tmp_path, f"{ONE},PAID,"), "--by", "finance-2")
+
+    shown = sent("payout", "batch", "show", "1", "--json").json["status_files"]
+    text = sent("payout", "batch", "show", "1").out
+
+    named = ("by", "paid", "returned", "unknown", "differing", "conflicting")
+    assert [[each[name] for name in named] for each in shown] == [
+        ["finance-1", 0, 1, ["order-7"], [TWO], []],
+        ["finance-2", 0, 0, [], [], [ONE]],
+    ]
+    assert "by finance-2: 0 paid, 0 returned, 0 unknown, 1 conflicting" in text
+    assert f"conflicting: '{ONE}': came back and is paid" in text
 
 
 def test_a_rejection_as_a_duplicate_marks_nothing(sent: Run, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`explain`, the texts for payees, and the messages that have them."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -53,6 +54,29 @@ def test_a_payee_reads_the_text(run: Run) -> None:
         assert "stolen card" not in out
         assert "risk" not in out.lower()
     assert set(as_json.json["reasons"][0]) == {"code", "since", "until", "text"}
+
+
+def test_a_moved_date(run: Run) -> None:
+    """An operator reads who moved it and why; a payee only from when to when."""
+    hold_add(run)
+    to = f"{datetime.now(UTC) + timedelta(days=9):%Y-%m-%dT%H:00Z}"
+    moved = run(
+        *("hold", "reschedule", "1", "--to", to, "--by", "risk-2", "--admin"),
+        *("--reason", "a look at the card"),
+    )
+
+    shown = run("explain", "1", "--json")
+    told = run("explain", "1", "--for", "payee", "--json")
+
+    assert moved.code == 0, moved.err
+    reason = shown.json["reasons"][1]
+    assert (reason["code"], reason["by"], reason["reason"]) == ("DATE_MOVED", "risk-2", "a look at the card")
+    assert reason["to_date"] == shown.json["reasons"][0]["until"]
+    assert reason["from_date"] < reason["to_date"]
+    assert told.json["reasons"][1]["code"] == "DATE_MOVED"
+    assert told.json["reasons"][1]["text"].endswith(f" to {reason['to_date']}.")
+    assert "card" not in told.out
+    assert "risk-2" not in told.out
 
 
 def test_wrong_arguments(run: Run) -> None:

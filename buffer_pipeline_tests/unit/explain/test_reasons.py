@@ -18,13 +18,14 @@ from buffer_pipeline.explain.words import (
     reason_words,
     way_words,
 )
-from buffer_pipeline.freeze import freeze_hold
+from buffer_pipeline.freeze import freeze_hold, unfreeze_hold
 from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline.intake import add_pending_earnings
 from buffer_pipeline.owner_freeze import freeze_owner
 from buffer_pipeline.policy import Policy
 from buffer_pipeline.refund import refund_hold
 from buffer_pipeline.release import release_early, release_matured
+from buffer_pipeline.reschedule import reschedule_hold
 from buffer_pipeline.wallet import withdraw
 from buffer_pipeline_tests.support.builders import (
     ADMIN,
@@ -42,6 +43,7 @@ HOUR: Final = timedelta(hours=1)
 INTERNAL: Final = "CONFIDENTIAL-card-ring"
 RISK_ANALYST: Final = "risk-2"
 FREEZE: Final[dict[str, Any]] = {"by": RISK_ANALYST, "reason": INTERNAL, "now": NOON + HOUR}
+MOVE: Final = FREEZE
 
 
 def codes(found: Explanation) -> list[ReasonCode]:
@@ -276,6 +278,62 @@ def test_debts(connection: Connection) -> None:
         (ReasonCode.RECOVERED_FOR_DEBT, 30_000),
     ]
     assert ReasonCode.RELEASED_EARLY in codes(explain_hold(connection, hold_id=first, now=DAY_7))
+
+
+def test_a_date_that_was_moved(connection: Connection) -> None:
+    """Operators read who moved it and why. The payee reads from when to when, and nothing internal."""
+    hold_id = place_hold(connection)
+    later, earlier = DAY_7 + timedelta(days=5), DAY_7 + timedelta(days=1)
+    reschedule_hold(connection, hold_id=hold_id, to=later, as_admin=True, **MOVE)
+    reschedule_hold(
+        connection, hold_id=hold_id, to=earlier, by=PAYER, reason="all is well", now=NOON + 2 * HOUR
+    )
+
+    found = kept(connection, hold_id, now=NOON + 3 * HOUR)
+
+    assert codes(found) == [ReasonCode.IN_WINDOW, ReasonCode.DATE_MOVED, ReasonCode.DATE_MOVED]
+    first, second = found.reasons[1:]
+    assert (first.since, first.by, first.reason) == (NOON + HOUR, RISK_ANALYST, INTERNAL)
+    assert (first.from_date, first.to_date, first.until, first.ways) == (DAY_7, later, None, ())
+    assert (second.from_date, second.to_date, second.by) == (later, earlier, PAYER)
+    assert reason_words(found, first, moment=moment) == (
+        "Its release date was moved at 2026-03-02 13:00 from 2026-03-09 12:00 to 2026-03-14 12:00"
+        f" by {RISK_ANALYST}: {INTERNAL}"
+    )
+    told = payee_reasons(found, moment=moment)[1]
+    assert (told["code"], told["since"], told["until"]) == ("DATE_MOVED", NOON + HOUR, None)
+    assert told["text"] == (
+        "Its release date was moved at 2026-03-02 13:00 from 2026-03-09 12:00 to 2026-03-14 12:00."
+    )
+    assert INTERNAL not in as_told(found)
+    assert RISK_ANALYST not in as_told(found)
+
+
+def test_a_moved_date_of_shares(connection: Connection) -> None:
+    """A share that moved with its earning says so; a reserve, which kept its date, does not."""
+    first = place_hold(connection, shares=WITH_A_FEE)
+    reschedule_hold(connection, hold_id=first, to=DAY_7 + HOUR, as_admin=True, **MOVE)
+    of_kind = {row.kind: row.hold_id for row in connection.execute(text("SELECT * FROM buffer.hold"))}
+
+    found = {kind: kept(connection, each, now=NOON + 2 * HOUR) for kind, each in of_kind.items()}
+
+    moved = {kind for kind, each in found.items() if ReasonCode.DATE_MOVED in codes(each)}
+    assert moved == {"PAYEE", "FEE"}
+
+
+def test_a_moved_date_of_a_frozen_and_of_a_settled_hold(connection: Connection) -> None:
+    """Beside what freezes it; and before what became of it."""
+    hold_id = place_hold(connection)
+    freeze = freeze_hold(connection, hold_id=hold_id, kind=FreezeKind.ADMIN, **FREEZE)
+    reschedule_hold(connection, hold_id=hold_id, to=DAY_7 + HOUR, as_admin=True, **MOVE)
+    frozen = kept(connection, hold_id, now=NOON + 2 * HOUR)
+    unfreeze_hold(connection, freeze_id=freeze.freeze_id, by=ADMIN, reason="cleared", now=NOON + 2 * HOUR)
+    release_matured(connection, now=DAY_7 + HOUR, batch_limit=10)
+
+    settled = kept(connection, hold_id, now=DAY_7 + 2 * HOUR)
+
+    assert codes(frozen) == [ReasonCode.ADMIN_FREEZE, ReasonCode.IN_WINDOW, ReasonCode.DATE_MOVED]
+    assert codes(settled) == [ReasonCode.DATE_MOVED, ReasonCode.RELEASED]
 
 
 def test_a_hold_that_is_frozen_for_nothing(connection: Connection) -> None:

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from buffer_pipeline.audit.reconcile import reconcile
 from buffer_pipeline.errors import InvalidInput, PayoutRefused
@@ -15,8 +15,8 @@ from buffer_pipeline.payouts import (
     PayoutResult,
     RestOfBatch,
     bank_ids,
+    payout_status_files,
 )
-from buffer_pipeline.tables import payout_status_file
 from buffer_pipeline_tests.support.builders import PAYEE, Wallet, books, wallet_of
 from buffer_pipeline_tests.support.payouts import (
     IDS,
@@ -64,7 +64,8 @@ def test_another_amount_is_reported_and_the_rest_is_marked(
 
     assert done == MarkedPayouts(paid=1, returned=0, unknown=(), differing=(IDS.of_payout(ids[0]),))
     assert [state_of_payout(connection, id_) for id_ in ids] == ["SENT", "PAID", "SENT"]
-    assert connection.scalar(select(payout_status_file.c.differing)) == 1
+    (stored,) = payout_status_files(connection, payout_batch_id=batch.payout_batch_id)
+    assert (stored.unknown, stored.differing, stored.conflicting) == ((), done.differing, ())
     assert reconcile(connection) == []
 
 

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection
 
 from buffer_pipeline.audit.reconcile import reconcile
-from buffer_pipeline.payouts import MarkedPayouts, PayoutBatch, RestOfBatch
+from buffer_pipeline.payouts import MarkedPayouts, PayoutBatch, RestOfBatch, payout_status_files
 from buffer_pipeline_tests.support.builders import PAYEE, Wallet, wallet_of
 from buffer_pipeline_tests.support.payouts import (
     IDS,
@@ -38,6 +38,8 @@ def test_rejected_line_of_a_paid_payout_is_conflicting(
     done = mark(connection, batch, *rejected)
 
     assert done == MarkedPayouts(paid=0, returned=1, unknown=(), conflicting=(IDS.of_payout(ids[0]),))
+    stored = payout_status_files(connection, payout_batch_id=batch.payout_batch_id)
+    assert [(each.returned, each.conflicting) for each in stored if each.returned] == [(1, done.conflicting)]
     assert [state_of_payout(connection, id_) for id_ in ids] == ["PAID", "RETURNED"]
     assert wallet_of(connection, PAYEE) == Wallet(balance_minor=99_000)
     assert reconcile(connection) == []

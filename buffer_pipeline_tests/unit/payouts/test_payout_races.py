@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, select, text
 
 from buffer_pipeline.audit.reconcile import reconcile
 from buffer_pipeline.errors import PaymentBufferError, PayoutRefused
@@ -28,6 +28,7 @@ from buffer_pipeline_tests.support.builders import (
     DAY_7,
     NOON,
     PAYEE,
+    WAIT_SECONDS_MAX,
     Wallet,
     all_at_once,
     one_after_the_other,
@@ -209,6 +210,7 @@ def steps_on(batch_id: int, payout_id: int) -> dict[str, Step]:
     ("first", "second", "approved", "may_be_refused"),
     [
         ("approve", "cancel", False, 1),
+        ("approve", "send", False, 1),
         ("approve", "cancel a payout", False, 0),
         ("send", "cancel", True, 1),
         ("send", "cancel a payout", True, 1),
@@ -243,6 +245,62 @@ def test_decisions_at_once(
             ).all()
             for payout_id in waiting:
                 cancel_payout(connection, payout_id=payout_id, by=MAKER, reason="next", now=DAY_3)
+    sound(engine)
+
+
+def run(engine: Engine, step: Step) -> Any:
+    """Return what a verb in a transaction of its own returns, or its refusal."""
+    try:
+        with engine.begin() as connection:
+            return step(connection)
+    except PaymentBufferError as refusal:
+        return refusal
+
+
+@pytest.mark.parametrize("third", ["cancel", "cancel a payout"])
+def test_sending_that_waits_for_the_approval_does_not_deadlock(engine: Engine, third: str) -> None:
+    """Whoever sends has locked the payouts before it waits for the batch, as who cancels does."""
+    steps = steps_on(*batch_of_two(engine, approved=False))
+
+    with engine.connect() as approver, ThreadPoolExecutor(2) as threads:
+        steps["approve"](approver)
+        sending = threads.submit(run, engine, steps["send"])
+        wait_until(lambda: waiting(engine) == 1 or sending.done())
+        cancelling = threads.submit(run, engine, steps[third])
+        wait_until(lambda: waiting(engine) == 2 or sending.done() or cancelling.done())
+        approver.commit()
+        sent, cancelled = (future.result(timeout=WAIT_SECONDS_MAX) for future in (sending, cancelling))
+
+    assert not isinstance(sent, PaymentBufferError)
+    assert isinstance(cancelled, PayoutRefused)
+    sound(engine)
+
+
+@pytest.mark.parametrize("late", ["cancel", "send"])
+def test_decision_that_comes_after_the_sending_does_not_deadlock_with_a_file(
+    engine: Engine, late: str
+) -> None:
+    """It has locked the payouts, and does not wait for the batch, which who imports the file has locked."""
+    batch_id, payout_id = batch_of_two(engine, approved=True)
+    steps = steps_on(batch_id, payout_id)
+    lock = text("SELECT FROM buffer.payout_batch WHERE payout_batch_id = :batch_id FOR NO KEY UPDATE")
+
+    def import_file(connection: Connection) -> Any:
+        connection.execute(lock, {"batch_id": batch_id})
+        wait_until(lambda: deciding.done() or waiting(engine) == 1)
+        return mark(connection, batch, said(payout_id))
+
+    with engine.connect() as sender, ThreadPoolExecutor(2) as threads:
+        batch = steps["send"](sender)
+        deciding = threads.submit(run, engine, steps[late])
+        wait_until(lambda: waiting(engine) == 1 or deciding.done())
+        importing = threads.submit(run, engine, import_file)
+        wait_until(lambda: waiting(engine) == 2 or importing.done())
+        sender.commit()
+        decided, marked = (future.result(timeout=WAIT_SECONDS_MAX) for future in (deciding, importing))
+
+    assert marked.paid == 1
+    assert isinstance(decided, PayoutRefused) if late == "cancel" else decided.replayed
     sound(engine)
 
 

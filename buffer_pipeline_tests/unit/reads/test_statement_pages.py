@@ -10,14 +10,23 @@ from sqlalchemy import Connection, Engine, text
 from buffer_pipeline.reads import StatementLine, find_wallet, statement
 from buffer_pipeline.release import release_early, release_matured
 from buffer_pipeline.wallet import deposit, withdraw
-from buffer_pipeline_tests.support.builders import ADMIN, DAY_7, NOON, PAYEE, PAYER, place_hold
+from buffer_pipeline_tests.support.builders import (
+    ADMIN,
+    DAY_7,
+    NOON,
+    PAYEE,
+    PAYER,
+    next_generation,
+    place_hold,
+)
 
 HOUR: Final = timedelta(hours=1)
 
 
 def move_a_lot(connection: Connection) -> None:
-    """Write transactions of each direction in two currencies."""
+    """Write transactions of each direction in two currencies, in generations with empty ones between."""
     for number in range(3):
+        next_generation(connection, generations=number + 1)
         deposit(connection, owner=PAYEE, amount="50", currency="PHP", reference=f"in-{number}", now=NOON)
         place_hold(connection, job=f"job-{number}", amount="100")
         place_hold(connection, job=f"yen-{number}", amount="700", currency="JPY")

@@ -10,6 +10,7 @@ from buffer_pipeline.payouts import (
     approve_payout_batch,
     cancel_payout,
     cancel_payout_batch,
+    record_payout_export,
     send_payout_batch,
     set_payout_schedule,
 )
@@ -54,7 +55,15 @@ def paid_out(connection: Connection) -> Connection:
     id_ = batch.payout_batch_id
     approve_payout_batch(connection, payout_batch_id=id_, by=APPROVER, now=DAY_3 + 4 * HOUR)
     send_payout_batch(connection, payout_batch_id=id_, by=MAKER, now=DAY_3 + 5 * HOUR)
-    mark(connection, batch, said(first.payout_id, "RETURNED"), now=DAY_3 + 6 * HOUR)
+    record_payout_export(
+        connection,
+        payout_batch_id=id_,
+        format_name="pain.001",
+        file_digest=b"1" * 32,
+        by=APPROVER,
+        now=DAY_3 + 5.5 * HOUR,
+    )
+    mark(connection, batch, said(first.payout_id, "RETURNED"), said(99), now=DAY_3 + 6 * HOUR)
     return connection
 
 
@@ -82,6 +91,7 @@ def test_every_decision_about_payouts_is_a_line(paid_out: Connection) -> None:
 
     assert short(lines) == [
         ("MARK_PAYOUTS", None, MAKER, None),
+        ("EXPORT_PAYOUT_BATCH", None, APPROVER, None),
         ("SEND_PAYOUT_BATCH", None, MAKER, None),
         ("APPROVE_PAYOUT_BATCH", None, APPROVER, None),
         ("MAKE_PAYOUT_BATCH", None, MAKER, None),
@@ -107,7 +117,14 @@ def test_lines_say_what_the_verb_knows(paid_out: Connection) -> None:
     )
     assert lines["SET_DESTINATION"] == {"method": "IBAN", "account": MASKED, "version": 1}
     assert lines["SET_PAYOUT_SCHEDULE"] == {"schedule": "WEEKLY"}
-    assert lines["MARK_PAYOUTS"].items() >= {"paid": 0, "returned": 1, "unknown": 0}.items()
+    assert lines["EXPORT_PAYOUT_BATCH"] == {
+        "payout_batch_id": lines["SEND_PAYOUT_BATCH"]["payout_batch_id"],
+        "format": "pain.001",
+        "number": 1,
+        "sha256": (b"1" * 32).hex(),
+    }
+    counts = {"paid": 0, "returned": 1, "unknown": 1, "differing": 0, "conflicting": 0}
+    assert lines["MARK_PAYOUTS"].items() >= counts.items()
     assert (
         lines["SEND_PAYOUT_BATCH"].items()
         >= {
@@ -122,14 +139,18 @@ def test_lines_say_what_the_verb_knows(paid_out: Connection) -> None:
 def test_each_filter(paid_out: Connection) -> None:
     """By owner, person and time, and with a limit. A hold has none of them."""
     assert short(audit_trail(paid_out, owner=PAYEE)) == OF_OWNER
-    assert [verb for verb, *_ in short(audit_trail(paid_out, by=APPROVER))] == ["APPROVE_PAYOUT_BATCH"]
+    assert [verb for verb, *_ in short(audit_trail(paid_out, by=APPROVER))] == [
+        "EXPORT_PAYOUT_BATCH",
+        "APPROVE_PAYOUT_BATCH",
+    ]
     assert [verb for verb, *_ in short(audit_trail(paid_out, since=DAY_3 + 5 * HOUR))] == [
         "MARK_PAYOUTS",
+        "EXPORT_PAYOUT_BATCH",
         "SEND_PAYOUT_BATCH",
     ]
     assert [verb for verb, *_ in short(audit_trail(paid_out, limit=2))] == [
         "MARK_PAYOUTS",
-        "SEND_PAYOUT_BATCH",
+        "EXPORT_PAYOUT_BATCH",
     ]
     assert short(audit_trail(paid_out, by=ADMIN, owner=PAYEE)) == [
         line for line in OF_OWNER if line[2] == ADMIN

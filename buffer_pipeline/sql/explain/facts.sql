@@ -1,0 +1,53 @@
+-- What decides why the hold with the id :hold_id, or the earning's own hold with the :reference, is held, or
+-- what became of it: the hold, the numbers of its rule, and what else decides how long it waits, NULL if it is
+-- settled. One row for each fact, with the hold again: the open freezes, the moves of its release date, the
+-- transactions that took money of it out of the buffer and the claw-backs of it, each the oldest first, with
+-- who did it and why. A scheduled release has nobody. One row without a fact if there is none, and no row if
+-- there is no such hold. Reads only, in one snapshot; `now` is the database's clock.
+SELECT
+  told.hold_id,
+  told.reference,
+  told.job,
+  told.title,
+  told.kind,
+  told.earning_id,
+  told.earning_minor,
+  told.payee,
+  told.payer,
+  told.amount_minor,
+  told.refunded_minor,
+  told.released_minor,
+  told.currency,
+  told.places,
+  told.state,
+  told.held_at,
+  told.original_release_date,
+  told.release_date,
+  told.settled_at,
+  told.metadata,
+  told.rule,
+  told.rule_version,
+  told.rule_days,
+  told.rule_min_days,
+  told.rule_cooldown_hours,
+  told.rule_max_backjobs,
+  told.debt_minor,
+  told.is_share_frozen,
+  told.is_of_job,
+  told.open_backjob_id,
+  told.backjobs_rejected,
+  told.payees_release_date,
+  told.fact,
+  told.since,
+  told.by,
+  told.reason,
+  told.payee_text,
+  told.fact_minor,
+  told.recovered_minor,
+  told.backjob_id,
+  told.freeze_id,
+  told.owner_freeze_id,
+  told.from_date,
+  told.to_date,
+  buffer.clock() AS now
+FROM buffer.facts_of_hold(CAST(:hold_id AS bigint), CAST(:reference AS text)) AS told
