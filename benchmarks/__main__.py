@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import (
+    api,
     backjobs,
     cli,
     counts,
@@ -54,6 +55,7 @@ BENCHMARKS: Final[dict[str, Callable[[BenchmarkServer], list[Figure]]]] = {
     "reads": reads.measure,
     "backjobs": backjobs.measure,
     "cli": cli.measure,
+    "api": api.measure,
 }
 
 

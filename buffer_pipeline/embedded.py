@@ -32,6 +32,9 @@ OWNER: Final = "buffer"
 DAGSTER: Final = "dagster"
 """The role of Dagster: a releaser in the books, who may also pay out, and the owner of Dagster's storage."""
 
+API: Final = "api"
+"""The role of the HTTP API. It has no right by itself, and takes the role of each request's key."""
+
 _DATA: Final = "postgres"
 """The folder in BUFFER_HOME with the server's data."""
 
@@ -41,9 +44,13 @@ _ROLES: Final = {
     "buffer_releaser": "NOLOGIN",
     "buffer_reader": "NOLOGIN",
     "buffer_payouts": "NOLOGIN",
+    "buffer_api": "NOLOGIN",
+    # A releaser only for the clock of a sandbox: no key has that role.
+    API: "LOGIN NOINHERIT IN ROLE"
+    " buffer_api, buffer_platform, buffer_payouts, buffer_reader, buffer_releaser",
     DAGSTER: "LOGIN IN ROLE buffer_releaser",
 }
-"""In the order in which they are made. Migration 0007 and 0025 grant the rights of the four in the middle."""
+"""In the order in which they are made. Migrations grant the rights of those that cannot log in."""
 
 # For a solid-state disk and large batches. All other settings are PostgreSQL's defaults.
 _SERVER_SETTINGS: Final = {

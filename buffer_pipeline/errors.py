@@ -142,3 +142,7 @@ class InsufficientFunds(Refused):
 
 class WalletFull(Refused):
     """A wallet cannot take an amount: its balance and pending earnings together must fit a bigint."""
+
+
+class ClockRefused(Refused):
+    """The books are no sandbox or cannot become one, or another advance of their clock is running."""

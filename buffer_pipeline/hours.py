@@ -52,7 +52,7 @@ def enter_hour(connection: AnyConnection, *, now: datetime, ahead_max: timedelta
 
 
 def clock_of_a_writer(connection: AnyConnection) -> datetime:
-    """Return the database's clock, and mark its hour as being written until the transaction ends."""
+    """Return the clock of the books, and mark its hour as being written until the transaction ends."""
     now = fetch(connection, "hours/clock_of_a_writer")[0]["now"]
     assert isinstance(now, datetime)
     return now

@@ -10,8 +10,8 @@
 
 SELECT format('CREATE ROLE %I', role)
 FROM unnest(ARRAY[
-  'buffer', 'buffer_platform', 'buffer_releaser', 'buffer_reader', 'buffer_payouts', 'dagster', 'platform',
-  'reader', 'payouts'
+  'buffer', 'buffer_platform', 'buffer_releaser', 'buffer_reader', 'buffer_payouts', 'buffer_api',
+  'dagster', 'platform', 'reader', 'payouts'
 ]) AS role
 WHERE to_regrole(role) IS NULL
 \gexec

@@ -14,6 +14,7 @@ from buffer_pipeline.database import REVISION, snapshot
 from buffer_pipeline.database import migrate as migrate_books
 from buffer_pipeline.extras import need
 from buffer_pipeline.hours import clock_of_a_writer
+from buffer_pipeline.inputs import parse_time
 from buffer_pipeline.money import Places
 from buffer_pipeline.settings import load_settings
 
@@ -121,6 +122,13 @@ def dev(
             " sample cannot be removed."
         ),
     ] = True,
+    clock: Annotated[
+        str | None,
+        typer.Option(
+            help="Make the new books a sandbox, whose clock begins at this time (ISO 8601) and moves only by"
+            " `clock advance`."
+        ),
+    ] = None,
 ) -> None:
     """Start everything on this machine: PostgreSQL, the books, and Dagster's UI, schedules and sensors.
 
@@ -131,4 +139,5 @@ def dev(
     need("dagster", "dagster_webserver")
     from buffer_pipeline.cli.dev import serve
 
-    serve(load_settings(), port=port, sample=sample)
+    now = None if clock is None else parse_time("clock", clock)
+    serve(load_settings(), port=port, sample=sample, clock=now)

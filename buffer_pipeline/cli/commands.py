@@ -181,6 +181,29 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "metrics": Entry(
         "metrics", "Serve metrics of the books to Prometheus, at /metrics, until Ctrl-C or SIGTERM."
     ),
+    "serve": Entry(
+        "serve",
+        "Serve the HTTP API until Ctrl-C or SIGTERM; what is being answered then is answered to its end.",
+    ),
+    "api-key": Entry(
+        "api_key",
+        "Keys of the HTTP API.",
+        {
+            "create": "Make a key and show it, once: the books keep only its digest.",
+            "list": "List the keys, the oldest first, without the keys themselves.",
+            "revoke": "Revoke a key: from now on, requests with it are refused.",
+        },
+    ),
+    "clock": Entry(
+        "clock",
+        "The clock of a sandbox, for tests.",
+        {
+            "start": "Make empty books a sandbox, whose clock moves only when told; they stay one.",
+            "show": "Show the clock of a sandbox.",
+            "advance": "Move the clock of a sandbox, and do what would have happened meanwhile, hour by"
+            " hour.",
+        },
+    ),
     "migrate": Entry("books", "Migrate the books to the schema of this version, or create them."),
     "import-legacy": Entry(
         "books", "Import the waiting payments, open backjobs and balances of the Django application."

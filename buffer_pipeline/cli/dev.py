@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
@@ -29,14 +30,15 @@ from buffer_pipeline.cli.first_look import FIRST_ASSET, Sample, first_look, thin
 from buffer_pipeline.settings import Settings
 
 
-def serve(settings: Settings, *, port: int, sample: bool) -> None:
+def serve(settings: Settings, *, port: int, sample: bool, clock: datetime | None = None) -> None:
     """Run the books, Dagster's webserver and its daemon until SIGINT or SIGTERM, then return.
 
     Prints what it does while it starts, and the address of the UI once the definitions are loaded. Dagster
     stops first, the embedded server last. The books at BUFFER_DATABASE_URL are migrated, and loaded with the
-    sample if they are empty and `sample` is true.
+    sample if they are empty and `sample` is true. With a `clock`, new books are made a sandbox at that time.
 
     Raises:
+        ClockRefused: with a `clock`, the books are real.
         PaymentBufferError: the port is in use, an alert URL or a database cannot be used, or a process of
             Dagster ended by itself or was not ready in time.
     """
@@ -51,7 +53,7 @@ def serve(settings: Settings, *, port: int, sample: bool) -> None:
         with open_databases(settings) as databases:
             loaded = None
             if not stop.is_set():
-                loaded = prepare_books(settings, databases, sample=sample, say=_say)
+                loaded = prepare_books(settings, databases, sample=sample, clock=clock, say=_say)
             if stop.is_set():
                 return
             require_dagster_storage(databases.dagster_url)

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
 from buffer_pipeline.audit.reconcile import tables_in_use
 from buffer_pipeline.cli.first_look import Sample
+from buffer_pipeline.cli.output import iso
 from buffer_pipeline.database import (
     bring_up_to_date,
     fetch,
@@ -22,6 +23,7 @@ from buffer_pipeline.database import (
 from buffer_pipeline.embedded import embedded_server
 from buffer_pipeline.errors import PaymentBufferError, SettingError
 from buffer_pipeline.hours import clock_of_a_writer, hour_of
+from buffer_pipeline.sandbox.clock import find_clock, start_clock
 from buffer_pipeline.settings import Settings
 from buffer_pipeline.simulation.sample import load_sample
 
@@ -98,12 +100,25 @@ def place_of_books(settings: Settings) -> str:
 
 
 def prepare_books(
-    settings: Settings, databases: Databases, *, sample: bool, say: Callable[[str], None]
+    settings: Settings,
+    databases: Databases,
+    *,
+    sample: bool,
+    say: Callable[[str], None],
+    clock: datetime | None = None,
 ) -> Sample | None:
-    """Migrate the books, and load the sample into empty ones; return the sample if it was loaded."""
+    """Migrate the books, and load the sample into empty ones; return the sample if it was loaded.
+
+    With a `clock`, books that hold nothing are made a sandbox at that time first.
+
+    Raises:
+        ClockRefused: with a `clock`, the books are real.
+    """
     url = databases.books_url.render_as_string(hide_password=False)
     with open_database(settings.model_copy(update={"database_url": url}), migrated=False) as engine:
         bring_up_to_date(engine, where=place_of_books(settings), say=say)
+        if clock is not None:
+            _make_sandbox(engine, clock, say=say)
         if sample:
             with engine.begin() as connection:
                 if not tables_in_use(connection):
@@ -117,6 +132,14 @@ def prepare_books(
                         )
                     return Sample(first_hour=begin, loaded_at=now)
     return None
+
+
+def _make_sandbox(engine: Engine, clock: datetime, *, say: Callable[[str], None]) -> None:
+    with engine.begin() as connection:
+        if (found := find_clock(connection)) is not None:
+            say(f"The books are a sandbox already, whose clock stays at {iso(found.now)}.")
+            return
+        say(f"The books are a sandbox now. Its clock is at {iso(start_clock(connection, now=clock).now)}.")
 
 
 def require_dagster_storage(url: URL) -> None:

@@ -26,6 +26,7 @@ from buffer_pipeline.database.statements import (
     fetch,
     is_beyond_a_bigint,
     savepoint,
+    server_clock,
     statement_text,
     wallet_capacity_or_refusal,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "open_database",
     "psycopg_url",
     "savepoint",
+    "server_clock",
     "snapshot",
     "statement_text",
     "wallet_capacity_or_refusal",

@@ -12,7 +12,7 @@ from buffer_pipeline.database.statements import require_answers_as_expected, sta
 from buffer_pipeline.errors import PaymentBufferError, SettingError
 from buffer_pipeline.settings import Settings
 
-REVISION: Final = "0026"
+REVISION: Final = "0028"
 """The migration that this code needs; a test compares it with the newest file."""
 
 INSTALL_A_NEWER_VERSION: Final = "install the version of buffer-pipeline that migrated them, or a newer one"
@@ -147,3 +147,6 @@ def migrate(engine: Engine, revision: str = "head") -> None:
             command.downgrade(config, revision)
         else:
             command.upgrade(config, revision)
+            # By the revision, because the function is not there before it.
+            if revision == "head":
+                connection.execute(text(statement_text("sandbox/follow")))

@@ -48,20 +48,27 @@ def with_limits(url: URL) -> URL:
     return url.update_query_dict(missing)
 
 
-def make_engine(url: URL | str, *, synchronous_commit: bool = True) -> Engine:
+def make_engine(
+    url: URL | str,
+    *,
+    synchronous_commit: bool = True,
+    connections_kept: int = _CONNECTIONS_KEPT,
+    role: str | None = None,
+) -> Engine:
     """Return an engine whose transactions use UTC and a search path with only PostgreSQL's own schema.
 
     All settings are for one transaction, so a connection pooler may give each transaction another session.
     A connection to a dead machine ends within a minute.
 
     Without `synchronous_commit` a commit returns before it is on disk. A crash of the server may then lose
-    the last transactions, each of them whole.
+    the last transactions, each of them whole. `connections_kept` stay open when nobody uses them. Each
+    transaction begins in the database's `role`, if one is given.
     """
     engine = create_engine(
         with_limits(psycopg_url(url) if isinstance(url, str) else url),
         pool_pre_ping=True,
-        pool_size=_CONNECTIONS_KEPT,
-        max_overflow=CONNECTIONS_MAX - _CONNECTIONS_KEPT,
+        pool_size=connections_kept,
+        max_overflow=CONNECTIONS_MAX - connections_kept,
         connect_args={
             "application_name": "buffer-pipeline",
             "client_encoding": "UTF8",
@@ -71,6 +78,8 @@ def make_engine(url: URL | str, *, synchronous_commit: bool = True) -> Engine:
         },
     )
     settings = _SETTINGS if synchronous_commit else f"{_SETTINGS}; SET LOCAL synchronous_commit = off"
+    if role is not None:
+        settings += f'; SET LOCAL ROLE "{role}"'
 
     @event.listens_for(engine, "begin")
     def set_up(connection: Connection) -> None:

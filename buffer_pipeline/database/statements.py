@@ -156,8 +156,15 @@ def wallet_capacity_or_refusal(
 
 
 def database_clock(connection: AnyConnection) -> datetime:
-    """Return the database's clock, timezone-aware."""
+    """Return the clock of the books, timezone-aware: the database's, or that of a sandbox."""
     now = fetch(connection, "database/clock")[0]["now"]
+    assert isinstance(now, datetime)
+    return now
+
+
+def server_clock(connection: AnyConnection) -> datetime:
+    """Return the database server's own clock, timezone-aware, also of a sandbox."""
+    now = fetch(connection, "database/server_clock")[0]["now"]
     assert isinstance(now, datetime)
     return now
 

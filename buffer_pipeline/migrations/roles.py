@@ -7,7 +7,7 @@ from alembic import op
 
 from buffer_pipeline.errors import PaymentBufferError
 
-ROLES: Final = ("buffer_platform", "buffer_releaser", "buffer_reader", "buffer_payouts")
+ROLES: Final = ("buffer_platform", "buffer_releaser", "buffer_reader", "buffer_payouts", "buffer_api")
 
 # A role belongs to the whole server: another database's migration may be making the same one.
 _CREATE: Final = """

@@ -27,6 +27,7 @@ from buffer_pipeline.database import (
     database_clock,
     fetch,
     first_line,
+    server_clock,
     snapshot,
 )
 from buffer_pipeline.errors import InvalidInput, PaymentBufferError
@@ -173,7 +174,7 @@ def clock(engine: Engine, *, read: Callable[[], datetime]) -> Answer:
     """Compare this machine's clock, which `read` returns, with the database's."""
     with asking(engine) as connection:
         before = read()
-        there = database_clock(connection)
+        there = server_clock(connection)
         after = read()
     # The database read its clock between the two, so the network's delay is not counted as a difference.
     ahead, behind = (before - there).total_seconds(), (there - after).total_seconds()

@@ -9,6 +9,24 @@ GRANT USAGE ON SCHEMA buffer TO buffer_platform;
 GRANT USAGE ON SCHEMA buffer TO buffer_releaser;
 GRANT USAGE ON SCHEMA buffer TO buffer_reader;
 GRANT USAGE ON SCHEMA buffer TO buffer_payouts;
+GRANT USAGE ON SCHEMA buffer TO buffer_api;
+
+-- clock
+
+CREATE FUNCTION buffer.clock() RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  RETURN coalesce((SELECT sandbox.now FROM buffer.sandbox), clock_timestamp());
+END
+$$;
+REVOKE ALL ON FUNCTION buffer.clock() FROM PUBLIC;
+GRANT ALL ON FUNCTION buffer.clock() TO buffer_platform;
+GRANT ALL ON FUNCTION buffer.clock() TO buffer_releaser;
+GRANT ALL ON FUNCTION buffer.clock() TO buffer_reader;
+GRANT ALL ON FUNCTION buffer.clock() TO buffer_payouts;
+GRANT ALL ON FUNCTION buffer.clock() TO buffer_api;
 
 -- enter_hour
 
@@ -177,6 +195,32 @@ GRANT ALL ON FUNCTION buffer.facts_of_hold(of_hold_id bigint, of_reference text)
 GRANT ALL ON FUNCTION buffer.facts_of_hold(of_hold_id bigint, of_reference text) TO buffer_reader;
 GRANT ALL ON FUNCTION buffer.facts_of_hold(of_hold_id bigint, of_reference text) TO buffer_payouts;
 
+-- follow_the_sandbox
+
+CREATE FUNCTION buffer.follow_the_sandbox() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  policy record;
+BEGIN
+  FOR policy IN
+    SELECT policyname, tablename,
+      replace(qual, 'clock_timestamp()', '(SELECT buffer.clock())') AS seen,
+      replace(with_check, 'clock_timestamp()', '(SELECT buffer.clock())') AS checked
+    FROM pg_policies
+    WHERE schemaname = 'buffer' AND concat(qual, with_check) LIKE '%clock_timestamp()%'
+    ORDER BY tablename, policyname
+  LOOP
+    EXECUTE format(
+      'ALTER POLICY %I ON buffer.%I%s%s', policy.policyname, policy.tablename,
+      ' USING (' || policy.seen || ')', ' WITH CHECK (' || policy.checked || ')'
+    );
+  END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION buffer.follow_the_sandbox() FROM PUBLIC;
+
 -- holds_of_owner
 
 CREATE FUNCTION buffer.holds_of_owner(of_owner text, as_payer boolean, newest boolean, after_key bigint, row_limit bigint) RETURNS TABLE(key bigint, hold_id bigint)
@@ -273,6 +317,57 @@ BEGIN
 END
 $$;
 REVOKE ALL ON FUNCTION buffer.mark_as_writer() FROM PUBLIC;
+
+-- mark_only_empty_books
+
+CREATE FUNCTION buffer.mark_only_empty_books() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+  its_table text;
+  has_rows boolean;
+  filled text[] := '{}';
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'books: a sandbox is made in a transaction that is READ COMMITTED'
+      USING ERRCODE = 'object_not_in_prerequisite_state';
+  END IF;
+  FOR its_table IN
+    SELECT relname FROM pg_class
+    WHERE relnamespace = CAST('buffer' AS regnamespace) AND relkind IN ('r', 'p')
+      AND relname NOT IN ('alembic_version', 'payout_ids', 'sandbox')
+    ORDER BY relname
+  LOOP
+    EXECUTE format('ALTER TABLE buffer.%I ENABLE TRIGGER USER', its_table);
+    EXECUTE format('SELECT EXISTS (SELECT FROM buffer.%I)', its_table) INTO has_rows;
+    IF has_rows THEN
+      filled := filled || its_table;
+    END IF;
+  END LOOP;
+  IF filled <> '{}' THEN
+    RAISE EXCEPTION
+      'books: not empty (%); a sandbox needs books of its own: another BUFFER_HOME, or another database',
+      array_to_string(filled, ', ')
+      USING ERRCODE = 'object_not_in_prerequisite_state';
+  END IF;
+  IF EXISTS (
+    SELECT FROM pg_locks
+    INNER JOIN pg_database ON pg_locks.database = pg_database.oid
+    WHERE pg_database.datname = current_database()
+      AND pg_locks.locktype = 'advisory' AND pg_locks.classid = CAST(hashtext('buffer.hour') AS oid)
+      AND pg_locks.objsubid = 2
+      AND pg_locks.pid IS DISTINCT FROM pg_backend_pid()
+  ) THEN
+    RAISE EXCEPTION 'books: somebody is writing into them; a sandbox is made of books that nobody uses'
+      USING ERRCODE = 'object_not_in_prerequisite_state';
+  END IF;
+  PERFORM buffer.follow_the_sandbox();
+  RETURN NEW;
+END
+$$;
+REVOKE ALL ON FUNCTION buffer.mark_only_empty_books() FROM PUBLIC;
 
 -- notifies_of
 
@@ -797,6 +892,7 @@ GRANT SELECT ON TABLE buffer.alembic_version TO buffer_platform;
 GRANT SELECT ON TABLE buffer.alembic_version TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.alembic_version TO buffer_reader;
 GRANT SELECT ON TABLE buffer.alembic_version TO buffer_payouts;
+GRANT SELECT ON TABLE buffer.alembic_version TO buffer_api;
 
 -- alert
 
@@ -818,6 +914,60 @@ ALTER TABLE ONLY buffer.alert
 CREATE INDEX alert_period_idx ON buffer.alert USING btree (kind, period);
 GRANT SELECT ON TABLE buffer.alert TO buffer_releaser;
 GRANT INSERT (kind, period, hold_ids, sent_at, payout_batch_ids, payout_ids) ON TABLE buffer.alert TO buffer_releaser;
+
+-- api_key
+
+CREATE TABLE buffer.api_key (
+    api_key_id bigint NOT NULL,
+    name text NOT NULL,
+    role text NOT NULL,
+    digest bytea NOT NULL,
+    made_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    CONSTRAINT api_key_digest_is_sha256 CHECK ((octet_length(digest) = 32)),
+    CONSTRAINT api_key_expires_after_it_is_made CHECK ((expires_at > made_at)),
+    CONSTRAINT api_key_name_is_one_line CHECK (((name !~ '[[:cntrl:]]'::text) AND (name = btrim(name)))),
+    CONSTRAINT api_key_name_length CHECK (((length(name) >= 1) AND (length(name) <= 100))),
+    CONSTRAINT api_key_revoked_after_it_is_made CHECK ((revoked_at >= made_at)),
+    CONSTRAINT api_key_role_is_known CHECK ((role = ANY (ARRAY['platform'::text, 'operator'::text, 'payouts'::text, 'reader'::text])))
+);
+ALTER TABLE buffer.api_key ALTER COLUMN api_key_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.api_key_api_key_id_seq);
+ALTER TABLE ONLY buffer.api_key
+    ADD CONSTRAINT api_key_digest_key UNIQUE (digest);
+ALTER TABLE ONLY buffer.api_key
+    ADD CONSTRAINT api_key_name_key UNIQUE (name);
+ALTER TABLE ONLY buffer.api_key
+    ADD CONSTRAINT api_key_pkey PRIMARY KEY (api_key_id);
+GRANT SELECT ON TABLE buffer.api_key TO buffer_api;
+
+-- api_request
+
+CREATE TABLE buffer.api_request (
+    api_request_id bigint NOT NULL,
+    api_key_id bigint NOT NULL,
+    idempotency_key text NOT NULL,
+    method text NOT NULL,
+    path text NOT NULL,
+    content_digest bytea NOT NULL,
+    status smallint NOT NULL,
+    answer text NOT NULL,
+    request_id text NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    CONSTRAINT api_request_content_digest_is_sha256 CHECK ((octet_length(content_digest) = 32)),
+    CONSTRAINT api_request_idempotency_key_length CHECK (((length(idempotency_key) >= 1) AND (length(idempotency_key) <= 200))),
+    CONSTRAINT api_request_status_is_a_success CHECK (((status >= 200) AND (status <= 299)))
+);
+ALTER TABLE buffer.api_request ALTER COLUMN api_request_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME buffer.api_request_api_request_id_seq);
+ALTER TABLE ONLY buffer.api_request
+    ADD CONSTRAINT api_request_idempotency_key_key UNIQUE (api_key_id, idempotency_key);
+ALTER TABLE ONLY buffer.api_request
+    ADD CONSTRAINT api_request_pkey PRIMARY KEY (api_request_id);
+ALTER TABLE ONLY buffer.api_request
+    ADD CONSTRAINT api_request_api_key_fkey FOREIGN KEY (api_key_id) REFERENCES buffer.api_key(api_key_id);
+CREATE INDEX api_request_recorded_at_idx ON buffer.api_request USING btree (recorded_at);
+GRANT SELECT,DELETE ON TABLE buffer.api_request TO buffer_api;
+GRANT INSERT (api_key_id, idempotency_key, method, path, content_digest, status, answer, request_id, recorded_at) ON TABLE buffer.api_request TO buffer_api;
 
 -- audit_line
 
@@ -1952,6 +2102,33 @@ GRANT SELECT ON TABLE buffer.rule_assignment TO buffer_platform;
 GRANT SELECT ON TABLE buffer.rule_assignment TO buffer_releaser;
 GRANT SELECT ON TABLE buffer.rule_assignment TO buffer_reader;
 GRANT INSERT (owner, number, name, assigned_by, reason, assigned_at) ON TABLE buffer.rule_assignment TO buffer_platform;
+
+-- sandbox
+
+CREATE TABLE buffer.sandbox (
+    sandbox_id smallint NOT NULL,
+    now timestamp with time zone NOT NULL,
+    worked_until timestamp with time zone NOT NULL,
+    advance_from timestamp with time zone,
+    advance_to timestamp with time zone,
+    daily_payouts boolean NOT NULL,
+    CONSTRAINT sandbox_advance_has_two_ends CHECK (((advance_from IS NULL) = (advance_to IS NULL))),
+    CONSTRAINT sandbox_has_one_row CHECK ((sandbox_id = 1)),
+    CONSTRAINT sandbox_now_is_within_the_advance CHECK (((now >= advance_from) AND (now <= advance_to))),
+    CONSTRAINT sandbox_now_is_within_the_years CHECK (((now >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (now < '3000-01-01 00:00:00+00'::timestamp with time zone))),
+    CONSTRAINT sandbox_worked_until_is_not_after_now CHECK ((worked_until <= now))
+);
+ALTER TABLE ONLY buffer.sandbox
+    ADD CONSTRAINT sandbox_pkey PRIMARY KEY (sandbox_id);
+CREATE TRIGGER sandbox_is_kept BEFORE DELETE OR TRUNCATE ON buffer.sandbox FOR EACH STATEMENT EXECUTE FUNCTION buffer.refuse_rewriting();
+CREATE TRIGGER sandbox_is_made_of_empty_books BEFORE INSERT ON buffer.sandbox FOR EACH ROW EXECUTE FUNCTION buffer.mark_only_empty_books();
+CREATE TRIGGER sandbox_time_never_goes_back BEFORE UPDATE ON buffer.sandbox FOR EACH ROW WHEN (((new.now < old.now) OR (new.worked_until < old.worked_until))) EXECUTE FUNCTION buffer.refuse_rewriting();
+GRANT SELECT ON TABLE buffer.sandbox TO buffer_platform;
+GRANT SELECT ON TABLE buffer.sandbox TO buffer_releaser;
+GRANT SELECT ON TABLE buffer.sandbox TO buffer_reader;
+GRANT SELECT ON TABLE buffer.sandbox TO buffer_payouts;
+GRANT SELECT ON TABLE buffer.sandbox TO buffer_api;
+GRANT UPDATE (now, worked_until, advance_from, advance_to) ON TABLE buffer.sandbox TO buffer_releaser;
 
 -- seal
 

@@ -5,6 +5,7 @@ tables, and no statement depends on a search path. Alembic's migrations create t
 compares them with these definitions.
 """
 
+from buffer_pipeline.tables.api import api_key, api_request
 from buffer_pipeline.tables.audit import audit_line
 from buffer_pipeline.tables.debts import clawback_share, debt
 from buffer_pipeline.tables.freezes import backjob, hold_freeze, owner_freeze
@@ -27,6 +28,7 @@ from buffer_pipeline.tables.payouts import (
 )
 from buffer_pipeline.tables.reports import alert, counted_hour, hourly_release_count
 from buffer_pipeline.tables.rules import hold_rule, rule_assignment
+from buffer_pipeline.tables.sandbox import sandbox
 from buffer_pipeline.tables.schema import SCHEMA, metadata
 from buffer_pipeline.tables.transactions import batch, seal, transaction
 from buffer_pipeline.tables.wallets import currency, owner, wallet
@@ -34,6 +36,8 @@ from buffer_pipeline.tables.wallets import currency, owner, wallet
 __all__ = [
     "SCHEMA",
     "alert",
+    "api_key",
+    "api_request",
     "audit_line",
     "backjob",
     "batch",
@@ -63,6 +67,7 @@ __all__ = [
     "payout_schedule",
     "payout_status_file",
     "rule_assignment",
+    "sandbox",
     "seal",
     "transaction",
     "unsettled_hold",

@@ -61,6 +61,8 @@ COMMANDS: Final = {
         ("explain", "1"),
         ("reconcile",),
     ],
+    # A login of the API runs no command but `serve`, which takes the roles of keys.
+    "api": [],
 }
 """The commands of each role's login, as in docs/roles.md."""
 

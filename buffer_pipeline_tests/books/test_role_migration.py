@@ -86,7 +86,10 @@ def test_migration_without_createrole_prints_the_missing_statements(elsewhere: E
 
     assert books_revision(elsewhere.first) is None
     missing = re.findall(r"`(.+)`", str(refused.value))[0]
-    assert missing == ("CREATE ROLE buffer_platform; CREATE ROLE buffer_reader; CREATE ROLE buffer_payouts;")
+    assert missing == (
+        "CREATE ROLE buffer_platform; CREATE ROLE buffer_reader; CREATE ROLE buffer_payouts;"
+        " CREATE ROLE buffer_api;"
+    )
     with elsewhere.admin.connect() as connection:
         connection.execute(text(missing))
     migrate(elsewhere.first)

@@ -1,4 +1,4 @@
-"""Five roles with minimal privileges: each can do its work, and everything else is refused."""
+"""Six roles with minimal privileges: each can do its work, and everything else is refused."""
 
 import re
 from typing import Any, Final
@@ -41,12 +41,17 @@ def test_each_role_can_do_its_work(roles: Books) -> None:
     do_all(roles)
 
     # What hours count is fetched by the driver's own cursor, which this does not see; two read Dagster's
-    # storage and not the books.
+    # storage and not the books; and only the owner makes and revokes keys of the API, and makes a sandbox.
     assert sorted(set(known.values()) - ran) == [
+        "api/add_key",
+        "api/list_keys",
+        "api/revoke_key",
         "hourly_counts/movements",
         "hourly_counts/released_shares",
         "metrics/dagster_checks",
         "metrics/dagster_runs",
+        "sandbox/follow",
+        "sandbox/start",
     ]
     with roles.owner.connect() as connection:
         assert reconcile(connection) == []
@@ -280,6 +285,7 @@ def test_only_the_payouts_role_reads_an_account(roles: Books) -> None:
         "releaser": "42501",
         "reader": "42501",
         "payouts": "",
+        "api": "42501",
     }
     assert refusal(roles.platform, sends) == "42501"
     assert refusal(roles.platform, "INSERT INTO buffer.payout_batch (currency) VALUES ('PHP')") == "42501"
@@ -292,14 +298,14 @@ def test_reader_cannot_mark_an_hour(roles: Books) -> None:
     """Only writers mark an hour, because a count waits for the mark."""
     statement = "SELECT buffer.enter_hour(now())"
 
-    assert [refusal(roles.of(role), statement) for role in ROLES] == ["", "", "42501", ""]
+    assert [refusal(roles.of(role), statement) for role in ROLES] == ["", "", "42501", "", "42501"]
 
 
 def test_reader_cannot_call_the_running_sum(roles: Books) -> None:
     """Only writers need the sum for a running balance."""
     statement = "SELECT buffer.sum_minor(amount_minor) FROM (VALUES (1::bigint)) AS held (amount_minor)"
 
-    assert [refusal(roles.of(role), statement) for role in ROLES] == ["", "", "42501", ""]
+    assert [refusal(roles.of(role), statement) for role in ROLES] == ["", "", "42501", "", "42501"]
 
 
 def test_public_has_no_privileges(roles: Books, served: EmbeddedServer) -> None:

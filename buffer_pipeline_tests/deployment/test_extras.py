@@ -20,6 +20,7 @@ HEAVY: Final = (
     "aiohttp",
     "apprise",
     "dagster",
+    "fastapi",
     "jinja2",
     "lxml",
     "matplotlib",
@@ -53,6 +54,13 @@ PROMISES: Final = {
     "alerts": """
 from buffer_pipeline.settings import Settings
 assert len(Settings(alert_urls=("json://localhost",)).known_alert_urls()) == 1
+""",
+    "api": """
+from buffer_pipeline.api.app import create_app
+from buffer_pipeline.settings import Settings
+app = create_app(os.environ["BUFFER_DATABASE_URL"], Settings())
+from buffer_pipeline.api.openapi import document_of_the_api
+assert "/holds/{hold_id}" in document_of_the_api(app)["paths"]
 """,
     "cli": """
 import subprocess
@@ -138,6 +146,7 @@ NEEDED: Final = {
     "notifications preview PAYMENT_RELEASED": "notifications",
     "metrics": "metrics",
     "dev": "dagster",
+    "serve": "api",
 }
 """Commands that need more than `cli`, and the extra that they name if it is missing."""
 

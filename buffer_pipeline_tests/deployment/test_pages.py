@@ -44,6 +44,7 @@ ELSEWHERE: Final = {
     "docs/adoption.md": "test_adoption",
     "docs/compose.md": "test_compose",
     "docs/runbook.md": "test_operations",
+    "docs/testing.md": "test_testing_page",
 }
 """Pages whose blocks another test runs completely."""
 
@@ -58,6 +59,7 @@ NOT_HERE: Final = {
     "pip": "test_installed and test_extras install the wheel; CI installs uv",
     "uv run pytest": "this is it",
     "uv run buffer-pipeline dev": "test_dev starts it",
+    "buffer-pipeline serve": "test_server starts it",
     "uv run buffer-pipeline simulate --home year": "a year takes minutes: test_simulation plays twenty days",
     "uv run buffer-pipeline report --home year": "of that year: test_daily_report reports one",
 }
@@ -317,4 +319,4 @@ def test_statements_of_the_roles_page(superuser_url: str) -> None:
     engine.dispose()
 
     assert sorted(found) == sorted(made)
-    assert len(made) == 8
+    assert len(made) == 10

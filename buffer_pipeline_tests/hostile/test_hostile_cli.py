@@ -233,9 +233,10 @@ def _taken(*_: object) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers end at once: `dev` because of a setting, `metrics` because its port is taken."""
+    """Servers end at once: `dev` because of a setting, `metrics` and `serve` because their port is taken."""
     monkeypatch.setenv("BUFFER_ALERT_URLS", "nonsense")
     monkeypatch.setattr(prometheus_client, "start_http_server", _taken)
+    monkeypatch.setattr("socket.socket.listen", _taken)
 
 
 @pytest.fixture

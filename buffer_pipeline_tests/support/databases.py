@@ -43,7 +43,7 @@ def fresh_books(server: EmbeddedServer, template: str = "buffer") -> Iterator[st
     admin.dispose()
 
 
-ROLES: Final = ("platform", "releaser", "reader", "payouts")
+ROLES: Final = ("platform", "releaser", "reader", "payouts", "api")
 """The roles of docs/roles.md besides the owner, without their common prefix."""
 
 
@@ -56,6 +56,8 @@ class Books:
     releaser: Engine
     reader: Engine
     payouts: Engine
+    api: Engine | None = None
+    """None where nobody has such a login, as in Compose."""
 
     def of(self, role: str) -> Engine:
         """Return the role's engine."""

@@ -67,6 +67,7 @@ from buffer_pipeline_tests.support.builders import DAY_7, NOON, PAYEE
 from buffer_pipeline_tests.support.databases import Books
 from buffer_pipeline_tests.support.hot_reads import READS
 from buffer_pipeline_tests.support.read_rows import all_backjobs, all_holds, all_lines
+from buffer_pipeline_tests.support.work_of_api import requests_are_answered
 from buffer_pipeline_tests.support.work_of_debts import debts_are_read, money_is_taken_back
 from buffer_pipeline_tests.support.work_of_payouts import (
     a_batched_payout_is_cancelled,
@@ -86,6 +87,7 @@ from buffer_pipeline_tests.support.work_of_platform import (
     owners_read_their_inbox,
 )
 from buffer_pipeline_tests.support.work_of_rules import rules_are_kept, rules_are_read
+from buffer_pipeline_tests.support.work_of_sandbox import clock_is_moved
 
 HOUR: Final = timedelta(hours=1)
 
@@ -330,3 +332,6 @@ def do_all(books: Books) -> None:
         work(books.of(role))
     a_batched_payout_is_cancelled(books.platform, books.payouts)
     owners_read_their_inbox(books.platform)
+    clock_is_moved(books.releaser)
+    if books.api is not None:
+        requests_are_answered(books.owner, books.api)

@@ -1,2 +1,2 @@
--- The database's clock, not the start of the transaction.
-SELECT clock_timestamp() AS now
+-- The clock of the books, not the start of the transaction: the database's; in a sandbox, its own.
+SELECT buffer.clock() AS now

@@ -15,7 +15,8 @@ FROM (
   VALUES ('buffer_platform', 'hold', 'INSERT'),
   ('buffer_releaser', 'batch', 'INSERT'),
   ('buffer_reader', 'transaction', 'SELECT'),
-  ('buffer_payouts', 'payout_batch', 'INSERT')
+  ('buffer_payouts', 'payout_batch', 'INSERT'),
+  ('buffer_api', 'api_request', 'INSERT')
 ) AS role (name, relation, privilege)
 LEFT JOIN pg_roles ON pg_roles.rolname = role.name
 LEFT JOIN pg_namespace AS books ON books.nspname = 'buffer'

@@ -49,5 +49,5 @@ SELECT
   told.owner_freeze_id,
   told.from_date,
   told.to_date,
-  pg_catalog.clock_timestamp() AS now
+  buffer.clock() AS now
 FROM buffer.facts_of_hold(CAST(:hold_id AS bigint), CAST(:reference AS text)) AS told

@@ -3,8 +3,8 @@
 -- The mark comes first. So a count that did not see the mark began before the returned time.
 WITH
 entered AS MATERIALIZED (
-  SELECT buffer.enter_hour(clock_timestamp()) AS done
+  SELECT buffer.enter_hour(buffer.clock()) AS done
 )
 
-SELECT clock_timestamp() AS now
+SELECT buffer.clock() AS now
 FROM entered

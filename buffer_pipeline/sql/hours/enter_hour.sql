@@ -11,4 +11,4 @@ SELECT
     pg_catalog.pg_current_xact_id() IS NOT NULL, 'buffer_pipeline', ''
   ) IS NOT NULL AS is_confirmed,
   pg_catalog.row_security_active('buffer.batch')
-  AND CAST(:now AS timestamptz) > clock_timestamp() + CAST(:ahead_max AS interval) AS is_ahead
+  AND CAST(:now AS timestamptz) > buffer.clock() + CAST(:ahead_max AS interval) AS is_ahead

@@ -49,7 +49,7 @@ entered AS MATERIALIZED (
     )
     AND NOT (
       pg_catalog.row_security_active('buffer.batch')
-      AND CAST(:now AS timestamptz) > clock_timestamp() + interval '1 day'
+      AND CAST(:now AS timestamptz) > buffer.clock() + interval '1 day'
     )
     AND EXISTS (
       SELECT FROM buffer.currency

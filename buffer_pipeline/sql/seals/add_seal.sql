@@ -4,6 +4,6 @@ INSERT INTO buffer.seal (
 )
 VALUES (
   :seal_id, :first_id, :through_id, :lines, CAST(:transaction_ids AS bigint []), :line_digests, :digest,
-  clock_timestamp()
+  buffer.clock()
 )
 RETURNING seal_id

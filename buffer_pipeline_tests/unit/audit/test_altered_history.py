@@ -121,7 +121,8 @@ def test_digests_are_computed_outside_the_database(every_kind: Engine, superuser
         ).all()
     engine.dispose()
 
-    # They mark an hour, sum what a release credits, find an owner's holds, choose recipients, and read.
+    # They mark an hour, sum what a release credits, find an owner's holds, choose recipients, read, read the
+    # clock of the books, and let the policies of a sandbox read it.
     assert set(names) == {
         "enter_hour",
         "sum_minor",
@@ -129,6 +130,8 @@ def test_digests_are_computed_outside_the_database(every_kind: Engine, superuser
         "notifies_of",
         "read_holds",
         "holds_of_owner",
+        "clock",
+        "follow_the_sandbox",
         "statement_lines",
         "facts_of_hold",
     }

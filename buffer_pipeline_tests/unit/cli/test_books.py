@@ -21,7 +21,7 @@ from buffer_pipeline_tests.support.processes import COMMAND, WAIT_SECONDS_MAX, f
 DECIDED: Final = "--by admin-1 --reason agreed"
 MOVED: Final = "--amount 5 --currency PHP --reference r-1"
 
-MAKERS: Final = {"dev", "migrate", "simulate", "hold import", "import-legacy"}
+MAKERS: Final = {"dev", "migrate", "simulate", "hold import", "import-legacy", "clock start"}
 OTHERS: Final = {
     "hold add": f"--job job-8 --payee worker-17 --payer client-3 {MOVED}",
     "hold show": "1",
@@ -82,6 +82,12 @@ OTHERS: Final = {
     "shadow": f"{EXPORT} {EXPORT} --at 2026-11-18T23:35Z",
     "verify": "",
     "metrics": "",
+    "serve": "",
+    "api-key create": "--name shop --role platform",
+    "api-key list": "",
+    "api-key revoke": "shop",
+    "clock show": "",
+    "clock advance": "7d",
     "doctor": "",
 }
 """Commands that read books or move money, with their required arguments."""
@@ -118,6 +124,7 @@ def test_command_that_makes_books_says_so(maker: str, home: Path, tmp_path: Path
         "simulate": ["--days", "1"],
         "hold import": [str(earnings)],
         "import-legacy": [str(EXPORT)],
+        "clock start": ["2026-01-01T00:00Z"],
     }
 
     made = start(*maker.split(), *options[maker], "--json", "--home", str(home))
