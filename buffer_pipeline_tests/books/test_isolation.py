@@ -22,14 +22,8 @@ from buffer_pipeline.hold import FreezeKind, HoldState
 from buffer_pipeline_tests.support.builders import ADMIN, JOB, NOON, PAYER, open_freezes, place_hold, state_of
 from buffer_pipeline_tests.support.cases import Case, cases_of, lay_out
 from buffer_pipeline_tests.support.ends import Answer, as_answer, ends_of
-from buffer_pipeline_tests.support.pairs import (
-    ACTIONS,
-    OF_SHARES,
-    Action,
-    Needs,
-    attempt,
-    by_needs,
-)
+from buffer_pipeline_tests.support.needs import Needs, by_needs
+from buffer_pipeline_tests.support.pairs import ACTIONS, OF_SHARES, Action, attempt
 
 SNAPSHOTS: Final = ("REPEATABLE READ", "SERIALIZABLE")
 SERIALIZATION_FAILURE: Final = "40001"

@@ -34,16 +34,14 @@ from buffer_pipeline_tests.support.builders import ADMIN, NOON, WAIT_SECONDS_MAX
 from buffer_pipeline_tests.support.cases import Case, cases_of, earning, lay_out
 from buffer_pipeline_tests.support.ends import Answer, ends_of
 from buffer_pipeline_tests.support.in_step import Step, in_step
+from buffer_pipeline_tests.support.needs import NEED_A_BACKJOB, Needs, by_needs
 from buffer_pipeline_tests.support.pairs import (
     ACTIONS,
-    NEED_A_BACKJOB,
     OF_SHARES,
     ONCE,
     VERBS,
     Action,
-    Needs,
     attempt,
-    by_needs,
     refund,
     release_job_early,
 )

@@ -18,7 +18,8 @@ from buffer_pipeline.audit.reconcile import reconcile
 from buffer_pipeline_tests.support.cases import Case, cases_of, lay_out
 from buffer_pipeline_tests.support.ends import Answer, ends_of
 from buffer_pipeline_tests.support.in_step import Step, in_step
-from buffer_pipeline_tests.support.pairs import NEED_A_DEBT, VERBS, attempt
+from buffer_pipeline_tests.support.needs import NEED_A_DEBT
+from buffer_pipeline_tests.support.pairs import VERBS, attempt
 from buffer_pipeline_tests.support.scale import count
 
 LEADS: Final = tuple(product((0, 2, 4), repeat=3))
