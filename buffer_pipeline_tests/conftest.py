@@ -204,7 +204,7 @@ def served(request: pytest.FixtureRequest) -> EmbeddedServer:
 
 @pytest.fixture
 def roles(served: EmbeddedServer) -> Iterator[Books]:
-    """Fresh books and their four roles."""
+    """Fresh books and an engine for each role."""
     with fresh_books(served) as url:
         owner = make_engine(url)
         books = Books(owner, *(make_engine(owner.url.set(username=f"a_{role}")) for role in ROLES))

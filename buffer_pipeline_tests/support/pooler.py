@@ -35,7 +35,7 @@ query_wait_timeout = 60
 server_round_robin = 1
 """
 
-_LOGINS: Final = ("buffer", "dagster", "a_platform", "a_releaser", "a_reader", "a_payouts")
+_LOGINS: Final = ("buffer", "dagster", "a_platform", "a_releaser", "a_reader", "a_payouts", "a_api")
 
 
 @dataclass(frozen=True)
