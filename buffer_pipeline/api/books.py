@@ -185,7 +185,9 @@ class Books:
         Raises:
             Problem: this server's login is no member of the role.
         """
-        engine = self._others.setdefault(role, make_engine(self._url, connections_kept=1, role=role))
+        if role not in self._others:
+            self._others[role] = make_engine(self._url, connections_kept=1, role=role)
+        engine = self._others[role]
         with _begun(engine, role):
             return engine
 
