@@ -125,7 +125,8 @@ COMMANDS: Final[Mapping[str, Entry]] = {
             "batch approve": "Approve a batch that somebody else has made.",
             "batch send": "Mark an approved batch as sent; its owners are notified.",
             "batch cancel": "Cancel a batch before it is sent: its payouts wait for the next one.",
-            "batch show": "Show a batch: its state, its payouts and their sum.",
+            "batch show": "Show a batch: its state, its payouts, their sum, and the files that were written"
+            " and imported for it.",
             "export": "Write a sent batch as a file for a bank or a provider.",
             "import-status": "Mark the payouts of a batch as paid or returned, as a status file says.",
         },
