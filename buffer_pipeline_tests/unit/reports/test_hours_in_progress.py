@@ -124,7 +124,7 @@ def test_a_release_marks_its_hour_before_all_else(engine: Engine, limit: int | N
 
     release_all_due(engine, due_by=AT_RELEASE, source="test", limit=limit)
 
-    first = next(place for place, (statement, _) in enumerate(seen) if "clock_timestamp()" in statement)
+    first = next(place for place, (statement, _) in enumerate(seen) if "buffer.clock()" in statement)
     settling = next(place for place, (statement, _) in enumerate(seen) if "released_range" in statement)
     assert [hour for _, hour in seen[: first + 1]] == [None] * (first + 1)
     later = [hour for _, hour in seen[first + 1 : settling + 1]]
