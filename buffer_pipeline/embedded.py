@@ -38,7 +38,7 @@ API: Final = "api"
 _DATA: Final = "postgres"
 """The folder in BUFFER_HOME with the server's data."""
 
-_ROLES: Final = {
+RIGHTS: Final = {
     OWNER: "LOGIN CREATEDB",
     "buffer_platform": "NOLOGIN",
     "buffer_releaser": "NOLOGIN",
@@ -239,7 +239,7 @@ def _ensure_databases(server: EmbeddedServer) -> None:
     with _superuser(server, "postgres") as connection:
         # Two processes may be here at the same time.
         connection.execute("SELECT pg_advisory_lock(1)")
-        for role, rights in _ROLES.items():
+        for role, rights in RIGHTS.items():
             if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
                 connection.execute(f"CREATE ROLE {role} {rights}")
         # Nobody is kept out on this machine, so the asset `payout_batches` can be materialized.

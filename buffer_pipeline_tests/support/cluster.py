@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from buffer_pipeline.database import make_engine, migrate
-from buffer_pipeline.embedded import DAGSTER, EmbeddedServer
+from buffer_pipeline.embedded import API, DAGSTER, RIGHTS, EmbeddedServer
 from buffer_pipeline_tests.support.databases import number_books
 
 
@@ -165,7 +165,8 @@ def make_books(server: EmbeddedServer) -> None:
         migrate(engine)
         engine.dispose()
         number_books(server.books_url)
-        connection.execute(text(f"CREATE ROLE {DAGSTER} LOGIN IN ROLE buffer_releaser"))
+        for login in (DAGSTER, API):
+            connection.execute(text(f"CREATE ROLE {login} {RIGHTS[login]}"))
     admin.dispose()
 
 
