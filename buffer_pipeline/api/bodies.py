@@ -46,23 +46,6 @@ Reference = Annotated[
 ]
 
 
-def _given(model: BaseModel) -> dict[str, Any]:
-    given = model.model_fields_set
-    return {name: getattr(model, name) for name in type(model).model_fields if name in given}
-
-
-class Body(BaseModel):
-    """The JSON object of a write: no other fields, and no value of another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    def facts(self) -> dict[str, Any]:
-        """Return the fields that the caller gave, as keyword arguments."""
-        return {
-            name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set
-        }
-
-
 class Filters(BaseModel):
     """The query of a read: no other names than these."""
 
@@ -73,6 +56,12 @@ class Filters(BaseModel):
         return {
             name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set
         }
+
+
+class Body(Filters):
+    """The JSON object of a write: no other fields, and no value of another type."""
+
+    model_config = ConfigDict(strict=True)
 
 
 class StrictRequest(Request):

@@ -35,8 +35,6 @@ class InCurrency:
 
 def document_of(result: Any, places: Callable[[], Places]) -> Any:
     """Return a result as a value for JSON. `places` reads those of the currencies, if needed."""
-    if isinstance(result, InCurrency):
-        return {**_value(result.result, places, result.currency), "currency": result.currency}
     return _value(result, places, None)
 
 
@@ -54,6 +52,8 @@ def _value(value: Any, places: Callable[[], Places], currency: str | None) -> An
     for kinds, shown in _SHOWN:
         if isinstance(value, kinds):
             return shown(value)
+    if isinstance(value, InCurrency):
+        return {**_value(value.result, places, value.currency), "currency": value.currency}
     if isinstance(value, list | tuple):
         return [_value(item, places, currency) for item in value]
     if isinstance(value, Mapping):

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from buffer_pipeline.api.bodies import Amount, Body, Percent, Time
 from buffer_pipeline.api.books import Call
-from buffer_pipeline.api.documents import model_of
+from buffer_pipeline.api.documents import InCurrency, model_of
 from buffer_pipeline.api.endpoint import NOT_FOR_OPERATORS, write
 from buffer_pipeline.api.endpoint import router as new_router
 from buffer_pipeline.api.problems import problem_of
@@ -101,7 +101,7 @@ class Outcome(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reference: str
-    hold: model_of(AddedHold) | None  # type: ignore[valid-type]
+    hold: model_of(AddedHold, with_currency=True) | None  # type: ignore[valid-type]
     refusal: dict[str, Any] | None
 
 
@@ -113,12 +113,13 @@ class Outcomes(BaseModel):
     outcomes: list[Outcome]
 
 
-@write(router, "/earnings", answer=AddedHold, not_for=NOT_FOR_OPERATORS)
-def add_earning(call: Call, body: EarningBody) -> AddedHold:
+@write(router, "/earnings", answer=AddedHold, not_for=NOT_FOR_OPERATORS, with_currency=True)
+def add_earning(call: Call, body: EarningBody) -> InCurrency:
     """Hold an earning until its release date."""
-    return add_pending_earnings(
+    added = add_pending_earnings(
         call.connection, **body.arguments(), now=call.now, policy=call.settings.policy
     )
+    return InCurrency(added, body.currency)
 
 
 @write(router, "/earnings/many", answer=Outcomes, not_for=NOT_FOR_OPERATORS)
@@ -136,7 +137,7 @@ def add_earnings(call: Call, body: EarningsBody) -> dict[str, Any]:
     outcomes = [
         {
             "reference": earning.reference,
-            "hold": None if isinstance(outcome, Refused) else outcome,
+            "hold": None if isinstance(outcome, Refused) else InCurrency(outcome, earning.currency),
             "refusal": problem_of(outcome).document() if isinstance(outcome, Refused) else None,
         }
         for earning, outcome in zip(body.earnings, found, strict=True)

@@ -1,5 +1,5 @@
--- Notes that a bank's status file is being imported for a batch, and which of its lines mark nothing. Waits for another import of the same file.
--- No row if it was imported before.
+-- Notes that a bank's status file is being imported for a batch, and which of its lines mark nothing. Waits for
+-- another import of the same file. No row if it was imported before.
 INSERT INTO buffer.payout_status_file (
   payout_batch_id, digest, imported_by, imported_at, paid, returned, unknown, differing, conflicting
 )

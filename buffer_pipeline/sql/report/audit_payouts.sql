@@ -1,6 +1,6 @@
 -- Who did what to payouts: requests and cancellations, batches that were made, approved, sent, exported or cancelled,
--- status files, destinations and schedules. The newest first, at most :row_limit of those that match every filter which is
--- not NULL: :owner, :acted_by and :since. A batch and its files have no owner.
+-- status files, destinations and schedules. The newest first, at most :row_limit of those that match every filter
+-- which is not NULL: :owner, :acted_by and :since. A batch and its files have no owner.
 -- Each part reads at most :row_limit rows by an index on the time, or on the person and the time, or all rows of
 -- :owner by an index on it. Batches and their files are few, and are read whole. No account, only its mask.
 WITH
